@@ -16,9 +16,7 @@ class PipelineError(Exception):
         remedy: what to do about it.
     """
 
-    def __init__(
-        self, problem: str, *, remedy: str, expected: str | None = None, got: str | None = None
-    ) -> None:
+    def __init__(self, problem: str, *, remedy: str, expected: str | None = None, got: str | None = None) -> None:
         self.problem, self.expected, self.got, self.remedy = problem, expected, got, remedy
         lines = [problem]
         lines += [f"  expected: {expected}"] if expected is not None else []

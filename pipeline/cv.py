@@ -1,0 +1,234 @@
+"""The run: folds are trained one after the other or side by side, then thresholds and scores follow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from pipeline.device import pick_device
+from pipeline.environment import describe_environment
+from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.folds import make_folds
+from pipeline.images.cache import cache_fits, open_cache
+from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
+from pipeline.inference.ensemble import sigmoid
+from pipeline.inference.out_of_fold import image_form, predict_fold, rows_of
+from pipeline.parallel import run_side_by_side
+from pipeline.plan import Plan
+from pipeline.report.facts import EPOCH_MARK, score_facts, threshold_facts
+from pipeline.runs import (
+    RunFolder,
+    read_json,
+    read_predictions,
+    write_csv,
+    write_json,
+    write_parquet,
+)
+from pipeline.training.fold import train_fold
+from pipeline.training.progress import FoldDone, Listener
+
+_SINGLE_FOLD_PARTS = 5
+_MOST_WORKERS = 8
+
+
+def run_cv(
+    plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bool, listen: Listener
+) -> dict[str, Any] | None:
+    """Train the folds that are not finished, then score the run; the content of `scores.json`.
+
+    Args:
+        plan: what `prepare` made.
+        run: the run's folder; a finished part of it is kept.
+        folds: the folds to train, all if None.
+        fresh: delete what the folder held before.
+        listen: told of each step, epoch and fold.
+
+    Returns:
+        The scores, or None while other folds of the run are still missing.
+
+    Raises:
+        RunError: the folder belongs to other settings or other data, or a fold is being trained elsewhere.
+        PipelineError: as training and prediction raise.
+    """
+    wanted = _wanted_folds(plan, folds)
+    if not fresh:
+        run.check(plan.config)
+        _check_same_data(plan, run)
+    run.open(plan.config, fresh=fresh)
+    write_json(run.environment, describe_environment(seed=plan.config.train.seed))
+    write_csv(run.folds, _fold_frame(plan))
+    parallel = min(plan.config.train.parallel_folds, len(wanted))
+    if parallel > 1:
+        open_source(plan, run)  # the cache is built once, before the processes start
+        run_side_by_side(run_fold, plan, run, wanted, processes=parallel, listen=listen)
+    else:
+        for fold in wanted:
+            run_fold(plan, run, fold, listen)
+    if not all(run.fold(fold).done.exists() for fold in plan.fold_numbers):
+        return None
+    return score_run(plan, run)
+
+
+def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
+    """Bring one fold to its end: weights, out-of-fold logits, then `done.json`; a finished fold stays as it is.
+
+    A finished fold is only predicted again, and only where the views or their average have changed.
+
+    Raises:
+        RunError: another process works on this fold.
+    """
+    folder = run.fold(fold)
+    finished = folder.done.exists()
+    if finished and read_json(folder.done)["predict"] == _predict_facts(plan):
+        listen(FoldDone(fold, resumed=True))
+        return
+    folder.resume.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=2):
+            _finish_fold(plan, run, fold, train=not finished, listen=listen)
+    except Timeout:
+        raise RunError(
+            f"fold {fold} of {run.path} is being trained by another process",
+            remedy="wait for it or stop it; several commands may share a run when their --folds differ",
+        ) from None
+    listen(FoldDone(fold, resumed=finished))
+
+
+def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
+    """Join the out-of-fold logits by id, fit and cross-fit thresholds; writes and gives the run's scores.
+
+    Raises:
+        RunError: a fold's predictions are missing, or are not of its validation rows.
+    """
+    config, labels = plan.config, list(plan.table.labels)
+    validated = np.flatnonzero(plan.folds >= 0)
+    logits = np.full((len(plan.folds), len(labels)), np.nan)
+    for fold in plan.fold_numbers:
+        rows = rows_of(plan.folds, fold).validation
+        frame = read_predictions(run.fold(fold).oof, labels)
+        ids = [plan.table.ids[row] for row in rows]
+        if sorted(frame.index) != sorted(ids):
+            raise RunError(
+                f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
+                remedy="the run folder was changed by hand: start with --fresh",
+            )
+        logits[rows] = frame.loc[ids, labels].to_numpy()
+    probabilities = sigmoid(logits[validated])
+    targets = plan.table.targets[validated].astype(np.uint8)
+    parts, notes = _parts(plan, validated)
+    honest = score_out_of_fold(
+        plan.metric, targets, probabilities, parts, policy=config.thresholds.policy, empty=plan.empty
+    )
+    scores = score_facts(
+        honest,
+        metric=plan.metric,
+        labels=labels,
+        targets=targets,
+        probabilities=probabilities,
+        notes=notes,
+    )
+    table = pd.DataFrame(probabilities, columns=labels)
+    table.insert(0, "id", [plan.table.ids[row] for row in validated])
+    table.insert(1, "fold", plan.folds[validated])
+    write_parquet(run.oof, table)
+    facts = threshold_facts(
+        honest,
+        metric=plan.metric,
+        policy=config.thresholds.policy,
+        empty=config.submission.empty,
+        labels=labels,
+    )
+    write_json(run.thresholds, facts)
+    write_json(run.scores, scores)
+    return scores
+
+
+def open_source(plan: Plan, run: RunFolder) -> ImageSource:
+    """The training images at training size: from a cache beside the run where the config allows and it fits."""
+    form, paths, cache = image_form(plan.config.images), plan.table.paths, plan.config.images.cache
+    folder = run.path.parent / ".cache" if cache == "auto" else Path(cache)
+    if cache == "none" or (cache == "auto" and not cache_fits(len(paths), form=form, folder=folder)):
+        return DecodedSource(paths, form)
+    return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1))
+
+
+def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> None:
+    folder, rows = run.fold(fold), rows_of(plan.folds, fold)
+    source = open_source(plan, run)
+    workers = _workers(plan)
+    if train:
+        train_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers, listen=listen)
+    frame = predict_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers)
+    write_parquet(folder.oof, frame)
+    write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": _predict_facts(plan)})
+    shutil.rmtree(folder.resume)
+
+
+def _predict_facts(plan: Plan) -> dict[str, Any]:
+    """The settings that out-of-fold predictions depend on beside the weights."""
+    return {"views": plan.config.predict.views, "average": plan.config.predict.average}
+
+
+def _wanted_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
+    unknown = sorted(set(folds or ()) - set(plan.fold_numbers))
+    if unknown:
+        raise ConfigError(
+            f"--folds: there is no fold {unknown[0]}",
+            expected=f"folds out of {', '.join(map(str, plan.fold_numbers))}",
+            remedy="name existing folds, or leave --folds out to run all",
+        )
+    return sorted(set(folds)) if folds is not None else list(plan.fold_numbers)
+
+
+def _fold_frame(plan: Plan) -> pd.DataFrame:
+    groups = plan.table.groups if plan.table.groups is not None else [""] * len(plan.table.ids)
+    return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
+
+
+def _check_same_data(plan: Plan, run: RunFolder) -> None:
+    """Refuse a run whose folds were dealt from other rows: its trained folds would not fit the new ones."""
+    if not run.folds.exists():
+        return
+    old = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
+    new = _fold_frame(plan).astype(str)
+    if dict(zip(old["id"], old["fold"], strict=True)) != dict(zip(new["id"], new["fold"], strict=True)):
+        raise RunError(
+            f"{run.folds} holds other rows or folds than the training data give now",
+            remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",
+        )
+
+
+def _parts(plan: Plan, validated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+    """What thresholds are cross-fitted over, and what must be said about the scores."""
+    notes = [EPOCH_MARK] if plan.config.train.select == "best" else []
+    if len(plan.fold_numbers) > 1:
+        return plan.folds[validated], notes
+    groups = plan.table.groups
+    parts = make_folds(
+        [plan.table.ids[row] for row in validated],
+        plan.table.targets[validated],
+        plan.table.labels,
+        count=_SINGLE_FOLD_PARTS,
+        seed=plan.config.folds.seed,
+        groups=None if groups is None else [groups[row] for row in validated],
+    )
+    note = f"one validation fold: thresholds are cross-fitted over {_SINGLE_FOLD_PARTS} parts of its rows"
+    return parts, [*notes, note]
+
+
+def _workers(plan: Plan) -> int:
+    """Image loading processes per fold: on a GPU what the cores give, on a CPU none, as training needs them."""
+    asked = plan.config.train.workers
+    if asked != "auto":
+        return asked
+    cores = (os.cpu_count() or 1) // plan.config.train.parallel_folds
+    return min(_MOST_WORKERS, max(1, cores - 1)) if pick_device().type == "cuda" else 0

@@ -1,0 +1,1 @@
+"""What predictions are worth: metrics, the thresholds that decide, and scores that are honest about both."""

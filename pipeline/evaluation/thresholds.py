@@ -1,0 +1,131 @@
+"""From probabilities to decisions: the policies that fit thresholds, and the decision itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import ConfigError, nearest
+from pipeline.evaluation.arrays import Binary, Bits, Floats, checked_scores
+from pipeline.evaluation.counts import Unit, Value, accuracy, exact_match, f1, f2
+from pipeline.evaluation.metrics import Metric
+from pipeline.evaluation.sweep import Sweep, best_threshold, sweep_unit, sweep_units
+
+EmptyPolicy = Literal["none", "argmax"] | int
+
+
+class Criterion(NamedTuple):
+    """A decision metric as a sweep sees it: the mean over its units of `value`."""
+
+    unit: Unit
+    value: Value
+    per_label: Value  # what `per_label` maximises for each label alone
+
+
+CRITERIA: dict[str, Criterion] = {
+    "f1_macro": Criterion("label", f1, per_label=f1),
+    "f1_micro": Criterion("table", f1, per_label=f1),
+    "f1_samples": Criterion("row", f1, per_label=f1),
+    "f2_samples": Criterion("row", f2, per_label=f2),
+    "accuracy_cells": Criterion("table", accuracy, per_label=accuracy),
+    "accuracy_subset": Criterion("row", exact_match, per_label=accuracy),
+}
+
+
+def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: Floats) -> Floats:
+    """One threshold for each label, (K,) in [0, nextafter(1)]; a threshold t decides probability >= t.
+
+    Policies:
+        fixed: 0.5 everywhere; nothing is fitted.
+        global: the one threshold that is best for the metric itself, exactly.
+        per_label: for each label alone the one that is best, exactly, for its F1 (f1_*), F2 (f2_samples) or
+            accuracy (accuracy_*). f1_macro and accuracy_cells are means over labels, so nothing is better for
+            them; for the other metrics it is a proxy. A label without positives takes the global threshold.
+
+    Each threshold lies in the middle of the best plateau (see `best_threshold`). Rows left without a decision
+    count as such: what `decide` may fill in for them is not part of the fit. A metric of probabilities needs no
+    thresholds; for the 0/1 decisions that reports and submissions still show, they are fitted for f1_macro.
+
+    Args:
+        policy: a key of `POLICIES`.
+        metric: what to maximise.
+        targets: (N, K) 0/1.
+        probabilities: (N, K) in [0, 1].
+
+    Raises:
+        ConfigError: the policy is unknown.
+        ValueError: the tables are not as above, or the metric of decisions has no entry in `CRITERIA`.
+    """
+    if policy not in POLICIES:
+        raise ConfigError(
+            f"unknown threshold policy '{policy}'{nearest(policy, POLICIES)}",
+            remedy=f"choose one of {', '.join(POLICIES)}",
+        )
+    name = metric.name if metric.takes == "decisions" else "f1_macro"
+    if name not in CRITERIA:
+        raise ValueError(f"expected a metric with a criterion ({', '.join(CRITERIA)}), got {name}")
+    return POLICIES[policy](CRITERIA[name], *checked_scores(targets, probabilities))
+
+
+def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "none") -> Bits:
+    """Decisions (N, K) 0/1: probability >= threshold, then the policy for rows that got none.
+
+    Args:
+        probabilities: (N, K) in [0, 1].
+        thresholds: (K,).
+        empty: "none" leaves such a row empty; "argmax" gives it its label of the highest probability (whatever
+            the thresholds; the first of equals); a label index gives it that label.
+
+    Raises:
+        ValueError: the shapes do not fit, or `empty` is none of these.
+    """
+    if probabilities.ndim != 2 or thresholds.shape != probabilities.shape[1:]:
+        raise ValueError(
+            f"expected probabilities (N, K), thresholds (K,), got {probabilities.shape}, {thresholds.shape}"
+        )
+    labels = thresholds.size
+    if empty not in ("none", "argmax") and not (isinstance(empty, int) and 0 <= empty < labels):
+        raise ValueError(f"expected empty 'none', 'argmax' or a label index below {labels}, got {empty!r}")
+    decisions = (probabilities >= thresholds).astype(np.uint8)
+    if empty != "none":
+        rows = np.flatnonzero(~decisions.any(axis=1))
+        decisions[rows, probabilities[rows].argmax(axis=1) if empty == "argmax" else empty] = 1
+    return decisions
+
+
+def _fixed(_: Criterion, targets: Bits, __: Floats) -> Floats:
+    return np.full(targets.shape[1], 0.5)
+
+
+def _global(criterion: Criterion, targets: Bits, probabilities: Floats) -> Floats:
+    threshold = best_threshold(_sweep(criterion, targets, probabilities))
+    return np.full(targets.shape[1], threshold)
+
+
+def _sweep(criterion: Criterion, targets: Bits, probabilities: Floats) -> Sweep:
+    if criterion.unit == "table":
+        return sweep_unit(targets.ravel(), probabilities.ravel(), criterion.value)
+    if criterion.unit == "label":
+        targets, probabilities = np.ascontiguousarray(targets.T), np.ascontiguousarray(probabilities.T)
+    return sweep_units(targets, probabilities, criterion.value)
+
+
+def _per_label(criterion: Criterion, targets: Bits, probabilities: Floats) -> Floats:
+    has_positives = targets.any(axis=0)
+    if not has_positives.all():
+        thresholds = _global(criterion, targets, probabilities)
+    else:
+        thresholds = np.empty(targets.shape[1])
+    for label in np.flatnonzero(has_positives):
+        column = np.ascontiguousarray(probabilities[:, label])
+        thresholds[label] = best_threshold(sweep_unit(targets[:, label], column, criterion.per_label))
+    return thresholds
+
+
+POLICIES: dict[str, Callable[[Criterion, Bits, Floats], Floats]] = {
+    "fixed": _fixed,
+    "global": _global,
+    "per_label": _per_label,
+}

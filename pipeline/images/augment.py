@@ -1,0 +1,221 @@
+"""Augmentation by albumentations (imported nowhere else), where the same key always gives the same pixels."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from pipeline.errors import ConfigError, listing, nearest
+from pipeline.images.decode import Channels, Pixels, Size
+from pipeline.seeds import stable_seed
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import would ask the package index for a newer version
+import albumentations as A
+
+Spec: TypeAlias = Mapping[str, Mapping[str, Any] | None]
+
+_COMPOSITIONS = {
+    "OneOf": A.OneOf,
+    "OneOrOther": A.OneOrOther,
+    "RandomOrder": A.RandomOrder,
+    "SelectiveChannelTransform": A.SelectiveChannelTransform,
+    "Sequential": A.Sequential,
+    "SomeOf": A.SomeOf,
+}
+_BASES = {A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D}
+_TRANSFORMS = {
+    name: kind
+    for name, kind in vars(A).items()
+    if isinstance(kind, type) and issubclass(kind, A.BasicTransform) and kind not in _BASES
+}
+_TRIALS = 4
+
+
+class Augmentation:
+    """Random changes of an image that are the same for the same key, in any process, order and run.
+
+    Attributes:
+        shape: (H, W, C) of the images that go in and come out.
+
+    Args:
+        specs: as for `build_augmentation`, which also tries the result and is the way to make one.
+        size: (H, W).
+        channels: C.
+
+    Raises:
+        ConfigError: an unknown name, a wrong argument or value.
+    """
+
+    def __init__(self, specs: Sequence[Spec], *, size: Size, channels: Channels) -> None:
+        self._specs, self.shape = tuple(specs), (*size, channels)
+        self._compose = A.Compose([_build(spec) for spec in self._specs])
+
+    def __call__(self, image: Pixels, *, key: tuple[int, int, str]) -> Pixels:
+        """Augment (H, W, C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
+
+        Raises:
+            ConfigError: the result is not uint8 of the same shape (some rare branch that no trial met).
+        """
+        _seed(self._compose, key)
+        augmented: Pixels = self._compose(image=image)["image"]
+        _require_kind(augmented, image, "a transform")
+        return augmented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross process borders as specs: no state of the transforms has to, or may, come along."""
+        return (_rebuild, (self._specs, self.shape))
+
+    def try_out(self) -> None:
+        """Run a few times on noise, as configured and with every transform certain to be applied.
+
+        Raises:
+            ConfigError: a transform fails, or the result is not uint8 of the given size and channels.
+        """
+        image = np.random.Generator(np.random.PCG64(0)).integers(0, 256, self.shape, np.uint8)
+        names = [next(iter(spec)) for spec in self._specs]
+        certain = A.Compose([_build(spec) for spec in self._specs])
+        _make_certain(certain)
+        for trial in range(_TRIALS):
+            _try(self._compose, names, image, key=(0, trial, "trial"))
+            _try(certain, names, image, key=(0, trial, "trial"))
+
+
+def build_augmentation(specs: Sequence[Spec], *, size: Size, channels: Channels) -> Augmentation:
+    """The augmentation that `specs` describe, tried out on images of (*size, channels).
+
+    Each spec is `{Name: {argument: value, ...}}` or `{Name: None}`. `OneOf`, `SomeOf`, `RandomOrder`,
+    `OneOrOther`, `Sequential` and `SelectiveChannelTransform` hold further specs in their `transforms`.
+
+    Raises:
+        ConfigError: an unknown name, a wrong argument or value, a transform that fails, or a result that is
+            not uint8 of the given size and channels.
+    """
+    augmentation = Augmentation(specs, size=size, channels=channels)
+    augmentation.try_out()
+    return augmentation
+
+
+def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, Channels]) -> Augmentation:
+    return Augmentation(specs, size=shape[:2], channels=shape[2])
+
+
+def _build(spec: Spec) -> Any:
+    """The albumentations object of one spec."""
+    name, arguments = _split(spec)
+    if name in _COMPOSITIONS:
+        return _instance(name, _COMPOSITIONS[name], _composition_arguments(name, arguments))
+    if name in _TRANSFORMS:
+        return _instance(name, _TRANSFORMS[name], arguments | _strictness(_TRANSFORMS[name]))
+    raise ConfigError(
+        f"unknown augmentation '{name}'{nearest(name, [*_TRANSFORMS, *_COMPOSITIONS])}",
+        expected="the name of a transform of albumentations 2.0.8, in its spelling",
+        got=name,
+        remedy="correct the name",
+    )
+
+
+def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        ((name, arguments),) = spec.items()
+        if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
+            return name, dict(arguments or {})
+    raise ConfigError(
+        "an augmentation is written as one name with its arguments",
+        expected="a mapping like {HorizontalFlip: {p: 0.5}}",
+        got=repr(spec),
+        remedy="give each augmentation its own list item; check the indentation",
+    )
+
+
+def _composition_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """`arguments` with the nested specs built; albumentations itself does not look at a composition's p."""
+    specs, p = arguments.get("transforms"), arguments.get("p", 1.0)
+    if not isinstance(specs, Sequence) or isinstance(specs, str) or not specs:
+        raise _wrong_arguments(name, _COMPOSITIONS[name], f"transforms = {specs!r}")
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise _wrong_arguments(name, _COMPOSITIONS[name], f"p = {p!r}, which is no probability")
+    return arguments | {"transforms": [_build(spec) for spec in specs]}
+
+
+def _strictness(kind: type) -> dict[str, bool]:
+    """`strict=True` where the transform knows it: without it an unknown argument only causes a warning."""
+    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
+    return {"strict": True} if "InitSchema" in vars(owner) else {}
+
+
+def _instance(name: str, kind: type, arguments: dict[str, Any]) -> Any:
+    try:
+        return kind(**arguments)
+    except Exception as error:  # whatever a constructor dislikes is a mistake in the config
+        raise _wrong_arguments(name, kind, _one_line(error)) from error
+
+
+def _wrong_arguments(name: str, kind: type, got: str) -> ConfigError:
+    parameters = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]  # type: ignore[misc]
+    return ConfigError(
+        f"wrong arguments for augmentation {name}",
+        expected=f"{name}({listing(parameters, limit=30)})",
+        got=got,
+        remedy=f"correct them; albumentations 2.0.8 documents {name}",
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(re.sub(r"For further information visit \S+", "", str(error)).split())
+
+
+def _seed(compose: Any, key: tuple[int, int, str]) -> None:
+    """Make the next call of `compose` a function of `key` and the image alone.
+
+    Both generators reach every nested transform, and albumentations seeds OpenCV's own from them before it
+    draws there; it uses no global generator and keeps nothing between calls.
+    """
+    seed = stable_seed("augmentation", *key)
+    compose.set_random_state(np.random.Generator(np.random.PCG64(seed)), random.Random(seed))  # noqa: S311
+
+
+def _make_certain(transform: Any) -> None:
+    """Set every probability below `transform` to 1, except of what is switched off by p = 0."""
+    transform.p = 1.0 if transform.p > 0 else 0.0
+    if isinstance(transform, A.BaseCompose):
+        for nested in transform.transforms:
+            _make_certain(nested)
+
+
+def _try(compose: Any, names: Sequence[str], image: Pixels, *, key: tuple[int, int, str]) -> None:
+    """Run the top-level transforms one after the other, so that an error can name the one at fault."""
+    _seed(compose, key)
+    augmented, culprit = image.copy(), ""
+    for name, transform in zip(names, compose, strict=True):
+        before = _kind(augmented)
+        try:
+            augmented = transform(image=augmented)["image"]
+        except Exception as error:  # third-party code on arguments that it accepted
+            raise ConfigError(
+                f"augmentation {name} fails on an image of {_kind(image)}",
+                got=_one_line(error),
+                remedy="correct its arguments, or take it out of the augmentations",
+            ) from error
+        culprit = name if _kind(augmented) != before else culprit
+    _require_kind(augmented, image, culprit)
+
+
+def _kind(image: Any) -> str:
+    return f"{image.dtype} {'x'.join(str(length) for length in image.shape)}"
+
+
+def _require_kind(augmented: Any, image: Pixels, culprit: str) -> None:
+    if type(augmented) is type(image) and augmented.dtype == image.dtype and augmented.shape == image.shape:
+        return
+    raise ConfigError(
+        f"augmentation {culprit} changes the kind or size of the image",
+        expected=f"{_kind(image)}, as it went in: normalisation and tensors come later, on the device",
+        got=_kind(augmented),
+        remedy="take Normalize, ToTensorV2 and the like out; let crops resize to the training size",
+    )

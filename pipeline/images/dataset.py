@@ -1,0 +1,254 @@
+"""From rows of the table to uint8 batches: sources of pixels, datasets, the order of an epoch."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pipeline.images.cache import ImageMap, open_map
+from pipeline.images.decode import ImageForm as ImageForm  # part of what this module offers
+from pipeline.images.decode import Pixels, fit_image, load_image, read_image
+from pipeline.images.loader import Loader
+from pipeline.seeds import stable_seed
+
+if TYPE_CHECKING:
+    from pipeline.images.augment import Augmentation
+
+
+class TrainBatch(NamedTuple):
+    """`images` (B, C, H, W) uint8 in channels-last memory, `targets` (B, K) float32, `indices` (B,) int64."""
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+class EvalBatch(NamedTuple):
+    """`images`: per form one (B, C, h, w) uint8 tensor in channels-last memory, `indices` (B,) int64."""
+
+    images: tuple[Tensor, ...]
+    indices: Tensor
+
+
+class ImageSource(Protocol):
+    """Images of one shape by row index."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Pixels:
+        """A fresh (H, W, C) uint8 array that the caller may write into."""
+
+
+class DecodedSource:
+    """Images decoded from `paths` anew each time."""
+
+    def __init__(self, paths: Sequence[Path], form: ImageForm) -> None:
+        self._paths, self._form = list(paths), form
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self._form.shape
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def load(self, index: int) -> Pixels:
+        """Raises ImageError if the file cannot be read."""
+        return load_image(self._paths[index], self._form)
+
+
+class CachedSource:
+    """Images copied out of what `open_cache` gives; crosses process borders as a file name, not as pixels."""
+
+    def __init__(self, array: ImageMap) -> None:
+        base: object = array.base
+        if not isinstance(base, mmap.mmap):
+            raise ValueError("expected the whole map of open_cache but got a part or a copy of it")  # noqa: TRY004
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        _, height, width, channels = self._array.shape
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def load(self, index: int) -> Pixels:
+        """A copy of row `index`."""
+        return np.array(self._array[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the same file again on the other side."""
+        return (_reopen, (str(self._array.filename),))
+
+
+class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
+    """Augmented images with their targets.
+
+    An item is asked for by (epoch, index), so that workers need not be told of the epoch. It is the uint8
+    image (C, H, W), changed as a function of (seed, epoch, ids[index]) alone, the float32 targets (K,), and
+    the index.
+
+    Args:
+        source: N images.
+        ids: of the N rows.
+        targets: (N, K).
+        augmentation: for images of the source's shape.
+        seed: of the run.
+
+    Raises:
+        ValueError: N differs between source, ids and targets, or the augmentation is for another shape.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        ids: Sequence[str],
+        targets: NDArray[np.float32],
+        *,
+        augmentation: Augmentation,
+        seed: int,
+    ) -> None:
+        if not len(source) == len(ids) == len(targets):
+            counts = f"{len(source)}, {len(ids)} and {len(targets)}"
+            raise ValueError(f"expected as many images as ids and rows of targets but got {counts}")
+        if source.shape != augmentation.shape:
+            raise ValueError(
+                f"expected images of the augmentation's {augmentation.shape} but got {source.shape}"
+            )
+        self._source, self._ids, self._augmentation, self._seed = source, list(ids), augmentation, seed
+        self._targets = torch.tensor(np.asarray(targets, np.float32))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+        epoch, index = key
+        image = self._augmentation(self._source.load(index), key=(self._seed, epoch, self._ids[index]))
+        return _channels_first(image), self._targets[index], index
+
+
+class EvalImages(Dataset[tuple[tuple[Tensor, ...], int]]):
+    """Images without augmentation, each in all `forms`.
+
+    Item `index` is one uint8 tensor (C, h, w) per form, and the index. A file is decoded once for all forms
+    of the same channels, and not at all where `source` holds the only form that is asked for.
+
+    Args:
+        paths: N files.
+        forms: at least one.
+        source: the same N images in one form. Its `fit` must be that of `forms`: pixels do not tell.
+
+    Raises:
+        ValueError: there is no form, or the source has another number of images.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, forms: Sequence[ImageForm], source: ImageSource | None = None
+    ) -> None:
+        if not forms:
+            raise ValueError("expected at least one form but got none")
+        if source is not None and len(source) != len(paths):
+            raise ValueError(f"expected a source of {len(paths)} images but got {len(source)}")
+        self._paths, self._forms = list(paths), tuple(forms)
+        holds_all = source is not None and [form.shape for form in self._forms] == [source.shape]
+        self._source = source if holds_all else None
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], int]:
+        if self._source is not None:
+            return (_channels_first(self._source.load(index)),), index
+        kinds = {form.channels for form in self._forms}
+        decoded = {kind: read_image(self._paths[index], channels=kind) for kind in kinds}
+        fitted = [fit_image(decoded[form.channels], size=form.size, fit=form.fit) for form in self._forms]
+        return tuple(_channels_first(image) for image in fitted), index
+
+
+def train_loader(
+    dataset: TrainImages, batches: Sequence[Sequence[tuple[int, int]]], *, workers: int, pin_memory: bool
+) -> Loader[TrainBatch]:
+    """Walk `batches`, made by `epoch_batches` or the rest of it, in `workers` processes (0: in this one)."""
+    return Loader(dataset, batches, _collate_train, workers=workers, pin_memory=pin_memory)
+
+
+def eval_loader(
+    dataset: EvalImages,
+    rows: Sequence[int] | NDArray[np.int64],
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+) -> Loader[EvalBatch]:
+    """Walk `rows` in their order, `batch_size` at a time, the last batch as short as it comes."""
+    numbers = [int(row) for row in rows]
+    batches = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+    return Loader(dataset, batches, _collate_eval, workers=workers, pin_memory=pin_memory)
+
+
+def epoch_batches(
+    indices: Sequence[int] | NDArray[np.int64], ids: Sequence[str], *, epoch: int, seed: int, batch_size: int
+) -> list[list[tuple[int, int]]]:
+    """The shuffled batches of one epoch, as keys (epoch, index) of `TrainImages`.
+
+    The order of ids is a function of `seed`, `epoch` and the set of ids alone, wherever their rows stand. A
+    short last batch is dropped, because batch-norm learns noise from a few images and fails on one; other
+    rows miss out in the next epoch. Fewer rows than `batch_size` make one short batch.
+
+    Args:
+        indices: the rows to train on.
+        ids: of all rows of the table: `ids[index]` belongs to `index`.
+        epoch: counted from 0.
+        seed: of the run.
+        batch_size: rows in a batch.
+
+    Raises:
+        ValueError: there are no indices, or two of them have the same id.
+    """
+    by_id = {ids[index]: int(index) for index in indices}
+    if not by_id or len(by_id) != len(indices):
+        raise ValueError(f"expected rows with different ids but got {len(indices)} rows, {len(by_id)} ids")
+    rows = [by_id[each] for each in sorted(by_id)]
+    generator = np.random.Generator(np.random.PCG64(stable_seed("order", seed, epoch)))
+    keys = [(epoch, rows[place]) for place in generator.permutation(len(rows))]
+    full = len(keys) // batch_size
+    return [keys[start : start + batch_size] for start in range(0, max(1, full) * batch_size, batch_size)]
+
+
+def _collate_train(items: list[tuple[Tensor, Tensor, int]]) -> TrainBatch:
+    images, targets, indices = zip(*items, strict=True)
+    return TrainBatch(_stack(images), torch.stack(targets), torch.tensor(indices))
+
+
+def _collate_eval(items: list[tuple[tuple[Tensor, ...], int]]) -> EvalBatch:
+    by_row, indices = zip(*items, strict=True)
+    return EvalBatch(tuple(_stack(images) for images in zip(*by_row, strict=True)), torch.tensor(indices))
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """(C, H, W) each, channels last in memory, to (B, C, H, W) of the same layout: no transposing."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
+def _channels_first(image: Pixels) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _reopen(file: str) -> CachedSource:
+    return CachedSource(open_map(Path(file)))

@@ -1,0 +1,84 @@
+"""Predictions for training rows: the validation after each epoch and the final out-of-fold logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pipeline.competition.table import TrainTable
+from pipeline.config import Config, ImagesConfig
+from pipeline.device import pick_device, resolve_precision
+from pipeline.images.dataset import EvalImages, ImageForm, ImageSource, eval_loader
+from pipeline.inference.predict import Ensemble, needed_forms, predict
+from pipeline.inference.views import parse_views
+from pipeline.model.weights import load_model
+from pipeline.runs import FoldFolder
+
+
+@dataclass(frozen=True)
+class FoldRows:
+    """The row numbers of one fold in the training table."""
+
+    fold: int
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def rows_of(folds: NDArray[np.int64], fold: int) -> FoldRows:
+    """Rows with `fold` validate, all others (those of fold -1 too) train."""
+    return FoldRows(fold, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))
+
+
+def image_form(images: ImagesConfig) -> ImageForm:
+    """What an image of the training size looks like."""
+    return ImageForm(images.height_width, images.fit, images.channels)
+
+
+def predict_rows(
+    config: Config,
+    ensemble: Ensemble,
+    table: TrainTable,
+    rows: NDArray[np.int64],
+    source: ImageSource,
+    *,
+    workers: int,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """Logits (len(rows), K) of these rows of the training table, in the order of `rows`."""
+    loader = eval_loader(
+        EvalImages(table.paths, forms=needed_forms([ensemble]), source=source),
+        rows,
+        batch_size=config.predict.batch_size or config.train.batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    (logits,) = predict([ensemble], loader, device=device, precision=resolve_precision(config.train.precision, device))
+    return logits
+
+
+def predict_fold(
+    config: Config,
+    table: TrainTable,
+    rows: FoldRows,
+    *,
+    source: ImageSource,
+    folder: FoldFolder,
+    workers: int,
+) -> pd.DataFrame:
+    """Out-of-fold logits of a trained fold through `predict.views`: columns id and one per label.
+
+    Raises:
+        RunError: the fold's weights are missing or broken.
+    """
+    device = pick_device()
+    trained = load_model(folder.weights, device=device)
+    views = parse_views(config.predict.views, size=config.images.height_width)
+    ensemble = Ensemble([trained.model], trained.normalizer, views, image_form(config.images), config.predict.average)
+    logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
+    frame = pd.DataFrame(logits, columns=list(table.labels))
+    frame.insert(0, "id", [table.ids[row] for row in rows.validation])
+    return frame

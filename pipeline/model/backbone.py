@@ -1,0 +1,201 @@
+"""Backbones from timm: one feature map of the wanted stride, at any image size the network can read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models import split_model_name_tag
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, listing, nearest
+
+Size = tuple[int, int]  # height, width
+
+
+class Backbone(nn.Module):
+    """A timm network up to one stage; what comes after that stage is neither computed nor kept.
+
+    A final norm, where the network has one and the stage is its last, is applied. The keys of the state
+    dict are timm's own behind "body.".
+
+    Attributes:
+        channels: D, the width of the feature map.
+        stride: pixels per position of the feature map.
+        mean, std: of pixels between 0 and 1, as the pretrained weights expect them; one number per channel
+            they were trained with.
+        size: height and width it was built for.
+        multiple: image sides must be multiples of it; None where only `size` can be read.
+    """
+
+    def __init__(self, body: Any, *, name: str, index: int, size: Size) -> None:
+        super().__init__()
+        stage = body.feature_info[index]
+        self.channels, self.stride = int(stage["num_chs"]), int(stage["reduction"])
+        self.mean, self.std = _statistics(body.pretrained_cfg)
+        self.name, self.index, self.size = name, index, size
+        self.multiple: int | None = 1
+        body.prune_intermediate_layers([index], prune_head=True)
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images, float (B, C, H, W), to a feature map (B, D, h, w).
+
+        Raises:
+            ConfigError: the network cannot read images of this size; see `check_size`.
+        """
+        height, width = images.shape[-2:]
+        self.check_size((height, width))
+        return self._features(images)
+
+    def check_size(self, size: Size) -> None:
+        """Refuse a height and width that the network cannot read, naming those it can, as ConfigError."""
+        if self.multiple is None and size != self.size:
+            expected = f"{self.size[0]} x {self.size[1]}, the size this kind of network was built for"
+        elif self.multiple is not None and (size[0] % self.multiple or size[1] % self.multiple):
+            expected = f"height and width that are multiples of {self.multiple}"
+        else:
+            return
+        raise ConfigError(
+            f"backbone {self.name} cannot read images of this size",
+            expected=expected,
+            got=f"{size[0]} x {size[1]}",
+            remedy="change images.size (or the scale of the view), or choose another model.backbone",
+        )
+
+    def _features(self, images: Tensor) -> Tensor:
+        maps = self.body.forward_intermediates(
+            images, indices=[self.index], norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        features: Tensor = maps[0]
+        return features
+
+
+def build_backbone(
+    name: str, *, pretrained: bool, feature_stride: int, channels: int = 3, size: Size
+) -> Backbone:
+    """The timm network `name` up to its last stage of `feature_stride` pixels per position.
+
+    Args:
+        name: as timm calls it, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
+        pretrained: load timm's weights for it, from the local cache or the network.
+        feature_stride: 32 for the last stage of most networks; a plain ViT has its patch size only.
+        channels: of the images; the first layer is adapted.
+        size: height and width of the images; most networks can read others too, see `Backbone.multiple`.
+
+    Raises:
+        ConfigError: the name is unknown, there is no stage of that stride, the size cannot be read, or the
+            pretrained weights cannot be had.
+    """
+    _check_name(name)
+    with torch.device("meta"):  # shapes without weights: what the network offers costs next to nothing
+        plain = timm.create_model(name, num_classes=0, in_chans=channels)
+        index = _stage(name, plain, feature_stride)
+        options = _size_options(type(plain), size)
+        probe = Backbone(
+            timm.create_model(name, num_classes=0, in_chans=channels, **options),
+            name=name,
+            index=index,
+            size=size,
+        )
+    probe.multiple = _smallest_multiple(probe, channels)
+    probe.check_size(size)
+    if probe.multiple is None and not _runs(probe, channels, size):
+        raise ConfigError(
+            f"backbone {name} cannot read images of {size[0]} x {size[1]}",
+            remedy="set images.size to the size it was trained for, "
+            f"{probe.body.pretrained_cfg['input_size'][1:]}, or choose another model.backbone",
+        )
+    body = _create(name, pretrained, in_chans=channels, **options)
+    backbone = Backbone(body, name=name, index=index, size=size)
+    backbone.multiple = probe.multiple
+    return backbone
+
+
+def _check_name(name: str) -> None:
+    """Registered architectures only: timm would also read folders and hubs that a config names."""
+    architecture, tag = split_model_name_tag(name)
+    known = timm.list_models()
+    if architecture not in known:
+        raise ConfigError(
+            f"unknown model.backbone '{name}'{nearest(architecture, known)}",
+            expected="the name of a network in timm",
+            remedy='list them with python -c "import timm; print(timm.list_models())"',
+        )
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tagged:
+        raise ConfigError(
+            f"model.backbone '{name}' has no weights of that tag{nearest(name, tagged)}",
+            expected=listing(tagged, limit=8) or f"{architecture} without a tag",
+            remedy="choose a tag from the list, or leave it out for timm's default",
+        )
+
+
+def _stage(name: str, network: Any, feature_stride: int) -> int:
+    """The index of the last stage with that stride."""
+    if not hasattr(network, "prune_intermediate_layers"):
+        raise ConfigError(
+            f"model.backbone '{name}' does not give feature maps in this version of timm",
+            remedy="choose a network with feature maps: a residual network, ConvNeXt, Swin, ViT, ...",
+        )
+    strides = [int(stage["reduction"]) for stage in network.feature_info]
+    if feature_stride not in strides:
+        raise ConfigError(
+            f"backbone {name} has no stage with model.feature_stride={feature_stride}",
+            expected=f"one of {listing(sorted(set(strides)), limit=10)}",
+            got=str(feature_stride),
+            remedy="set model.feature_stride to one of these",
+        )
+    return len(strides) - 1 - strides[::-1].index(feature_stride)
+
+
+def _size_options(network: type, size: Size) -> dict[str, Any]:
+    """What makes a network of this class read any size, or where it cannot, the wanted one."""
+    known = inspect.signature(network).parameters
+    if "strict_img_size" in known:  # Swin: windows slide over any map
+        return {"strict_img_size": False}
+    if "dynamic_img_size" in known:  # ViT: position embeddings are resampled
+        return {"dynamic_img_size": True}
+    return {"img_size": size} if "img_size" in known else {}
+
+
+def _smallest_multiple(probe: Backbone, channels: int) -> int | None:
+    """The smallest step between image sides the network can read, found by trying divisors of its stride."""
+    base = [-(-side // probe.stride) * probe.stride for side in probe.size]
+    for step in (step for step in range(1, probe.stride + 1) if probe.stride % step == 0):
+        if _runs(probe, channels, (base[0] + step, base[1] + step)):
+            return step
+    return None
+
+
+def _runs(probe: Backbone, channels: int, size: Size) -> bool:
+    """Whether the network on the meta device accepts images of this size."""
+    try:
+        with torch.no_grad():
+            probe.eval()._features(torch.empty(1, channels, *size, device="meta"))
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise ConfigError(
+            f"the pretrained weights of backbone {name} cannot be loaded",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            remedy="connect to the network once (timm keeps a copy), set model.pretrained=false, "
+            "or point model.weights to a local checkpoint",
+        ) from error
+    return network
+
+
+def _statistics(pretrained: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, std = (tuple(float(value) for value in pretrained[key]) for key in ("mean", "std"))
+    return mean, std

@@ -1,0 +1,44 @@
+"""From uint8 images to what the network reads, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class PixelNormalizer(nn.Module):
+    """uint8 (B, C, H, W) to float32 (pixel / 255 - mean) / std, channels-last, wherever the input lies.
+
+    Args:
+        mean: C numbers on the scale 0 to 1.
+        std: C positive numbers on the same scale.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f"expected as many positive stds as means, got {mean=} and {std=}")
+        spread = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+        centre = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self.register_buffer("scale", 1 / (255 * spread))
+        self.register_buffer("shift", -centre / spread)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) uint8 images; ValueError for another type."""
+        if images.dtype != torch.uint8:
+            raise ValueError(f"expected uint8 images, got {images.dtype}")
+        plain = images.to(torch.float32, memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, plain, self.scale)
+
+
+def statistics_for(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A backbone's statistics for `channels` channels: the average for a single or a further one."""
+    if len(values) == channels:
+        return tuple(values)
+    average = sum(values) / len(values)
+    return (average,) if channels == 1 else (*values[:channels], *[average] * (channels - len(values)))

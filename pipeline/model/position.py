@@ -1,0 +1,39 @@
+"""The sine encoding of positions, computed for the size of the feature map at hand."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_TEMPERATURE = 10_000.0
+_EPS = 1e-6
+
+
+def sine_position_encoding(
+    height: int, width: int, channels: int, *, device: torch.device | None = None
+) -> Tensor:
+    """The encoding of a height x width map, float32 of shape (1, channels, height, width).
+
+    The first half of the channels encodes the row, the second half the column: sine and cosine in turn of
+    the position (1 to n, scaled to end at 2 pi) over temperature ** (2i / (channels / 2)), as
+    `PositionEmbeddingSine(normalize=True)` of DETR (Carion et al. 2020) and of the Query2Label code.
+
+    Raises:
+        ValueError: `channels` is not a multiple of 4, so halves of sine-cosine pairs do not fit.
+    """
+    if channels % 4:
+        raise ValueError(f"expected channels divisible by 4, got {channels=}")
+    rows = _encode(height, channels // 2, device)[:, :, None].expand(-1, -1, width)
+    columns = _encode(width, channels // 2, device)[:, None, :].expand(-1, height, -1)
+    return torch.cat([rows, columns]).unsqueeze(0)
+
+
+def _encode(length: int, channels: int, device: torch.device | None) -> Tensor:
+    """One axis, shape (channels, length)."""
+    positions = torch.arange(1, length + 1, dtype=torch.float32, device=device)
+    positions = positions / (length + _EPS) * (2 * math.pi)
+    exponents = torch.arange(0, channels, 2, dtype=torch.float32, device=device) / channels
+    angles = positions / (_TEMPERATURE**exponents).unsqueeze(1)
+    return torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)

@@ -1,0 +1,91 @@
+"""Weights on disk: safetensors with JSON facts in the metadata, never pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.config import ImagesConfig, ModelConfig
+from pipeline.errors import RunError, listing
+from pipeline.model.build import build_model, build_normalizer
+from pipeline.model.normalize import PixelNormalizer
+from pipeline.runs import write_atomically
+
+
+class TrainedModel(NamedTuple):
+    """A model as it was trained, with all that is needed to use it."""
+
+    model: nn.Module
+    normalizer: PixelNormalizer
+    labels: tuple[str, ...]
+    images: ImagesConfig
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write `tensors` with `facts` (JSON-able) as one safetensors file, whole or not at all."""
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    metadata = {"facts": json.dumps(facts, ensure_ascii=False)}
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file made by `save_tensors`.
+
+    Raises:
+        RunError: the file is missing or broken.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            facts = json.loads((file.metadata() or {})["facts"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{path}: not readable as weights of this pipeline: {error}",
+            remedy="restore the file, or train again with --fresh",
+        ) from None
+    return tensors, facts
+
+
+def model_facts(model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...]) -> dict[str, Any]:
+    """What `load_model` needs beside the tensors."""
+    return {
+        "labels": list(labels),
+        "model": model.model_dump(mode="json"),
+        "images": images.model_dump(mode="json"),
+    }
+
+
+def load_model(path: Path, *, device: torch.device) -> TrainedModel:
+    """The model saved at `path`, in evaluation mode on `device`; nothing but that file is read.
+
+    Raises:
+        RunError: the file is missing, broken, or does not hold the model its facts describe.
+    """
+    tensors, facts = load_tensors(path)
+    try:
+        config = ModelConfig.model_validate(facts["model"])
+        images = ImagesConfig.model_validate(facts["images"])
+        labels = tuple(str(name) for name in facts["labels"])
+    except (KeyError, ValidationError) as error:
+        raise RunError(
+            f"{path}: its facts describe no model: {error}", remedy="train again with --fresh"
+        ) from None
+    model = build_model(config, images, num_labels=len(labels), pretrained=False)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: the tensors do not fit the model: {listing(str(error).splitlines(), 3)}",
+            remedy="use the version of the pipeline that trained it, or train again with --fresh",
+        ) from None
+    normalizer = build_normalizer(images, model).to(device)
+    model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return TrainedModel(model, normalizer, labels, images)

@@ -1,0 +1,157 @@
+"""Before a run: every file it needs is read and every named object built, so that nothing fails half-way.
+
+Nothing is written here but the built-in competition, where that is asked for and missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, resolve_empty
+from pipeline.competition.table import TrainTable, read_sample, read_test, read_train
+from pipeline.config import Config, DelimitedLabels
+from pipeline.device import pick_device, resolve_precision
+from pipeline.errors import ConfigError
+from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.folds import make_folds, read_fold_file
+from pipeline.images.augment import build_augmentation
+from pipeline.images.decode import require_images
+from pipeline.inference.views import parse_views
+from pipeline.model.build import build_model, build_normalizer
+from pipeline.seeds import stable_seed
+from pipeline.training.setup import build_loss
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is made of, checked.
+
+    Attributes:
+        config: the complete configuration.
+        table: the N training rows.
+        folds: (N,) the fold each row is validated in; -1 for rows that always train.
+        metric: what the competition scores.
+        form: what a submission's cells hold.
+        empty: what a row without any decision gets.
+        notes: what a person should know before the run, one sentence each.
+    """
+
+    config: Config
+    table: TrainTable
+    folds: NDArray[np.int64]
+    metric: Metric
+    form: SubmissionFormat
+    empty: EmptyRule
+    notes: tuple[str, ...]
+
+    @property
+    def fold_numbers(self) -> tuple[int, ...]:
+        """The folds that are validated, ascending."""
+        return tuple(sorted({int(fold) for fold in self.folds} - {-1}))
+
+
+def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int], None] | None = None) -> Plan:
+    """Read the competition and build every named object once, on a few pixels.
+
+    Args:
+        config: the complete configuration.
+        debug: keep only the rows of a few batches.
+        on_image: told (images checked so far, all images).
+
+    Raises:
+        PipelineError: whatever is wrong with the config, the files, the images or the folds.
+    """
+    if config.competition.builtin == "digit_scenes":
+        make_digit_scenes(Path(config.competition.root))
+    metric = get_metric(config.competition.metric)
+    table = read_train(config.competition)
+    if debug:
+        table = _few_rows(table, count=4 * config.train.batch_size, seed=config.folds.seed)
+    form, empty = submission_form(config, table.labels)
+    notes = _check_submission_files(config, form)
+    folds = _deal_folds(config, table)
+    _build_everything(config, num_labels=len(table.labels))
+    require_images(
+        table.paths,
+        threads=os.cpu_count() or 1,
+        progress=None if on_image is None else lambda done: on_image(done, len(table.paths)),
+    )
+    return Plan(config, table, folds, metric, form, empty, tuple(notes))
+
+
+def submission_form(config: Config, labels: tuple[str, ...]) -> tuple[SubmissionFormat, EmptyRule]:
+    """The form of the submission, and the rule for rows without a decision. Raises ConfigError."""
+    empty, token = resolve_empty(config.submission.empty, labels, config.submission.format)
+    section = config.competition.labels
+    separator = section.separator if isinstance(section, DelimitedLabels) else " "
+    return SubmissionFormat(config.submission.format, labels, separator, token), empty
+
+
+def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]:
+    name = config.competition.sample_submission
+    path = None if name is None else Path(config.competition.root) / name
+    if path is None or not path.exists():
+        return [f"there is no sample submission at {path}; it is needed when a submission is made"]
+    sample = read_sample(config.competition)
+    check_sample(sample, form, id_column=config.competition.id)
+    if config.competition.test is not None or config.competition.images.template is not None:
+        read_test(config.competition, sample)
+    return []
+
+
+def _deal_folds(config: Config, table: TrainTable) -> NDArray[np.int64]:
+    if config.folds.file is not None:
+        path = Path(config.competition.root) / config.folds.file
+        return read_fold_file(path, table.ids, groups=table.groups)
+    return make_folds(
+        table.ids,
+        table.targets,
+        table.labels,
+        count=config.folds.count,
+        seed=config.folds.seed,
+        groups=table.groups,
+    )
+
+
+def _build_everything(config: Config, *, num_labels: int) -> None:
+    images = config.images
+    build_augmentation(config.augment.train, size=images.height_width, channels=images.channels)
+    build_loss(config.loss)
+    resolve_precision(config.train.precision, pick_device())
+    views = parse_views(config.predict.views, size=images.height_width)
+    model = build_model(config.model, images, num_labels=num_labels, pretrained=config.model.pretrained)
+    normalizer = build_normalizer(images, model)
+    model.eval()
+    for view in views:
+        pixels = torch.zeros((1, images.channels, *view.size), dtype=torch.uint8)
+        try:
+            with torch.inference_mode():
+                model(normalizer(view.apply(pixels)))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"model.backbone={config.model.backbone} cannot read the view '{view.name}' "
+                f"of {view.size[0]}x{view.size[1]} pixels",
+                got=str(error).splitlines()[0],
+                remedy="change images.size or predict.views to a size this backbone takes",
+            ) from None
+
+
+def _few_rows(table: TrainTable, *, count: int, seed: int) -> TrainTable:
+    """A random part of the table, for a quick try of the whole way."""
+    order = sorted(range(len(table.ids)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
+    rows = sorted(order[:count])
+    return replace(
+        table,
+        ids=tuple(table.ids[row] for row in rows),
+        paths=tuple(table.paths[row] for row in rows),
+        targets=table.targets[rows],
+        groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
+    )

@@ -1,0 +1,90 @@
+"""What `scores.json` and `thresholds.json` say: plain dicts computed from arrays, without drawing anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.honest import FoldedScore, HonestScores
+from pipeline.evaluation.metrics import Metric, get_metric, per_label_table
+
+EPOCH_MARK = "epoch chosen on these rows"
+
+
+def score_facts(
+    honest: HonestScores,
+    *,
+    metric: Metric,
+    labels: Sequence[str],
+    targets: NDArray[np.uint8],
+    probabilities: NDArray[np.float64],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """The content of `scores.json` for N validated rows and K labels.
+
+    The per-label figures are those of the cross-fitted decisions. `threshold_free` holds scores that no
+    threshold touches; `prevalence_map` is the mAP of a constant score per label, which is what knowing
+    nothing about the images gives.
+    """
+    figures = per_label_table(targets, probabilities, honest.cross_fitted_decisions)
+    average_precision = get_metric("map").function(targets, probabilities)
+    left_out = [labels[index] for index in honest.cross_fitted.pooled.left_out]
+    names = [*notes, *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else [])]
+    return {
+        "metric": metric.name,
+        "greater_is_better": metric.greater_is_better,
+        "rows": len(targets),
+        "in_sample": _folded(honest.in_sample),
+        "cross_fitted": _folded(honest.cross_fitted),
+        "threshold_free": {
+            "map": _number(average_precision.value),
+            "prevalence_map": _number(
+                get_metric("map").function(targets, np.broadcast_to(targets.mean(axis=0), targets.shape)).value
+            ),
+            "auc_macro": _number(get_metric("auc_macro").function(targets, probabilities).value),
+        },
+        "labels": {
+            name: {
+                "positives": int(figures.positives[index]),
+                "average_precision": _number(figures.average_precision[index]),
+                "auc": _number(figures.auc[index]),
+                "threshold": _number(honest.thresholds[index]),
+                "precision": _number(figures.precision[index]),
+                "recall": _number(figures.recall[index]),
+                "f1": _number(figures.f1[index]),
+            }
+            for index, name in enumerate(labels)
+        },
+        "notes": names,
+    }
+
+
+def threshold_facts(
+    honest: HonestScores, *, metric: Metric, policy: str, empty: str, labels: Sequence[str]
+) -> dict[str, Any]:
+    """The content of `thresholds.json`: what to submit with, and how well it did."""
+    return {
+        "policy": policy,
+        "empty": empty,
+        "metric": metric.name,
+        "in_sample": _number(honest.in_sample.pooled.value),
+        "cross_fitted": _number(honest.cross_fitted.pooled.value),
+        "values": {name: float(value) for name, value in zip(labels, honest.thresholds, strict=True)},
+    }
+
+
+def _folded(score: FoldedScore) -> dict[str, Any]:
+    return {
+        "pooled": _number(score.pooled.value),
+        "mean": _number(score.mean),
+        "folds": [_number(value) for value in score.folds],
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a score that does not exist is null."""
+    return float(value) if math.isfinite(value) else None

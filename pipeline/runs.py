@@ -1,0 +1,250 @@
+"""A run on disk: the only place that knows the names of files in a run, and how they are written safely.
+
+Every file is written to a temporary name, flushed to the disk and renamed, so that a name either holds a
+whole file or nothing. Nothing here executes what it reads: YAML, JSON, CSV, parquet and safetensors only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from pipeline.config import Config, changed_training_keys, check_config, dump_config
+from pipeline.errors import RunError, listing
+
+TEMPORARY_PREFIX = ".writing-"
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """The files of one fold; `done` is written last and says that all others are complete."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The fold's model, with what is needed to use it in the metadata."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def epochs(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "epochs.jsonl"
+
+    @property
+    def oof(self) -> Path:
+        """The id and one logit per label of each validation row."""
+        return self.path / "oof.parquet"
+
+    @property
+    def done(self) -> Path:
+        """How the fold ended: its epoch, and the views its out-of-fold logits were predicted with."""
+        return self.path / "done.json"
+
+    @property
+    def resume(self) -> Path:
+        """The folder with the state of an unfinished training; gone when the fold is done."""
+        return self.path / "resume"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The whole training state after the last finished epoch."""
+        return self.resume / "checkpoint.safetensors"
+
+    @property
+    def best_weights(self) -> Path:
+        """With `train.select: best`, the weights of the best epoch so far."""
+        return self.resume / "best.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains this fold."""
+        return self.resume / "lock"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The complete and resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, seed and git commit."""
+        return self.path / "environment.json"
+
+    @property
+    def folds(self) -> Path:
+        """The id, group and fold of each training row."""
+        return self.path / "folds.csv"
+
+    @property
+    def oof(self) -> Path:
+        """The id, fold and one probability per label of each validated row."""
+        return self.path / "oof.parquet"
+
+    @property
+    def thresholds(self) -> Path:
+        """The policy, the thresholds and their in-sample and cross-fitted scores."""
+        return self.path / "thresholds.json"
+
+    @property
+    def scores(self) -> Path:
+        """Every score of the run, marked in-sample or cross-fitted."""
+        return self.path / "scores.json"
+
+    @property
+    def test(self) -> Path:
+        """The id and one probability per label of each test row, before thresholds."""
+        return self.path / "test.parquet"
+
+    @property
+    def submission(self) -> Path:
+        """The validated submission."""
+        return self.path / "submission.csv"
+
+    def fold(self, number: int) -> FoldFolder:
+        """The folder of fold `number`."""
+        return FoldFolder(self.path / f"fold{number}")
+
+    def read_config(self) -> Config:
+        """The configuration this run was made with. Raises RunError where the folder holds none."""
+        try:
+            data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"{self.path} is not a run folder: it holds no config.yaml",
+                remedy="give a folder that run_cv.py made, for example runs/demo",
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{self.config}: not readable as YAML: {error}",
+                remedy="restore the file or start with --fresh",
+            ) from None
+        return check_config(data or {}, source=str(self.config))
+
+    def check(self, config: Config) -> None:
+        """Refuse a folder made with other training keys, or one that is no run folder; writes nothing.
+
+        Raises:
+            RunError: naming each training key with its old and new value.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        changed = changed_training_keys(self.read_config(), config)
+        if changed:
+            keys = "\n".join(f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} was made with other training settings\n{keys}",
+                remedy="give another --run NAME, go back to the old values, or start over with --fresh",
+            )
+
+    def open(self, config: Config, *, fresh: bool) -> None:
+        """Make the folder ready and write `config` into it; with `fresh`, what it held is deleted first.
+
+        Raises:
+            RunError: as `check`; with `fresh`, where the folder is not a run folder.
+        """
+        if fresh and self.path.exists():
+            if any(self.path.iterdir()):
+                self.read_config()  # refuses to delete what is not a run
+            shutil.rmtree(self.path)
+        self.check(config)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for leftover in self.path.rglob(f"{TEMPORARY_PREFIX}*"):
+                leftover.unlink()
+            write_text(self.config, dump_config(config))
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error}",
+                remedy="choose a writable folder or free some space",
+            ) from None
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, flush what it wrote, then rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with plain line ends."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented JSON; a float that is not finite is refused with ValueError."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write `frame` as CSV without an index column."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write `frame` as parquet without an index column."""
+    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`. Raises RunError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
+        ) from None
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
+
+
+def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
+    """A parquet file of predictions, indexed by id (strings), with at least the columns `labels`.
+
+    Raises:
+        RunError: the file is missing or unreadable, lacks one of the labels, or repeats an id.
+    """
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise RunError(
+            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is not readable as parquet: {error}", remedy="start with --fresh") from None
+    missing = [name for name in ["id", *labels] if name not in frame.columns]
+    if missing or frame["id"].duplicated().any():
+        raise RunError(
+            f"{path} does not fit this run",
+            expected=f"unique ids and a column for each of the {len(labels)} labels",
+            got=f"no column {listing(missing)}" if missing else "repeated ids",
+            remedy="start with --fresh",
+        )
+    return frame.astype({"id": str}).set_index("id")

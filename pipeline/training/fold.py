@@ -1,0 +1,181 @@
+"""Train one fold: build its objects from the config, run the loop epoch by epoch, keep what it gives."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.competition.table import TrainTable
+from pipeline.config import Config
+from pipeline.evaluation.metrics import get_metric
+from pipeline.images.augment import build_augmentation
+from pipeline.images.dataset import ImageSource, TrainImages, epoch_batches, train_loader
+from pipeline.inference.ensemble import sigmoid
+from pipeline.inference.out_of_fold import FoldRows, image_form, predict_rows
+from pipeline.inference.predict import Ensemble
+from pipeline.inference.views import parse_views
+from pipeline.model.weights import load_tensors, model_facts, save_tensors
+from pipeline.runs import FoldFolder, write_json_lines
+from pipeline.seeds import stable_seed
+from pipeline.training.engine import Step, train_epoch
+from pipeline.training.progress import EpochDone, Listener, StepDone
+from pipeline.training.setup import Training, build_loss, build_training
+
+
+def train_fold(
+    config: Config,
+    table: TrainTable,
+    rows: FoldRows,
+    *,
+    source: ImageSource,
+    folder: FoldFolder,
+    workers: int,
+    listen: Listener,
+) -> None:
+    """Train until `train.epochs`, from the last finished epoch if there is one.
+
+    What stands in `folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
+    `epochs.jsonl`, and `resume/` with the last state.
+
+    Args:
+        config: the run's configuration.
+        table: all training rows.
+        rows: which of them train and which validate.
+        source: the images of the table at training size.
+        folder: where the fold's files go.
+        workers: processes that load images; 0 loads in this one.
+        listen: told of each step and epoch.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        ImageError: an image cannot be read.
+    """
+    train = config.train
+    images = TrainImages(
+        source,
+        ids=table.ids,
+        targets=table.targets,
+        augmentation=build_augmentation(
+            config.augment.train, size=config.images.height_width, channels=config.images.channels
+        ),
+        seed=train.seed,
+    )
+
+    def batches_of(epoch: int) -> list[list[tuple[int, int]]]:
+        return epoch_batches(rows.train, table.ids, epoch=epoch, seed=train.seed, batch_size=train.batch_size)
+
+    steps_per_epoch = math.ceil(len(batches_of(0)) / train.accumulate)
+    total_steps = steps_per_epoch * train.epochs
+    training = build_training(config, fold=rows.fold, num_labels=len(table.labels), total_steps=total_steps)
+    training.resume(folder)
+    loss = build_loss(config.loss)
+    pin = training.accelerator.device.type == "cuda"
+    for epoch in range(len(training.records), train.epochs):
+        torch.manual_seed(stable_seed(train.seed, rows.fold, epoch))  # dropout
+        watch = _Stopwatch(rows.fold, epoch, train.epochs, steps_per_epoch, listen)
+        mean_loss = train_epoch(
+            train_loader(images, batches_of(epoch), workers=workers, pin_memory=pin),
+            model=training.prepared,
+            ema=training.ema,
+            normalizer=training.normalizer,
+            loss_function=loss,
+            optimizer=training.optimizer,
+            schedule=training.schedule,
+            accelerator=training.accelerator,
+            accumulate=train.accumulate,
+            clip_grad=train.clip_grad,
+            on_step=watch.step,
+        )
+        scores = _validate(config, table, rows, training, source, workers=workers)
+        training.records.append({"epoch": epoch + 1, "loss": mean_loss, **watch.facts(), **scores})
+        if train.select == "best" and kept_epoch(config, training.records) == epoch + 1:
+            save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
+        training.save(folder)
+        write_json_lines(folder.epochs, training.records)
+        listen(EpochDone(rows.fold, training.records[-1]))
+    _keep_weights(config, table, training, folder)
+
+
+def kept_epoch(config: Config, records: Sequence[Mapping[str, Any]]) -> int:
+    """The epoch, from 1, whose weights are kept: the last, or with `select: best` the first best one."""
+    if config.train.select == "last":
+        return len(records)
+    metric = get_metric(config.competition.metric)
+    judge = metric if metric.takes == "probabilities" else get_metric("map")
+    sign = 1.0 if judge.greater_is_better else -1.0
+    values = [-math.inf if record[judge.name] is None else sign * record[judge.name] for record in records]
+    return values.index(max(values)) + 1
+
+
+class _Stopwatch:
+    """Tells the listener of each step, and how fast the epoch went."""
+
+    def __init__(self, fold: int, epoch: int, epochs: int, steps: int, listen: Listener) -> None:
+        self._fold, self._epoch, self._epochs, self._steps, self._listen = fold, epoch, epochs, steps, listen
+        self._begin = time.perf_counter()
+        self._done = self._images = 0
+        self._lr = 0.0
+
+    def step(self, step: Step) -> None:
+        self._done += 1
+        self._images += step.images
+        self._lr = step.lr
+        self._listen(
+            StepDone(
+                fold=self._fold,
+                epoch=self._epoch + 1,
+                epochs=self._epochs,
+                step=self._epoch * self._steps + self._done,
+                steps=self._epochs * self._steps,
+                loss=step.loss,
+                lr=step.lr,
+                images_per_second=self._rate(),
+            )
+        )
+
+    def facts(self) -> dict[str, float]:
+        return {
+            "lr": self._lr,
+            "images_per_second": round(self._rate(), 1),
+            "seconds": round(self._seconds(), 2),
+        }
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._begin
+
+    def _rate(self) -> float:
+        return self._images / max(self._seconds(), 1e-9)
+
+
+def _validate(
+    config: Config,
+    table: TrainTable,
+    rows: FoldRows,
+    training: Training,
+    source: ImageSource,
+    *,
+    workers: int,
+) -> dict[str, float | None]:
+    """mAP, and the competition's metric where it needs no thresholds, of the averaged weights."""
+    views = parse_views(["identity"], size=config.images.height_width)
+    ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
+    device = training.accelerator.device
+    logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
+    targets = table.targets[rows.validation].astype(np.uint8)
+    metric = get_metric(config.competition.metric)
+    judges = {"map": get_metric("map")} | ({metric.name: metric} if metric.takes == "probabilities" else {})
+    values = {name: judge.function(targets, sigmoid(logits)).value for name, judge in judges.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _keep_weights(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:
+    if config.train.select == "best":
+        tensors, _ = load_tensors(folder.best_weights)
+    else:
+        tensors = training.ema.module.state_dict()
+    save_tensors(folder.weights, tensors, model_facts(config.model, config.images, table.labels))

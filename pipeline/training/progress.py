@@ -1,0 +1,37 @@
+"""What a training tells whoever watches it: plain values that cross process borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class StepDone(NamedTuple):
+    """One optimizer step is done."""
+
+    fold: int
+    epoch: int  # from 1
+    epochs: int
+    step: int  # from 1, over all epochs
+    steps: int
+    loss: float
+    lr: float
+    images_per_second: float
+
+
+class EpochDone(NamedTuple):
+    """An epoch is trained, validated and saved; `record` is its line in epochs.jsonl."""
+
+    fold: int
+    record: Mapping[str, Any]
+
+
+class FoldDone(NamedTuple):
+    """A fold is finished: its weights and out-of-fold logits are on disk."""
+
+    fold: int
+    resumed: bool  # it was finished before this command
+
+
+Event = StepDone | EpochDone | FoldDone
+Listener = Callable[[Event], None]

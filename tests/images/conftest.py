@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.images.decode import Pixels
+
+
+@pytest.fixture
+def picture() -> Pixels:
+    """A smooth RGB picture (37, 53, 3) whose corners, channels and halves all differ."""
+    y, x = np.mgrid[:37, :53]
+    channels = [40 + 4 * x, 230 - 5 * y, 60 + 2 * x + 2 * y]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> Callable[[int], list[Path]]:
+    """Write that many different noisy PNG files of (20, 24) and return their paths."""
+
+    def write(count: int) -> list[Path]:
+        paths = [tmp_path / "images" / f"{index}.png" for index in range(count)]
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for index, path in enumerate(paths):
+            pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(path)
+        return paths
+
+    return write
