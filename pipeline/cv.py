@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.device import pick_device
+from pipeline.device import loading_workers, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.honest import score_out_of_fold
@@ -37,7 +37,6 @@ from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, Listener
 
 _SINGLE_FOLD_PARTS = 5
-_MOST_WORKERS = 8
 
 
 def run_cv(
@@ -156,7 +155,7 @@ def open_source(plan: Plan, run: RunFolder) -> ImageSource:
     """The training images at training size: from a cache beside the run where the config allows and it fits."""
     form, paths, cache = image_form(plan.config.images), plan.table.paths, plan.config.images.cache
     folder = run.path.parent / ".cache" if cache == "auto" else Path(cache)
-    if cache == "none" or (cache == "auto" and not cache_fits(len(paths), form=form, folder=folder)):
+    if cache == "none" or (cache == "auto" and not cache_fits(len(paths), form, folder=folder)):
         return DecodedSource(paths, form)
     return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1))
 
@@ -164,7 +163,9 @@ def open_source(plan: Plan, run: RunFolder) -> ImageSource:
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> None:
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
     source = open_source(plan, run)
-    workers = _workers(plan)
+    asked = plan.config.train.workers
+    beside = plan.config.train.parallel_folds
+    workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
     if train:
         train_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers, listen=listen)
     frame = predict_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers)
@@ -223,12 +224,3 @@ def _parts(plan: Plan, validated: NDArray[np.int64]) -> tuple[NDArray[np.int64],
     )
     note = f"one validation fold: thresholds are cross-fitted over {_SINGLE_FOLD_PARTS} parts of its rows"
     return parts, [*notes, note]
-
-
-def _workers(plan: Plan) -> int:
-    """Image loading processes per fold: on a GPU what the cores give, on a CPU none, as training needs them."""
-    asked = plan.config.train.workers
-    if asked != "auto":
-        return asked
-    cores = (os.cpu_count() or 1) // plan.config.train.parallel_folds
-    return min(_MOST_WORKERS, max(1, cores - 1)) if pick_device().type == "cuda" else 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -12,12 +13,23 @@ from pipeline.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+_MOST_WORKERS = 8
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's GPU where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def loading_workers(device: torch.device, *, beside: int = 1) -> int:
+    """How many processes should load images: on a GPU what the cores give `beside` trainings, on a CPU none.
+
+    A CPU that trains has no core to spare: loading in the same process is faster there.
+    """
+    if device.type == "cpu":
+        return 0
+    return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside - 1))
 
 
 def resolve_precision(asked: str, device: torch.device) -> Precision:
@@ -30,8 +42,8 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
     """
     if asked == "fp16" and device.type == "cpu":
         raise ConfigError("train.precision=fp16 needs a GPU, but there is none here", remedy="set train.precision=auto")
-    if asked == "fp32" or asked == "bf16" or asked == "fp16":
-        return asked
+    if asked in ("fp32", "bf16", "fp16"):
+        return cast(Precision, asked)
     if device.type == "cpu":
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -41,8 +41,8 @@ def run_side_by_side(
 ) -> None:
     """Call `task(plan, run, fold, listen)` for each fold, `processes` of them at a time, each in its own process.
 
-    On a machine with GPUs the k-th process sees the k-th GPU only, in turn; without, each gets an equal
-    share of the cores. Events reach `listen` in this process. When one fold fails the others are stopped;
+    With several GPUs the processes take them in turn; without a GPU each gets an equal share of the cores.
+    Events reach `listen` in this process. When one fold fails the others are stopped;
     what they had saved stays.
 
     Raises:
@@ -74,10 +74,10 @@ def run_side_by_side(
             if event.fault is not None:
                 raise RuntimeError(f"fold {event.fold} failed:\n{event.fault}")
     finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.join()
+        for left in running.values():
+            left.terminate()
+        for left in running.values():
+            left.join()
 
 
 def _next_event(events: Queue[Event | _Ended], running: dict[int, BaseProcess]) -> Event | _Ended:
@@ -101,10 +101,9 @@ def _run_one(
 ) -> None:
     """The body of a fold's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    if torch.cuda.device_count() > 1:
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
-    else:
-        torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
 
     def report(event: Event) -> None:

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.competition.digit_scenes import make_digit_scenes
-from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, resolve_empty
+from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
 from pipeline.competition.table import TrainTable, read_sample, read_test, read_train
-from pipeline.config import Config, DelimitedLabels
+from pipeline.config import Config
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError
 from pipeline.evaluation.metrics import Metric, get_metric
@@ -75,7 +75,7 @@ def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int
     table = read_train(config.competition)
     if debug:
         table = _few_rows(table, count=4 * config.train.batch_size, seed=config.folds.seed)
-    form, empty = submission_form(config, table.labels)
+    form, empty = submission_form(config.submission, config.competition.labels, table.labels)
     notes = _check_submission_files(config, form)
     folds = _deal_folds(config, table)
     _build_everything(config, num_labels=len(table.labels))
@@ -85,14 +85,6 @@ def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int
         progress=None if on_image is None else lambda done: on_image(done, len(table.paths)),
     )
     return Plan(config, table, folds, metric, form, empty, tuple(notes))
-
-
-def submission_form(config: Config, labels: tuple[str, ...]) -> tuple[SubmissionFormat, EmptyRule]:
-    """The form of the submission, and the rule for rows without a decision. Raises ConfigError."""
-    empty, token = resolve_empty(config.submission.empty, labels, config.submission.format)
-    section = config.competition.labels
-    separator = section.separator if isinstance(section, DelimitedLabels) else " "
-    return SubmissionFormat(config.submission.format, labels, separator, token), empty
 
 
 def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]:

@@ -123,9 +123,7 @@ def test_groups_of_very_different_size_are_even_within_one_percent() -> None:
     assert table.size_deviation <= 0.001
     assert table.label_deviation is not None
     assert table.label_deviation <= 0.01
-    assert (
-        np.abs(table.positives - table.positives.mean(axis=1, keepdims=True)).max() <= 2
-    )  # rows, all labels
+    assert np.abs(table.positives - table.positives.mean(axis=1, keepdims=True)).max() <= 2  # rows, all labels
 
 
 def test_dense_labels_are_far_more_even_than_the_library_leaves_them() -> None:
@@ -148,9 +146,7 @@ def test_evening_out_takes_no_label_from_a_fold_that_had_it() -> None:
         sizes = np.clip(np.round(rng.lognormal(2, 1.2, 60)), 1, 200).astype(np.int64)
         shares = np.geomspace(0.003, 0.4, 20)
         log_odds = 1.1 * np.log(shares / (1 - shares)) + rng.normal(0, 1.5, (60, 20))
-        weights = np.column_stack([rng.binomial(sizes[:, None], 1 / (1 + np.exp(-log_odds))), sizes]).astype(
-            float
-        )
+        weights = np.column_stack([rng.binomial(sizes[:, None], 1 / (1 + np.exp(-log_odds))), sizes]).astype(float)
         before = library_folds(weights[:, :-1] > 0, 5, seed)
         after = _even_out(before, weights, 5, seed)
         assert chi_square(after, weights) < 0.7 * chi_square(before, weights)

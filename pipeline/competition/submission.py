@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.labels import encode_delimited, split_names
 from pipeline.competition.table import Sample, require_same_ids
+from pipeline.config import DelimitedLabels, SubmissionConfig, WideLabels
 from pipeline.errors import ConfigError, SubmissionError, listing
 from pipeline.runs import write_atomically
 
@@ -63,6 +64,15 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
             remedy="choose one of these, or set submission.format: delimited",
         )
     return "none", empty
+
+
+def submission_form(
+    submission: SubmissionConfig, encoding: WideLabels | DelimitedLabels, labels: tuple[str, ...]
+) -> tuple[SubmissionFormat, EmptyRule]:
+    """The form of the submission, and the rule for rows without a decision. Raises ConfigError as `resolve_empty`."""
+    empty, token = resolve_empty(submission.empty, labels, submission.format)
+    separator = encoding.separator if isinstance(encoding, DelimitedLabels) else " "
+    return SubmissionFormat(submission.format, labels, separator, token), empty
 
 
 def check_sample(sample: Sample, form: SubmissionFormat, *, id_column: str) -> None:

@@ -57,7 +57,7 @@ def exact_match(counts: Counts) -> Floats:
 
 
 def _f_beta(counts: Counts, beta_squared: int) -> Floats:
-    """(1 + β²) tp / (β² positives + predicted): van Rijsbergen's F, precision and recall written in counts."""
+    """(1 + β²) tp / (β² positives + predicted): van Rijsbergen's F with precision and recall in counts."""
     # The denominator is an integer: below 1 it is 0, and then tp is 0 too.
     denominator = np.maximum(beta_squared * counts.positives + counts.predicted, 1)
     return np.asarray((1 + beta_squared) * counts.true_positives / denominator)

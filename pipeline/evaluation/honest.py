@@ -69,9 +69,7 @@ def score_out_of_fold(
         raise ValueError(f"expected a part for each row, ({targets.shape[0]},), got {parts.shape}")
     part_ids = np.unique(parts)
     if part_ids.size < 2:
-        raise ValueError(
-            f"expected at least 2 parts, for one to be decided by the others, got {part_ids.size}"
-        )
+        raise ValueError(f"expected at least 2 parts, for one to be decided by the others, got {part_ids.size}")
 
     thresholds = fit_thresholds(policy, metric, targets, probabilities)
     in_sample_decisions = decide(probabilities, thresholds, empty=empty)
@@ -88,9 +86,7 @@ def score_out_of_fold(
         thresholds=thresholds,
         in_sample=_folded(metric, targets, in_sample_decisions if of_decisions else probabilities, parts),
         in_sample_decisions=in_sample_decisions,
-        cross_fitted=_folded(
-            metric, targets, cross_fitted_decisions if of_decisions else probabilities, parts
-        ),
+        cross_fitted=_folded(metric, targets, cross_fitted_decisions if of_decisions else probabilities, parts),
         cross_fitted_decisions=cross_fitted_decisions,
         part_ids=part_ids,
         part_thresholds=part_thresholds,

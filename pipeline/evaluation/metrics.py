@@ -155,9 +155,7 @@ def _ratio(part: Ints, whole: Ints) -> Floats:
     return ratio
 
 
-def _mean_of_rankings(
-    area: Callable[[Ranking], float], targets: Binary, probabilities: Floats
-) -> MetricValue:
+def _mean_of_rankings(area: Callable[[Ranking], float], targets: Binary, probabilities: Floats) -> MetricValue:
     rankings = _rankings(*checked_scores(targets, probabilities))
     return _mean_over_labels(np.array([area(ranking) for ranking in rankings]))
 

@@ -36,7 +36,7 @@ def rank(targets: Bits, scores: Floats) -> Ranking:
 
 
 def last_of_ties(descending: Floats) -> Ints:
-    """Where each run of equal scores ends, (D,): the only places where a threshold can cut N sorted scores."""
+    """Where each run of equal scores ends, (D,): the only places where a threshold can cut."""
     return np.append(np.flatnonzero(descending[1:] != descending[:-1]), descending.size - 1)
 
 

@@ -40,9 +40,9 @@ def sweep_unit(targets: Bits, scores: Floats, value: Value) -> Sweep:
 def sweep_units(targets: Bits, scores: Floats, value: Value) -> Sweep:
     """Sweep one threshold over the mean value of U units of C cells: targets and scores (U, C).
 
-    A cell changes the mean only through its own unit. So the changes are found unit by unit, then summed in the
-    descending order of all U x C scores. A unit whose value is always 0 changes nothing, which leaves labels
-    without positives out of a mean F1 as the metric does.
+    A cell changes the mean only through its own unit. So the changes are found unit by unit, then summed in
+    the descending order of all U x C scores. A unit whose value is always 0 changes nothing, which leaves
+    labels without positives out of a mean F1 as the metric does.
     """
     units, cells = scores.shape
     descending, changes = np.empty_like(scores), np.empty_like(scores)
@@ -60,7 +60,7 @@ def sweep_units(targets: Bits, scores: Floats, value: Value) -> Sweep:
 
 
 def _values_in_order(targets: Bits, scores: Floats, value: Value) -> tuple[Floats, Floats, Floats]:
-    """Scores (U, C) descending in each unit, its value with nothing decided (U, 1) and after each cell (U, C)."""
+    """Each unit's scores descending (U, C), its value with nothing decided (U, 1) and after each cell (U, C)."""
     order = np.argsort(-scores, axis=1)
     hits = np.take_along_axis(targets, order, axis=1)
     after = Counts(
@@ -69,9 +69,7 @@ def _values_in_order(targets: Bits, scores: Floats, value: Value) -> tuple[Float
         positives=hits.sum(axis=1, keepdims=True, dtype=np.int64),
         size=scores.shape[1],
     )
-    before = after._replace(
-        true_positives=np.zeros_like(after.positives), predicted=np.zeros(1, dtype=np.int64)
-    )
+    before = after._replace(true_positives=np.zeros_like(after.positives), predicted=np.zeros(1, dtype=np.int64))
     return np.take_along_axis(scores, order, axis=1), value(before), value(after)
 
 
@@ -79,8 +77,8 @@ def best_threshold(sweep: Sweep) -> float:
     """The threshold in the middle of the best plateau.
 
     A plateau is a maximal interval of thresholds in [0, 1] on which the value is the best one, to 1e-12. Of
-    several the widest is taken, of equally wide ones the highest. Where deciding nothing is best and a score is
-    exactly 1.0, the threshold is the next number above 1.
+    several the widest is taken, of equally wide ones the highest. Where deciding nothing is best and a score
+    is exactly 1.0, the threshold is the next number above 1.
     """
     best = sweep.values >= sweep.values.max() - EQUALLY_GOOD
     turns = np.diff(best.astype(np.int8), prepend=0, append=0)

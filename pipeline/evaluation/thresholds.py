@@ -42,11 +42,12 @@ def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: 
         global: the one threshold that is best for the metric itself, exactly.
         per_label: for each label alone the one that is best, exactly, for its F1 (f1_*), F2 (f2_samples) or
             accuracy (accuracy_*). f1_macro and accuracy_cells are means over labels, so nothing is better for
-            them; for the other metrics it is a proxy. A label without positives takes the global threshold.
+            them; for the other metrics it is a proxy. A label without positives, about which the data say
+            nothing, takes the global threshold.
 
     Each threshold lies in the middle of the best plateau (see `best_threshold`). Rows left without a decision
-    count as such: what `decide` may fill in for them is not part of the fit. A metric of probabilities needs no
-    thresholds; for the 0/1 decisions that reports and submissions still show, they are fitted for f1_macro.
+    count as such: what `decide` may fill in for them is not part of the fit. A metric of probabilities needs
+    no thresholds; for the 0/1 decisions of reports and submissions they are then fitted for f1_macro.
 
     Args:
         policy: a key of `POLICIES`.
@@ -75,8 +76,8 @@ def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "n
     Args:
         probabilities: (N, K) in [0, 1].
         thresholds: (K,).
-        empty: "none" leaves such a row empty; "argmax" gives it its label of the highest probability (whatever
-            the thresholds; the first of equals); a label index gives it that label.
+        empty: "none" leaves such a row empty; "argmax" gives it the label of its highest probability, whatever
+            the thresholds, the first of equals; a label index gives it that label.
 
     Raises:
         ValueError: the shapes do not fit, or `empty` is none of these.
@@ -114,10 +115,9 @@ def _sweep(criterion: Criterion, targets: Bits, probabilities: Floats) -> Sweep:
 
 def _per_label(criterion: Criterion, targets: Bits, probabilities: Floats) -> Floats:
     has_positives = targets.any(axis=0)
-    if not has_positives.all():
-        thresholds = _global(criterion, targets, probabilities)
-    else:
-        thresholds = np.empty(targets.shape[1])
+    # The global sweep sorts every cell, which costs more than all the labels' own: only where it is needed.
+    fallback = _fixed if has_positives.all() else _global
+    thresholds = fallback(criterion, targets, probabilities)
     for label in np.flatnonzero(has_positives):
         column = np.ascontiguousarray(probabilities[:, label])
         thresholds[label] = best_threshold(sweep_unit(targets[:, label], column, criterion.per_label))

@@ -41,6 +41,7 @@ class Augmentation:
     """Random changes of an image that are the same for the same key, in any process, order and run.
 
     Attributes:
+        specs: what it was built from.
         shape: (H, W, C) of the images that go in and come out.
 
     Args:
@@ -53,8 +54,8 @@ class Augmentation:
     """
 
     def __init__(self, specs: Sequence[Spec], *, size: Size, channels: Channels) -> None:
-        self._specs, self.shape = tuple(specs), (*size, channels)
-        self._compose = A.Compose([_build(spec) for spec in self._specs])
+        self.specs, self.shape = tuple(specs), (*size, channels)
+        self._compose = A.Compose([_build(spec) for spec in self.specs])
 
     def __call__(self, image: Pixels, *, key: tuple[int, int, str]) -> Pixels:
         """Augment (H, W, C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
@@ -69,7 +70,7 @@ class Augmentation:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross process borders as specs: no state of the transforms has to, or may, come along."""
-        return (_rebuild, (self._specs, self.shape))
+        return (_rebuild, (self.specs, self.shape))
 
     def try_out(self) -> None:
         """Run a few times on noise, as configured and with every transform certain to be applied.
@@ -78,8 +79,8 @@ class Augmentation:
             ConfigError: a transform fails, or the result is not uint8 of the given size and channels.
         """
         image = np.random.Generator(np.random.PCG64(0)).integers(0, 256, self.shape, np.uint8)
-        names = [next(iter(spec)) for spec in self._specs]
-        certain = A.Compose([_build(spec) for spec in self._specs])
+        names = [next(iter(spec)) for spec in self.specs]
+        certain = A.Compose([_build(spec) for spec in self.specs])
         _make_certain(certain)
         for trial in range(_TRIALS):
             _try(self._compose, names, image, key=(0, trial, "trial"))

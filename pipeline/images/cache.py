@@ -101,9 +101,7 @@ def _build(
     try:
         with partial.open("wb") as stream:
             # Plain writes, not a writable map: a full disk is then an error here and not a bus error.
-            np.lib.format.write_array_header_1_0(
-                stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
-            )
+            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
             problems = _write(stream, images, progress)
             stream.flush()
             os.fsync(stream.fileno())

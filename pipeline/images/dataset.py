@@ -128,11 +128,10 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
             counts = f"{len(source)}, {len(ids)} and {len(targets)}"
             raise ValueError(f"expected as many images as ids and rows of targets but got {counts}")
         if source.shape != augmentation.shape:
-            raise ValueError(
-                f"expected images of the augmentation's {augmentation.shape} but got {source.shape}"
-            )
+            raise ValueError(f"expected images of the augmentation's {augmentation.shape} but got {source.shape}")
         self._source, self._ids, self._augmentation, self._seed = source, list(ids), augmentation, seed
-        self._targets = torch.tensor(np.asarray(targets, np.float32))
+        # A copy: torch takes no array that is read-only or reversed, and those from pandas often are.
+        self._targets = torch.from_numpy(np.array(targets, np.float32, order="C"))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -158,9 +157,7 @@ class EvalImages(Dataset[tuple[tuple[Tensor, ...], int]]):
         ValueError: there is no form, or the source has another number of images.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], *, forms: Sequence[ImageForm], source: ImageSource | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], *, forms: Sequence[ImageForm], source: ImageSource | None = None) -> None:
         if not forms:
             raise ValueError("expected at least one form but got none")
         if source is not None and len(source) != len(paths):

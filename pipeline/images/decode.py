@@ -88,9 +88,7 @@ def load_image(path: Path, form: ImageForm) -> Pixels:
     return fit_image(read_image(path, channels=form.channels), size=form.size, fit=form.fit)
 
 
-def check_images(
-    paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None
-) -> list[str]:
+def check_images(paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None) -> list[str]:
     """One line per file that cannot be read, in the order of `paths`; empty when all is well.
 
     Quick, for before a long run: JPEG and PNG files must have a header that parses and an end marker, only
@@ -105,9 +103,7 @@ def check_images(
     return problems
 
 
-def require_images(
-    paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None
-) -> None:
+def require_images(paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None) -> None:
     """`check_images`, as one `ImageError` that names the first bad files and counts the rest."""
     problems = check_images(paths, threads=threads, progress=progress)
     if problems:
@@ -139,9 +135,7 @@ def _cannot_open(path: Path, error: OSError) -> ImageError:
         remedy = "check the image folder, the file extension and the table's ids"
         return ImageError(f"image {path} does not exist", remedy=remedy)
     got = error.strerror or str(error)
-    return ImageError(
-        f"image {path} cannot be opened", got=got, remedy="check what it is and who may read it"
-    )
+    return ImageError(f"image {path} cannot be opened", got=got, remedy="check what it is and who may read it")
 
 
 def _require_whole(path: Path, data: bytes) -> None:
@@ -183,9 +177,7 @@ def _decode(path: Path, data: bytes, channels: Channels) -> NDArray[np.generic]:
 
 def _not_an_image(path: Path, got: str) -> ImageError:
     expected = "a whole JPEG, PNG, WebP, BMP, GIF or TIFF"
-    return ImageError(
-        f"{path} is not an image that can be decoded", expected=expected, got=got, remedy=_AGAIN
-    )
+    return ImageError(f"{path} is not an image that can be decoded", expected=expected, got=got, remedy=_AGAIN)
 
 
 def _to_rgb(image: Pixels, channels: Channels) -> Pixels:

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 def sigmoid(logits: NDArray[np.floating]) -> Floats:
     """1 / (1 + exp(-z)) in float64, without overflow."""
-    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
+    return np.asarray(np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))))
 
 
 def combine_logits(logits: NDArray[np.floating], *, average: Average) -> Floats:
@@ -25,7 +25,7 @@ def combine_logits(logits: NDArray[np.floating], *, average: Average) -> Floats:
     """
     members = logits.astype(np.float64)
     if len(members) == 1:
-        return members[0]
+        return np.asarray(members[0])
     if average == "logit":
         return np.asarray(members.mean(axis=0))
     log_present = np.logaddexp.reduce(-np.logaddexp(0.0, -members), axis=0)

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.device import Precision, autocast
-from pipeline.images.dataset import ImageForm
+from pipeline.images.dataset import EvalBatch, ImageForm
 from pipeline.inference.ensemble import Average, combine_logits
 from pipeline.inference.views import View
-
-EvalBatch = tuple[tuple[Tensor, ...], Tensor]  # uint8 images (B, C, h, w) of each form, row numbers (B,)
 
 
 @dataclass(frozen=True)

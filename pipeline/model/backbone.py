@@ -74,9 +74,7 @@ class Backbone(nn.Module):
         return features
 
 
-def build_backbone(
-    name: str, *, pretrained: bool, feature_stride: int, channels: int = 3, size: Size
-) -> Backbone:
+def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels: int = 3, size: Size) -> Backbone:
     """The timm network `name` up to its last stage of `feature_stride` pixels per position.
 
     Args:

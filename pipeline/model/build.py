@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from pipeline.config import ImagesConfig, ModelConfig
-from pipeline.model.backbone import build_backbone
+from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.normalize import PixelNormalizer, statistics_for
 from pipeline.model.query2label import PooledClassifier, Query2Label
 
@@ -47,6 +47,7 @@ def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, p
 def build_normalizer(images: ImagesConfig, model: nn.Module) -> PixelNormalizer:
     """Normalisation by the config's mean and std, or where they are null by the backbone's own."""
     backbone = model.backbone
+    assert isinstance(backbone, Backbone)  # both heads of build_model have one
     mean = images.mean if images.mean is not None else statistics_for(backbone.mean, images.channels)
     std = images.std if images.std is not None else statistics_for(backbone.std, images.channels)
     return PixelNormalizer(mean, std)

@@ -5,15 +5,32 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _TEMPERATURE = 10_000.0
 _EPS = 1e-6
 
 
-def sine_position_encoding(
-    height: int, width: int, channels: int, *, device: torch.device | None = None
-) -> Tensor:
+class SinePosition(nn.Module):
+    """Position encodings as a transformer adds them, kept per map size, device and type; none in checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple[int, int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D, h, w) to their encoding (1, h * w, D), of the same type and on the same device."""
+        channels, height, width = features.shape[1:]
+        key = (height, width, channels, features.device, features.dtype)
+        if key not in self._known:
+            # A tensor made in inference mode could not be used in a training step later.
+            with torch.inference_mode(False), torch.no_grad():
+                encoding = sine_position_encoding(height, width, channels, device=features.device)
+                self._known[key] = encoding.flatten(2).transpose(1, 2).contiguous().to(features.dtype)
+        return self._known[key]
+
+
+def sine_position_encoding(height: int, width: int, channels: int, *, device: torch.device | None = None) -> Tensor:
     """The encoding of a height x width map, float32 of shape (1, channels, height, width).
 
     The first half of the channels encodes the row, the second half the column: sine and cosine in turn of

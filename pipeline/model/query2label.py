@@ -8,11 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.model.backbone import Backbone
-from pipeline.model.position import sine_position_encoding
-from pipeline.model.transformer import Decoder, DecoderLayer, EncoderLayer
+from pipeline.model.position import SinePosition
+from pipeline.model.transformer import Decoder, Encoder
 
-SelfAttention = Literal["none", "all"]
+SelfAttention = Literal["none", "first", "others", "all"]
+
+# Whether the first decoder layer, and each further one, lets the label queries attend to each other.
+_SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
+    "none": (False, False),
+    "first": (True, False),
+    "others": (False, True),
+    "all": (True, True),
+}
 
 
 class Query2Label(nn.Module):
@@ -23,11 +32,20 @@ class Query2Label(nn.Module):
         num_labels: K.
         hidden_dim: D, the width of the transformer; divisible by `heads` and by 4.
         heads: of every attention.
-        ffn_dim: hidden width of the feed-forward halves.
+        ffn_dim: hidden width of the feed-forward parts.
         encoder_layers: over the feature map; 0 for none.
         decoder_layers: at least 1.
-        self_attention: between the label queries, in no decoder layer (as the paper's models) or in all.
-        dropout: probability, in attention weights, feed-forward halves and residual branches.
+        self_attention: the decoder layers in which label queries attend to each other; the published models
+            have `none`.
+        dropout: probability, in attention weights, feed-forward parts and residual branches.
+        input_projection: False feeds the feature map as it is; `hidden_dim` must then be its width.
+        pre_norm: normalise before attention and feed-forward instead of after the sum.
+        query_groups: decode K labels from this many queries, at a cost linear in it (Ridnik et al. 2023,
+            ML-Decoder); None for a query per label.
+        initial_queries: starting value of the queries, float (queries, D); None for normal noise.
+
+    Raises:
+        ConfigError: the widths do not fit, or there are more groups than labels.
     """
 
     def __init__(
@@ -42,54 +60,85 @@ class Query2Label(nn.Module):
         decoder_layers: int = 2,
         self_attention: SelfAttention = "none",
         dropout: float = 0.1,
+        input_projection: bool = True,
+        pre_norm: bool = False,
+        query_groups: int | None = None,
+        initial_queries: Tensor | None = None,
     ) -> None:
         super().__init__()
+        queries = num_labels if query_groups is None else query_groups
+        _check_widths(backbone, hidden_dim, input_projection)
+        first, others = _SELF_ATTENTION[self_attention]
         self.backbone = backbone
-        self.projection = nn.Conv2d(backbone.channels, hidden_dim, kernel_size=1)
-        self.encoder = nn.ModuleList(
-            EncoderLayer(hidden_dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout)
-            for _ in range(encoder_layers)
+        self.projection: nn.Module = nn.Identity()
+        if input_projection:
+            self.projection = nn.Conv2d(backbone.channels, hidden_dim, kernel_size=1)
+        self.position = SinePosition()
+        self.encoder = Encoder(
+            hidden_dim,
+            layers=encoder_layers,
+            heads=heads,
+            ffn_dim=ffn_dim,
+            dropout=dropout,
+            pre_norm=pre_norm,
         )
-        layers = [
-            DecoderLayer(
-                hidden_dim,
-                heads=heads,
-                ffn_dim=ffn_dim,
-                dropout=dropout,
-                self_attention=self_attention == "all",
-            )
-            for _ in range(decoder_layers)
-        ]
-        self.decoder = Decoder(layers, hidden_dim)
-        self.query_embed = nn.Parameter(torch.randn(num_labels, hidden_dim))
-        self.classifier = GroupWiseLinear(num_labels, hidden_dim)
+        self.decoder = Decoder(
+            hidden_dim,
+            self_attention=[first] + [others] * (decoder_layers - 1),
+            heads=heads,
+            ffn_dim=ffn_dim,
+            dropout=dropout,
+            pre_norm=pre_norm,
+        )
+        self.query_embed = nn.Parameter(_initial_queries(initial_queries, queries, hidden_dim))
+        self.classifier = GroupWiseLinear(num_labels, hidden_dim, groups=queries)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float (B, C, H, W), to logits (B, K)."""
+    def forward(self, images: Tensor, *, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Normalised images, float (B, C, H, W), to logits (B, K).
+
+        With `return_attention`, also what each decoder layer looks at: one tensor (B, heads, queries, h, w)
+        per layer, whose weights sum to 1 over the map. A query stands for a label, or for a group of them.
+        """
         features = self.projection(self.backbone(images))  # (B, D, h, w)
         height, width = features.shape[-2:]
-        position = sine_position_encoding(height, width, features.shape[1], device=features.device)
-        memory = features.flatten(2).transpose(1, 2)  # (B, P, D)
-        place = position.flatten(2).transpose(1, 2).to(memory.dtype)  # (1, P, D)
-        for layer in self.encoder:
-            memory = layer(memory, place)
-        states, _ = self.decoder(self.query_embed, memory, place)
+        position = self.position(features)  # (1, P, D)
+        memory = self.encoder(features.flatten(2).transpose(1, 2), position)  # (B, P, D)
+        states, weights = self.decoder(self.query_embed, memory, position, need_weights=return_attention)
         logits: Tensor = self.classifier(states)
+        if return_attention:
+            return logits, [layer.unflatten(-1, (height, width)) for layer in weights]
         return logits
 
 
 class GroupWiseLinear(nn.Module):
-    """A linear unit of its own for every label: states (B, K, D) to logits (B, K)."""
+    """A linear unit of its own for every label, on the state of its group.
 
-    def __init__(self, num_labels: int, dim: int) -> None:
+    The K labels lie in order in groups of ceil(K / groups); with as many groups as labels this is the
+    group-wise linear layer of Query2Label, with fewer the one of ML-Decoder.
+    """
+
+    def __init__(self, num_labels: int, dim: int, *, groups: int) -> None:
         super().__init__()
+        if not 1 <= groups <= num_labels:
+            raise ConfigError(
+                "model.query_groups does not fit the number of labels",
+                expected=f"1 to {num_labels}",
+                got=str(groups),
+                remedy="set model.query_groups to fewer groups, or to null for a query per label",
+            )
         bound = 1 / math.sqrt(dim)
         self.weight = nn.Parameter(torch.empty(num_labels, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_labels).uniform_(-bound, bound))
+        self.group_size = math.ceil(num_labels / groups)
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (B, K, D) to logits (B, K)."""
-        return (states * self.weight).sum(dim=-1) + self.bias
+        """States (B, groups, D) to logits (B, K)."""
+        if self.group_size == 1:
+            return (states * self.weight).sum(dim=-1) + self.bias
+        missing = states.shape[1] * self.group_size - len(self.weight)
+        weight = nn.functional.pad(self.weight, (0, 0, 0, missing)).unflatten(0, (-1, self.group_size))
+        grouped = torch.einsum("bgd,gfd->bgf", states, weight)
+        return grouped.flatten(1)[:, : len(self.bias)] + self.bias
 
 
 class PooledClassifier(nn.Module):
@@ -104,3 +153,26 @@ class PooledClassifier(nn.Module):
         """Normalised images, float (B, C, H, W), to logits (B, K)."""
         logits: Tensor = self.classifier(self.backbone(images).mean(dim=(2, 3)))
         return logits
+
+
+def _check_widths(backbone: Backbone, hidden_dim: int, input_projection: bool) -> None:
+    if not input_projection and hidden_dim != backbone.channels:
+        raise ConfigError(
+            "without model.input_projection the transformer is as wide as the feature map",
+            expected=f"model.hidden_dim={backbone.channels}",
+            got=f"model.hidden_dim={hidden_dim}",
+            remedy="set model.hidden_dim to that width, or model.input_projection=true",
+        )
+
+
+def _initial_queries(values: Tensor | None, queries: int, hidden_dim: int) -> Tensor:
+    if values is None:
+        return torch.randn(queries, hidden_dim)
+    if values.shape != (queries, hidden_dim):
+        raise ConfigError(
+            "the array of model.query_init does not fit the queries",
+            expected=f"shape ({queries}, {hidden_dim}): one row per query, model.hidden_dim wide",
+            got=f"shape {tuple(values.shape)}",
+            remedy="reduce or pad the embeddings to model.hidden_dim, one row per label in the labels' order",
+        )
+    return values.detach().clone().float()

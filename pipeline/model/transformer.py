@@ -1,6 +1,6 @@
-"""Query2Label's encoder and decoder layers, batch first, on fused scaled-dot-product attention.
+"""Query2Label's encoder and decoder, batch first, on PyTorch's fused scaled-dot-product attention.
 
-Shapes in comments: B images, P = H x W positions of the feature map, K label queries, D width, N heads.
+Shapes in comments: B images, P = h x w positions of the feature map, Q label queries, D width, N heads.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from query (B or 1, Q, D) to key and value (B, P, D).
 
-        Returns the result (B, Q, D) and, where asked for, the weights (B, N, Q, P) before dropout; a query
+        Returns the result (B, Q, D) and, where asked for, the weights (B, N, Q, P) before dropout. A query
         of batch size 1 is projected once and shared by all images.
         """
-        batch = len(key)
-        q = self._split(self.query(query)).expand(batch, -1, -1, -1)
+        q = self._split(self.query(query)).expand(len(key), -1, -1, -1)
         k, v = self._split(self.key(key)), self._split(self.value(value))
         dropout = self.dropout if self.training else 0.0
         weights: Tensor | None = None
-        if need_weights:
+        if need_weights:  # the fused kernels never hold the weights
             weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1)
-            attended = F.dropout(weights, dropout, training=self.training) @ v
+            attended = F.dropout(weights, dropout, training=self.training).to(v.dtype) @ v
         else:
             attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).flatten(2)), weights
@@ -55,7 +54,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear, ReLU, dropout, linear: the second half of every layer."""
+    """Linear, ReLU, dropout, linear: the last part of every layer."""
 
     def __init__(self, dim: int, *, hidden: int, dropout: float) -> None:
         widen, narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
@@ -64,83 +63,132 @@ class FeedForward(nn.Sequential):
         super().__init__(widen, nn.ReLU(inplace=True), nn.Dropout(dropout), narrow)
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention among the positions of a feature map, then the feed-forward half; post-norm."""
+class _Layer(nn.Module):
+    """What both kinds of layer share: x + dropout(f(x)), with the norm after the sum or before f."""
 
-    def __init__(self, dim: int, *, heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, dropout: float, *, pre_norm: bool) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
+        self.dropout = nn.Dropout(dropout)
+
+    def _read(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return norm(x) if self.pre_norm else x
+
+    def _add(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
+        total = x + self.dropout(update)
+        return total if self.pre_norm else norm(total)
+
+
+class EncoderLayer(_Layer):
+    """Self-attention among the positions of a feature map, then the feed-forward part."""
+
+    def __init__(self, dim: int, *, heads: int, ffn_dim: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__(dropout, pre_norm=pre_norm)
         self.self_attention = Attention(dim, heads=heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden=ffn_dim, dropout=dropout)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, memory: Tensor, position: Tensor) -> Tensor:
-        """Memory (B, P, D) and position (1, P, D) to memory (B, P, D)."""
-        placed = memory + position
-        attended, _ = self.self_attention(placed, placed, memory)
-        memory = self.norm1(memory + self.dropout(attended))
-        result: Tensor = self.norm2(memory + self.dropout(self.feed_forward(memory)))
-        return result
+        """Memory (B, P, D) and position (1, P, D) to memory; values carry no position."""
+        value = self._read(memory, self.norm1)
+        placed = value + position
+        attended, _ = self.self_attention(placed, placed, value)
+        memory = self._add(memory, attended, self.norm1)
+        return self._add(memory, self.feed_forward(self._read(memory, self.norm2)), self.norm2)
 
 
-class DecoderLayer(nn.Module):
-    """Label queries attend to each other (optional), then to the image; post-norm."""
+class DecoderLayer(_Layer):
+    """Label queries attend to each other (where `self_attention`), then to the image."""
 
-    def __init__(self, dim: int, *, heads: int, ffn_dim: int, dropout: float, self_attention: bool) -> None:
-        super().__init__()
+    def __init__(
+        self, dim: int, *, heads: int, ffn_dim: int, dropout: float, pre_norm: bool, self_attention: bool
+    ) -> None:
+        super().__init__(dropout, pre_norm=pre_norm)
         self.self_attention = Attention(dim, heads=heads, dropout=dropout) if self_attention else None
         self.norm1 = nn.LayerNorm(dim) if self_attention else None
         self.cross_attention = Attention(dim, heads=heads, dropout=dropout)
         self.feed_forward = FeedForward(dim, hidden=ffn_dim, dropout=dropout)
         self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, state: Tensor, queries: Tensor, memory: Tensor, position: Tensor, *, need_weights: bool = False
+        self, state: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """One step of the label states.
 
         Args:
-            state: (B, K, D), or (1, K, D) while it does not yet depend on the image.
-            queries: the label embeddings (1, K, D), added to the state wherever it asks.
-            memory: the encoded image (B, P, D).
-            position: its position encoding (1, P, D), added to keys and never to values.
-            need_weights: return the cross-attention weights (B, N, K, P) too.
+            state: (B, Q, D), or (1, Q, D) while it does not yet depend on the image.
+            queries: the label embeddings (1, Q, D), added to the state wherever it asks.
+            keys: the encoded image with its positions (B, P, D).
+            values: the encoded image (B, P, D).
+            need_weights: return the cross-attention weights (B, N, Q, P) too.
         """
         if self.self_attention is not None and self.norm1 is not None:
-            asking = state + queries
-            attended, _ = self.self_attention(asking, asking, state)
-            state = self.norm1(state + self.dropout(attended))
-        seen, weights = self.cross_attention(
-            state + queries, memory + position, memory, need_weights=need_weights
+            told = self._read(state, self.norm1)
+            attended, _ = self.self_attention(told + queries, told + queries, told)
+            state = self._add(state, attended, self.norm1)
+        asking = self._read(state, self.norm2) + queries
+        seen, weights = self.cross_attention(asking, keys, values, need_weights=need_weights)
+        state = self._add(state, seen, self.norm2)
+        return self._add(state, self.feed_forward(self._read(state, self.norm3)), self.norm3), weights
+
+
+class Encoder(nn.Module):
+    """Encoder layers; with pre-norm a last norm, as in DETR."""
+
+    def __init__(self, dim: int, *, layers: int, heads: int, ffn_dim: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout, pre_norm=pre_norm) for _ in range(layers)
         )
-        state = self.norm2(state + self.dropout(seen))
-        return self.norm3(state + self.dropout(self.feed_forward(state))), weights
+        self.norm = nn.LayerNorm(dim) if pre_norm and layers else None
+
+    def forward(self, memory: Tensor, position: Tensor) -> Tensor:
+        """Memory (B, P, D) and position (1, P, D) to memory (B, P, D)."""
+        for layer in self.layers:
+            memory = layer(memory, position)
+        return memory if self.norm is None else self.norm(memory)
 
 
 class Decoder(nn.Module):
-    """Decoder layers from a state of zeros to one normalised state per label."""
+    """Decoder layers, from a state of zeros to one normalised state per query.
 
-    def __init__(self, layers: list[DecoderLayer], dim: int) -> None:
+    Args:
+        self_attention: one flag per layer.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        self_attention: list[bool],
+        heads: int,
+        ffn_dim: int,
+        dropout: float,
+        pre_norm: bool,
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout, pre_norm=pre_norm, self_attention=attends)
+            for attends in self_attention
+        )
         self.norm = nn.LayerNorm(dim)
+        # Without self-attention the first layer asks the same of every image, so its queries are projected
+        # once. With it, dropout has to differ between images.
+        self.starts_shared = not self_attention[0]
 
     def forward(
         self, queries: Tensor, memory: Tensor, position: Tensor, *, need_weights: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """Queries (K, D), memory (B, P, D), position (1, P, D) to states (B, K, D) and each layer's weights.
+        """Queries (Q, D), memory (B, P, D), position (1, P, D) to states (B, Q, D) and weights per layer.
 
-        Without self-attention the first layer asks the same of every image: its state stays (1, K, D), so
-        the query is projected once. With it, dropout must differ between images.
+        The list is empty unless `need_weights`; each entry is (B, N, Q, P).
         """
         queries = queries.unsqueeze(0)
-        first = self.layers[0]
-        shared = isinstance(first, DecoderLayer) and first.self_attention is None
-        state = torch.zeros_like(queries).expand(1 if shared else len(memory), -1, -1)
+        keys = memory + position
+        state = torch.zeros_like(queries).expand(1 if self.starts_shared else len(memory), -1, -1)
         maps: list[Tensor] = []
         for layer in self.layers:
-            state, weights = layer(state, queries, memory, position, need_weights=need_weights)
+            state, weights = layer(state, queries, keys, memory, need_weights=need_weights)
             if weights is not None:
                 maps.append(weights)
         return self.norm(state), maps

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 
 
-class WarmEma(ModelEmaV3):  # type: ignore[misc]  # timm is not typed
+class WarmEma(ModelEmaV3):
     """timm's average of all parameters and buffers, with decay min(decay, (1 + t) / (10 + t)) at update t.
 
     The warm-up (as in TensorFlow's ExponentialMovingAverage with `num_updates`) lets the average follow the

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.errors import PipelineError
+from pipeline.images.dataset import TrainBatch
 from pipeline.training.ema import WarmEma
 from pipeline.training.losses import MultiLabelLoss, known_cells
-
-Batch = tuple[Tensor, Tensor, Tensor]  # uint8 images (B, C, H, W), float32 targets (B, K), row numbers (B,)
 
 
 class TrainingError(PipelineError):
@@ -32,7 +31,7 @@ class Step(NamedTuple):
 
 
 def train_epoch(
-    batches: Iterable[Batch],
+    batches: Iterable[TrainBatch],
     *,
     model: nn.Module,
     ema: WarmEma,
@@ -75,7 +74,7 @@ def train_epoch(
             step_loss += loss.detach()
         if clip_grad is not None:
             accelerator.clip_grad_norm_(model.parameters(), clip_grad)
-        lr = schedule.get_last_lr()[0]
+        lr = float(schedule.get_last_lr()[0])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update(accelerator.unwrap_model(model), step=schedule.last_epoch)
@@ -87,7 +86,7 @@ def train_epoch(
     return total / max(cells, 1)
 
 
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def _grouped(batches: Iterable[TrainBatch], size: int) -> Iterator[list[TrainBatch]]:
     remaining = iter(batches)
     while group := list(itertools.islice(remaining, size)):
         yield group

@@ -22,7 +22,7 @@ from pipeline.training.optim import build_optimizer, build_schedule
 
 def build_loss(config: LossConfig) -> MultiLabelLoss:
     """The loss that `config` names, with the parameters that are its own."""
-    parameters = {
+    parameters: dict[str, dict[str, Any]] = {
         "asl": {"gamma_neg": config.gamma_neg, "gamma_pos": config.gamma_pos, "clip": config.clip},
         "bce": {"pos_weight": config.pos_weight},
         "focal": {"gamma": config.gamma, "alpha": config.alpha},

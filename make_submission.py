@@ -1,0 +1,50 @@
+"""Predict the test images with all folds of finished runs, write a validated submission: `make_submission.py RUN`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from rich.progress import Progress
+
+from pipeline.commands import run_command
+from pipeline.inference.submit import open_run, submit
+from pipeline.report.console import make_console, print_submitted
+from pipeline.runs import RunFolder
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="make_submission.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, for example runs/demo")
+    parser.add_argument("--views", metavar="NAME,..", help="other views than the run's, for example identity,hflip")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: submission.csv in the first run")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the test images lie instead")
+    parser.add_argument("--sample", type=Path, metavar="CSV", help="the sample submission to follow instead")
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read and check the runs, predict, write, tell."""
+    console = make_console()
+    runs = [open_run(RunFolder(path)) for path in arguments.runs]
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("test images", total=None)
+        written = submit(
+            runs,
+            views=None if arguments.views is None else arguments.views.split(","),
+            out=arguments.out,
+            images=arguments.images,
+            sample=arguments.sample,
+            on_image=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    print_submitted(console, written)
+
+
+if __name__ == "__main__":
+    again = shlex.join(["python", *sys.argv])
+    arguments = parse_arguments()
+    nothing = f"nothing was written; to start again:\n  {again}"
+    sys.exit(run_command(lambda: main(arguments), after_interrupt=nothing))

@@ -1,0 +1,34 @@
+"""What the two commands have in common: how an ending is told to a person and to the shell."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from pipeline.errors import PipelineError
+
+DONE, OUR_FAULT, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(command: Callable[[], None], *, after_interrupt: str) -> int:
+    """Call `command` and give its exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
+
+    A mistake is one message on stderr, without a traceback. SIGTERM ends like Ctrl-C. Our own fault is
+    not caught: Python prints it and exits with 1.
+    """
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        command()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (a command speaks to its terminal)
+        return USERS_MISTAKE
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {after_interrupt}", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    return DONE
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,256 @@
+"""From finished runs to a validated submission: all folds and views of all runs over each test image once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pipeline.competition.submission import (
+    build_submission,
+    check_sample,
+    submission_form,
+    write_submission,
+)
+from pipeline.competition.table import Sample, TestTable, read_sample, read_test, read_train
+from pipeline.config import Config
+from pipeline.device import loading_workers, pick_device, resolve_precision
+from pipeline.errors import RunError, listing
+from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.evaluation.metrics import get_metric
+from pipeline.evaluation.thresholds import decide
+from pipeline.images.dataset import EvalImages, eval_loader
+from pipeline.images.decode import require_images
+from pipeline.inference.ensemble import sigmoid
+from pipeline.inference.out_of_fold import image_form
+from pipeline.inference.predict import Ensemble, needed_forms, predict
+from pipeline.inference.views import parse_views
+from pipeline.model.weights import load_model
+from pipeline.runs import RunFolder, read_json, read_predictions, write_parquet
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose folds are all done."""
+
+    run: RunFolder
+    config: Config
+    labels: tuple[str, ...]
+    folds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was written, for a person to read.
+
+    Attributes:
+        path: the submission.
+        rows: its number of rows.
+        members: how many models times views looked at each image.
+        cross_fitted: the score to expect.
+        in_sample: the score that flatters.
+        metric: of both.
+        positives: per label, how many rows it was decided for.
+        notes: sentences on what a person should know.
+    """
+
+    path: Path
+    rows: int
+    members: int
+    metric: str
+    cross_fitted: float | None
+    in_sample: float | None
+    positives: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def open_run(run: RunFolder) -> FinishedRun:
+    """Read what a submission needs to know of a run. Raises RunError where a fold is not finished."""
+    config = run.read_config()
+    try:
+        folds = pd.read_csv(run.folds, dtype={"id": str, "fold": int})["fold"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{run.folds} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
+    numbers = tuple(sorted(set(folds) - {-1}))
+    missing = [fold for fold in numbers if not run.fold(fold).done.exists()]
+    if missing or not run.thresholds.exists():
+        raise RunError(
+            f"{run.path}: the run is not finished: " + (f"folds {listing(missing)}" if missing else "no thresholds"),
+            remedy="finish it first: the same run_cv.py command goes on where it stopped",
+        )
+    labels = tuple(read_json(run.thresholds)["values"])
+    return FinishedRun(run, config, labels, numbers)
+
+
+def submit(
+    runs: Sequence[FinishedRun],
+    *,
+    views: Sequence[str] | None,
+    out: Path | None,
+    images: Path | None,
+    sample: Path | None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Submitted:
+    """Predict the test images with every fold of every run and write the submission of the first run's form.
+
+    Each run's folds and views are averaged as its `predict.average` says; runs are averaged as
+    probabilities. One run decides by its own thresholds; several fit new ones on the mean of their
+    out-of-fold probabilities, by the first run's policy.
+
+    Args:
+        runs: at least one, all of the same labels.
+        views: other views than the runs' own.
+        out: where the submission goes; by default into the first run's folder.
+        images: a folder that replaces the one of the test images; the file names stay.
+        sample: a sample submission that replaces the competition's.
+        on_image: told (images done, all images).
+
+    Raises:
+        PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
+    """
+    first = runs[0]
+    _require_same_labels(runs)
+    asked, test = _read_test(first.config, images=images, sample=sample)
+    form, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
+    check_sample(asked, form, id_column=first.config.competition.id)
+    require_images(test.paths, threads=os.cpu_count() or 1)
+    thresholds, scores, notes = _thresholds(runs)
+    if views is not None and list(views) != first.config.predict.views:
+        notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")
+    device = pick_device()
+    ensembles = [_load_ensemble(run, views, device=device) for run in runs]
+    per_run = _predict_test(runs, ensembles, test, device=device, on_image=on_image)
+    probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
+    decisions = decide(probabilities, thresholds, empty=empty)
+    id_column = first.config.competition.id
+    frame = build_submission(
+        asked, form, id_column=id_column, ids=test.ids, probabilities=probabilities, decisions=decisions
+    )
+    path = out if out is not None else first.run.submission
+    table = pd.DataFrame(probabilities, columns=list(first.labels))
+    table.insert(0, "id", list(test.ids))
+    write_parquet(first.run.test, table)
+    write_submission(path, frame, asked, form, id_column=id_column)
+    return Submitted(
+        path=path,
+        rows=len(frame),
+        members=sum(len(ensemble.models) * len(ensemble.views) for ensemble in ensembles),
+        metric=first.config.competition.metric,
+        cross_fitted=scores["cross_fitted"],
+        in_sample=scores["in_sample"],
+        positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
+        notes=tuple(notes),
+    )
+
+
+def _require_same_labels(runs: Sequence[FinishedRun]) -> None:
+    for other in runs[1:]:
+        if other.labels != runs[0].labels:
+            raise RunError(
+                f"{other.run.path} and {runs[0].run.path} predict different labels",
+                expected=listing(runs[0].labels, 12),
+                got=listing(other.labels, 12),
+                remedy="average only runs of the same competition",
+            )
+
+
+def _read_test(config: Config, *, images: Path | None, sample: Path | None) -> tuple[Sample, TestTable]:
+    competition = config.competition
+    if sample is not None:
+        # with another sample its own ids are asked for, wherever the images can be found by a template
+        by_template = competition.images.template is not None
+        changed = {"sample_submission": str(sample.absolute()), "test": None if by_template else competition.test}
+        competition = competition.model_copy(update=changed)
+    asked = read_sample(competition)
+    test = read_test(competition, asked)
+    if images is not None:
+        test = TestTable(test.ids, tuple(images / path.name for path in test.paths))
+    return asked, test
+
+
+def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[str, Any], list[str]]:
+    """The thresholds to decide by, their scores, and what to say about them."""
+    first = runs[0]
+    if len(runs) == 1:
+        facts = read_json(first.run.thresholds)
+        return np.array([facts["values"][name] for name in first.labels]), facts, []
+    labels = list(first.labels)
+    tables = [read_predictions(run.run.oof, ["fold", *labels]) for run in runs]
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        if set(table.index) != set(tables[0].index):
+            raise RunError(
+                f"{run.run.path} and {first.run.path} validate different rows",
+                remedy="train the runs on the same training table",
+            )
+    ids = tables[0].index
+    probabilities = np.mean([table.loc[ids, labels].to_numpy() for table in tables], axis=0)
+    notes = []
+    if any((table.loc[ids, "fold"] != tables[0]["fold"]).any() for table in tables[1:]):
+        notes.append("the runs have different folds: the cross-fitted score of their mean may flatter a little")
+    train = read_train(first.config.competition)
+    row = {id_: number for number, id_ in enumerate(train.ids)}
+    targets = train.targets[[row[id_] for id_ in ids]].astype(np.uint8)
+    _, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
+    honest = score_out_of_fold(
+        get_metric(first.config.competition.metric),
+        targets,
+        probabilities,
+        tables[0]["fold"].to_numpy(),
+        policy=first.config.thresholds.policy,
+        empty=empty,
+    )
+    facts = {"in_sample": honest.in_sample.pooled.value, "cross_fitted": honest.cross_fitted.pooled.value}
+    return honest.thresholds, facts, notes
+
+
+def _load_ensemble(run: FinishedRun, views: Sequence[str] | None, *, device: torch.device) -> Ensemble:
+    trained = [load_model(run.run.fold(fold).weights, device=device) for fold in run.folds]
+    wrong = [fold for fold, model in zip(run.folds, trained, strict=True) if model.labels != run.labels]
+    if wrong:
+        raise RunError(
+            f"{run.run.path}: the weights of fold {wrong[0]} are for other labels than the run's thresholds",
+            remedy="the run folder was changed by hand: start it with --fresh",
+        )
+    return Ensemble(
+        models=[model.model for model in trained],
+        normalizer=trained[0].normalizer,
+        views=parse_views(views or run.config.predict.views, size=run.config.images.height_width),
+        form=image_form(run.config.images),
+        average=run.config.predict.average,
+    )
+
+
+def _predict_test(
+    runs: Sequence[FinishedRun],
+    ensembles: Sequence[Ensemble],
+    test: TestTable,
+    *,
+    device: torch.device,
+    on_image: Callable[[int, int], None] | None,
+) -> list[NDArray[np.float64]]:
+    config = runs[0].config
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        if on_image is not None:
+            on_image(done, len(test.ids))
+
+    workers = config.train.workers if config.train.workers != "auto" else loading_workers(device)
+    loader = eval_loader(
+        EvalImages(test.paths, forms=needed_forms(ensembles)),
+        range(len(test.ids)),
+        batch_size=config.predict.batch_size or config.train.batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    precision = resolve_precision(config.train.precision, device)
+    return predict(ensembles, loader, device=device, precision=precision, on_batch=count)

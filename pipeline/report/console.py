@@ -1,0 +1,166 @@
+"""What the terminal shows: fold table, live progress, score tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.folds import FoldTable
+from pipeline.inference.submit import Submitted
+from pipeline.report.facts import EPOCH_MARK
+from pipeline.training.progress import EpochDone, Event, FoldDone, StepDone
+
+WIDTH = 110  # of tables where the output is no terminal, such as a log file
+
+
+def make_console() -> Console:
+    """A console that keeps tables whole in log files, too."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def print_fold_table(console: Console, table: FoldTable) -> None:
+    """Positives per label and fold, the deviation from even folds, and a warning per label that misses one."""
+    count = len(table.sizes)
+    drawn = Table(title="Folds: positives per label", title_justify="left")
+    drawn.add_column("label")
+    for fold in range(count):
+        drawn.add_column(f"fold {fold}", justify="right")
+    drawn.add_column("deviation", justify="right")
+    for label, positives, deviation in zip(table.labels, table.positives, table.label_deviations, strict=True):
+        drawn.add_row(label, *map(str, positives), _percent(deviation))
+    drawn.add_section()
+    drawn.add_row("rows", *map(str, table.sizes), _percent(table.size_deviation))
+    console.print(drawn)
+    if table.always_train:
+        console.print(f"{table.always_train} rows always train (fold -1)")
+    for warning in table.warnings():
+        console.print(f"[yellow]warning:[/] {warning}")
+
+
+class LiveProgress:
+    """One bar per running fold, one line per finished epoch; a listener to be used as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: dict[int, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("fold {task.fields[fold]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%  epoch {task.fields[epoch]}  loss {task.fields[loss]:.4f}"),
+            TextColumn("lr {task.fields[lr]:.1e}  {task.fields[rate]:.0f} img/s"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            speed_estimate_period=120,
+        )
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StepDone):
+            self._show_step(event)
+        elif isinstance(event, EpochDone):
+            self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
+        elif isinstance(event, FoldDone):
+            if event.fold in self._bars:
+                self._progress.remove_task(self._bars.pop(event.fold))
+            self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
+
+    def _show_step(self, step: StepDone) -> None:
+        fields: dict[str, Any] = {
+            "epoch": f"{step.epoch}/{step.epochs}",
+            "loss": step.loss,
+            "lr": step.lr,
+            "rate": step.images_per_second,
+        }
+        if step.fold not in self._bars:
+            self._bars[step.fold] = self._progress.add_task("", total=step.steps, fold=step.fold, **fields)
+            self._progress.update(self._bars[step.fold], completed=step.step - 1)
+        self._progress.update(self._bars[step.fold], completed=step.step, **fields)
+
+
+def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
+    """The per-label table, then the pooled scores, in-sample and cross-fitted, each marked as such."""
+    console.print(_label_table(scores))
+    console.print(_score_table(scores))
+    free = scores["threshold_free"]
+    mark = f" ({EPOCH_MARK})" if EPOCH_MARK in scores["notes"] else ""
+    console.print(
+        f"out-of-fold mAP{mark}: {_number(free['map'])}   "
+        f"a constant score per label would give {_number(free['prevalence_map'])}   "
+        f"macro AUC{mark}: {_number(free['auc_macro'])}"
+    )
+    for note in scores["notes"]:
+        console.print(f"[yellow]note:[/] {note}")
+
+
+def print_submitted(console: Console, written: Submitted) -> None:
+    """Where the submission lies, how often each label was decided, and what score to expect."""
+    drawn = Table(title="Test rows each label is predicted for", title_justify="left")
+    drawn.add_column("label")
+    drawn.add_column("rows", justify="right")
+    drawn.add_column("share", justify="right")
+    for label, count in written.positives.items():
+        drawn.add_row(label, str(count), _percent(count / written.rows))
+    console.print(drawn)
+    console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
+    console.print(
+        f"{written.metric} to expect: {_number(written.cross_fitted)} (cross-fitted; "
+        f"in-sample {_number(written.in_sample)})"
+    )
+    for note in written.notes:
+        console.print(f"[yellow]note:[/] {note}")
+
+
+def _label_table(scores: Mapping[str, Any]) -> Table:
+    drawn = Table(title="Out-of-fold figures per label (decisions cross-fitted)", title_justify="left")
+    drawn.add_column("label")
+    for name in ("positives", "AP", "AUC", "threshold", "precision", "recall", "F1"):
+        drawn.add_column(name, justify="right")
+    for label, row in scores["labels"].items():
+        figures = [row[key] for key in ("average_precision", "auc", "threshold", "precision", "recall", "f1")]
+        drawn.add_row(label, str(row["positives"]), *map(_number, figures))
+    return drawn
+
+
+def _score_table(scores: Mapping[str, Any]) -> Table:
+    mark = f", {EPOCH_MARK}" if EPOCH_MARK in scores["notes"] else ""
+    drawn = Table(title=f"{scores['metric']} of the decisions to be submitted{mark}", title_justify="left")
+    drawn.add_column("thresholds")
+    drawn.add_column("pooled", justify="right", style="bold")
+    drawn.add_column("mean of folds", justify="right")
+    drawn.add_column("folds", justify="right")
+    for key, name in (("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")):
+        row = scores[key]
+        drawn.add_row(name, _number(row["pooled"]), _number(row["mean"]), "  ".join(map(_number, row["folds"])))
+    return drawn
+
+
+def _epoch_line(record: Mapping[str, Any]) -> str:
+    known = ("epoch", "loss", "lr", "images_per_second", "seconds")
+    judged = "  ".join(f"{name} {_number(value)}" for name, value in record.items() if name not in known)
+    return (
+        f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {judged}  "
+        f"{record['images_per_second']:.0f} img/s  {record['seconds']:.1f} s"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"

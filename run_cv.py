@@ -1,0 +1,69 @@
+"""Train all folds of a config, fit and cross-fit thresholds, print the scores: `python run_cv.py CONFIG`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from pipeline.commands import run_command
+from pipeline.config import load_config, unused_keys
+from pipeline.cv import run_cv
+from pipeline.errors import ConfigError
+from pipeline.folds import fold_table
+from pipeline.plan import prepare
+from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_scores
+from pipeline.runs import RunFolder
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="run_cv.py", description=__doc__)
+    parser.add_argument("config", type=Path, help="a YAML file, for example configs/demo.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example train.epochs=10")
+    parser.add_argument("--run", metavar="NAME", help="the run's folder in runs/ (default: the config's name)")
+    parser.add_argument("--folds", metavar="0,2", help="train these folds only")
+    parser.add_argument("--fresh", action="store_true", help="delete what the run folder holds and start over")
+    parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
+    return parser.parse_intermixed_args()
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Everything is read, checked and built before the run folder is touched."""
+    console = make_console()
+    overrides = [*arguments.overrides, *(["train.epochs=1", "folds.count=2"] if arguments.debug else [])]
+    config = load_config(arguments.config, overrides)
+    name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
+    run = RunFolder(Path("runs") / name)
+    folds = None if arguments.folds is None else parse_folds(arguments.folds)
+    if not arguments.fresh:
+        run.check(config)
+    plan = prepare(config, debug=arguments.debug)
+    console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
+    print_fold_table(console, fold_table(plan.folds, plan.table.targets, plan.table.labels))
+    for note in [*unused_keys(config), *plan.notes]:
+        console.print(f"[yellow]note:[/] {note}")
+    with LiveProgress(console) as progress:
+        scores = run_cv(plan, run, folds=folds, fresh=arguments.fresh or arguments.debug, listen=progress)
+    if scores is None:
+        console.print("scores follow when all folds are finished; the same command without --folds does the rest")
+        return
+    print_scores(console, scores)
+    console.print(f"next: python make_submission.py {run.path}")
+
+
+def parse_folds(text: str) -> list[int]:
+    """Fold numbers joined by commas."""
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ConfigError(
+            f"--folds: '{text}' is not a list of fold numbers", remedy="write it like --folds 0 or --folds 0,2"
+        )
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    again = shlex.join(["python", *[word for word in sys.argv if word != "--fresh"]])
+    arguments = parse_arguments()
+    saved = f"every finished epoch is saved; to go on:\n  {again}"
+    sys.exit(run_command(lambda: main(arguments), after_interrupt=saved))

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from pipeline.errors import ImageError
+from pipeline.images.augment import Spec, build_augmentation
+from pipeline.images.dataset import (
+    DecodedSource,
+    EvalImages,
+    ImageForm,
+    TrainBatch,
+    TrainImages,
+    epoch_batches,
+    eval_loader,
+    train_loader,
+)
+from pipeline.images.loader import Loader
+
+FORM = ImageForm((16, 16), "stretch", 3)
+IDS = [str(number) for number in range(12)]
+Write = Callable[[int], list[Path]]
+Keys = list[list[tuple[int, int]]]
+
+
+@pytest.fixture
+def images(write_images: Write) -> TrainImages:
+    specs: list[Spec] = [
+        {"GaussNoise": {"p": 0.8}},
+        {"OneOf": {"transforms": [{"Blur": None}, {"HorizontalFlip": None}]}},
+    ]
+    return TrainImages(
+        DecodedSource(write_images(12), FORM),
+        IDS,
+        np.eye(12, 4, dtype=np.float32),
+        augmentation=build_augmentation(specs, size=FORM.size, channels=3),
+        seed=0,
+    )
+
+
+def batches_of(epoch: int) -> Keys:
+    return epoch_batches(range(12), IDS, epoch=epoch, seed=0, batch_size=4)
+
+
+def contents(loader: Loader[TrainBatch]) -> list[list[bytes]]:
+    return [[part.contiguous().numpy().tobytes() for part in batch] for batch in loader]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(images: TrainImages) -> None:
+    """Promise 7, for two epochs of one loader, whose workers live on, and of a loader for each."""
+    alone = [contents(train_loader(images, batches_of(epoch), workers=0, pin_memory=False)) for epoch in (0, 1)]
+    assert alone[0] != alone[1]
+    for workers in (1, 2):
+        loader = train_loader(images, batches_of(0), workers=workers, pin_memory=False)
+        assert len(loader) == 3
+        together = [contents(loader)]
+        loader.batches = batches_of(1)
+        together.append(contents(loader))
+        assert together == alone
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_walk_can_begin_in_the_middle_and_be_left_early(images: TrainImages, workers: int) -> None:
+    loader = train_loader(images, batches_of(0), workers=workers, pin_memory=False)
+    whole = contents(loader)
+    next(iter(loader))
+    assert contents(loader) == whole
+    loader.batches = batches_of(0)[1:]
+    assert contents(loader) == whole[1:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_batches_keep_their_layout(images: TrainImages, workers: int) -> None:
+    for batch in train_loader(images, batches_of(0), workers=workers, pin_memory=False):
+        assert isinstance(batch, TrainBatch)
+        assert batch.images.shape == (4, 3, 16, 16)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_error_arrives_as_it_was_raised(write_images: Write, workers: int) -> None:
+    paths = write_images(4)
+    paths[2].unlink()
+    loader = eval_loader(EvalImages(paths, forms=[FORM]), range(4), batch_size=1, workers=workers, pin_memory=False)
+    seen = []
+    with pytest.raises(ImageError) as caught:
+        seen += [batch.indices.item() for batch in loader]
+    assert caught.value.problem == f"image {paths[2]} does not exist"
+    assert caught.value.remedy.startswith("check the image folder")
+    walk = iter(loader)
+    assert [next(walk).indices.item() for _ in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchs_global_generator_is_left_alone(images: TrainImages, workers: int) -> None:
+    before = torch.get_rng_state()
+    contents(train_loader(images, batches_of(0), workers=workers, pin_memory=False))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Surroundings(Dataset[list[int]]):
+    """Tells where an item is made: process, threads of torch and OpenCV, whether Ctrl-C is ignored."""
+
+    def __getitem__(self, key: int) -> list[int]:
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return [os.getpid(), torch.get_num_threads(), cv2.getNumThreads(), int(ignored)]
+
+
+def first(items: list[list[int]]) -> list[int]:
+    return items[0]
+
+
+def test_workers_are_other_processes_with_one_thread_that_leave_ctrl_c_to_the_parent() -> None:
+    loader = Loader(Surroundings(), [[0], [0]], first, workers=2, pin_memory=False)
+    seen = list(loader)
+    assert len({process for process, *_ in seen} - {os.getpid()}) == 2
+    assert [state for _, *state in seen] == [[1, 1, 1], [1, 1, 1]]
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
