@@ -106,16 +106,18 @@ class Query2Label(nn.Module):
         states, weights = self.decoder(self.query_embed, memory, position, need_weights=return_attention)
         logits: Tensor = self.classifier(states)
         if return_attention:
-            return logits, [layer.unflatten(-1, (height, width)) for layer in weights]
+            return logits, [layer.reshape(*layer.shape[:-1], height, width) for layer in weights]
         return logits
 
 
 class GroupWiseLinear(nn.Module):
     """A linear unit of its own for every label, on the state of its group.
 
-    The K labels lie in order in groups of ceil(K / groups); with as many groups as labels this is the
-    group-wise linear layer of Query2Label, with fewer the one of ML-Decoder.
+    The labels lie in order in groups whose sizes differ by one at most. As many groups as labels make the
+    group-wise linear layer of Query2Label, fewer the one of ML-Decoder.
     """
+
+    slots: Tensor
 
     def __init__(self, num_labels: int, dim: int, *, groups: int) -> None:
         super().__init__()
@@ -129,16 +131,21 @@ class GroupWiseLinear(nn.Module):
         bound = 1 / math.sqrt(dim)
         self.weight = nn.Parameter(torch.empty(num_labels, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(num_labels).uniform_(-bound, bound))
-        self.group_size = math.ceil(num_labels / groups)
+        # Label k is unit `slots[k]` of a grid of groups x the largest group's size.
+        self.grid = (groups, math.ceil(num_labels / groups))
+        group = torch.arange(num_labels) * groups // num_labels
+        slots = group * self.grid[1] + torch.arange(num_labels) - torch.searchsorted(group, group)
+        self.register_buffer("slots", slots, persistent=False)
 
     def forward(self, states: Tensor) -> Tensor:
         """States (B, groups, D) to logits (B, K)."""
-        if self.group_size == 1:
+        if self.grid[1] == 1:
             return (states * self.weight).sum(dim=-1) + self.bias
-        missing = states.shape[1] * self.group_size - len(self.weight)
-        weight = nn.functional.pad(self.weight, (0, 0, 0, missing)).unflatten(0, (-1, self.group_size))
-        grouped = torch.einsum("bgd,gfd->bgf", states, weight)
-        return grouped.flatten(1)[:, : len(self.bias)] + self.bias
+        dim = self.weight.shape[1]
+        cells = self.grid[0] * self.grid[1]
+        units = self.weight.new_zeros(cells, dim).index_copy(0, self.slots, self.weight)
+        logits = torch.einsum("bgd,gfd->bgf", states, units.view(*self.grid, dim))
+        return logits.flatten(1)[:, self.slots] + self.bias
 
 
 class PooledClassifier(nn.Module):

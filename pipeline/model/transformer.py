@@ -71,12 +71,12 @@ class _Layer(nn.Module):
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
 
-    def _read(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return norm(x) if self.pre_norm else x
+    def _read(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return norm.forward(x) if self.pre_norm else x
 
-    def _add(self, x: Tensor, update: Tensor, norm: nn.Module) -> Tensor:
-        total = x + self.dropout(update)
-        return total if self.pre_norm else norm(total)
+    def _add(self, x: Tensor, update: Tensor, norm: nn.LayerNorm) -> Tensor:
+        total = x + self.dropout.forward(update)
+        return total if self.pre_norm else norm.forward(total)
 
 
 class EncoderLayer(_Layer):
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         """Memory (B, P, D) and position (1, P, D) to memory (B, P, D)."""
         for layer in self.layers:
             memory = layer(memory, position)
-        return memory if self.norm is None else self.norm(memory)
+        return memory if self.norm is None else self.norm.forward(memory)
 
 
 class Decoder(nn.Module):
