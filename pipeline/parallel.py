@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -82,12 +83,11 @@ def run_side_by_side(
 
 def _next_event(events: Queue[Event | _Ended], running: dict[int, BaseProcess]) -> Event | _Ended:
     while True:
-        try:
+        for fold, process in running.items():
+            if process.exitcode not in (None, 0):
+                return _Ended(fold, None, f"its process ended with exit code {process.exitcode}")
+        with contextlib.suppress(queue.Empty):
             return events.get(timeout=1.0)
-        except queue.Empty:
-            for fold, process in running.items():
-                if process.exitcode not in (None, 0):
-                    return _Ended(fold, None, f"its process ended with exit code {process.exitcode}")
 
 
 def _run_one(

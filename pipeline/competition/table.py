@@ -139,25 +139,13 @@ def read_table(path: Path, *, id_column: str, key: str) -> pd.DataFrame:
     Raises:
         CompetitionError: missing, not UTF-8, not a table, a repeated column name, no or duplicate ids.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except FileNotFoundError:
-        raise CompetitionError(
-            f"{path}: no such file", remedy=f"put the file there, or correct competition.root or {key}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise CompetitionError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise CompetitionError(
-            f"{path}: not readable as a CSV table: {error}", remedy=f"check the file or correct {key}"
-        ) from None
+    header, *rows = _read_rows(path, key)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise CompetitionError(
             f"{path}: the header repeats {listing(repeated)}", remedy="give each column a name of its own"
         )
+    frame = pd.DataFrame(rows, columns=header, dtype=str)
     ids = list(_column(frame, id_column, path=path, key="competition.id"))
     _check_no_blank(ids, [f"row {row}" for row in range(1, len(ids) + 1)], path=path, column=id_column)
     duplicates = frame[id_column][frame[id_column].duplicated()].unique()
@@ -171,6 +159,35 @@ def read_table(path: Path, *, id_column: str, key: str) -> pd.DataFrame:
     if not ids:
         raise CompetitionError(f"{path}: the table has no rows", remedy="give the complete file")
     return frame
+
+
+def _read_rows(path: Path, key: str) -> list[list[str]]:
+    """The header and all other rows that are not blank, each as long as the header."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(line, row) for line, row in enumerate(csv.reader(file, strict=True), start=1) if row]
+    except FileNotFoundError:
+        raise CompetitionError(
+            f"{path}: no such file", remedy=f"put the file there, or correct competition.root or {key}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise CompetitionError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise CompetitionError(
+            f"{path}: not readable as a CSV table: {error}", remedy=f"check the file or correct {key}"
+        ) from None
+    if not rows:
+        raise CompetitionError(f"{path}: the file is empty", remedy="give the complete file")
+    width = len(rows[0][1])
+    uneven = [f"row {line} has {len(row)}" for line, row in rows if len(row) != width]
+    if uneven:
+        raise CompetitionError(
+            f"{path}: not a table: {len(uneven)} rows are longer or shorter than the header",
+            expected=f"{width} cells in every row",
+            got=listing(uneven),
+            remedy="quote cells that hold commas, and remove cells beyond the header",
+        )
+    return [row for _, row in rows]
 
 
 def _sample_labels(competition: CompetitionConfig) -> tuple[str, ...]:

@@ -67,7 +67,12 @@ class Loader(Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._loader:
             if isinstance(batch, PipelineError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # The error holds this frame, and the frame the error and the workers. Left to the garbage
+                    # collector, that ring would cost a timeout of 5 s per worker at some later moment.
+                    del batch
             yield batch
 
 

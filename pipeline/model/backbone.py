@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
-from timm.models import split_model_name_tag
+from timm.models import group_parameters, split_model_name_tag
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, listing, nearest
@@ -38,8 +38,36 @@ class Backbone(nn.Module):
         self.mean, self.std = _statistics(body.pretrained_cfg)
         self.name, self.index, self.size = name, index, size
         self.multiple: int | None = 1
+        self.frozen_batch_norm = False
         body.prune_intermediate_layers([index], prune_head=True)
         self.body = body
+
+    def freeze(self, *, stem: bool, batch_norm: bool) -> None:
+        """Keep parts of the network as they are during training, as the official recipe does for ResNets.
+
+        Args:
+            stem: the stem and the first group of layers, as timm groups them (ResNet: up to layer1).
+            batch_norm: scale, shift and running statistics of every batch norm.
+        """
+        if stem:
+            groups = group_parameters(self.body, self.body.group_matcher(coarse=True))
+            for name in groups[0] + groups[1]:
+                self.body.get_parameter(name).requires_grad_(False)
+        if batch_norm:
+            self.frozen_batch_norm = True
+            for module in self._batch_norms():
+                module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch as usual, but leave frozen batch norms in evaluation mode."""
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for module in self._batch_norms():
+                module.eval()
+        return self
+
+    def _batch_norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, C, H, W), to a feature map (B, D, h, w).

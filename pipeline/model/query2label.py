@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.model.backbone import Backbone
+from pipeline.model.loading import LoadReport
 from pipeline.model.position import SinePosition
 from pipeline.model.transformer import Decoder, Encoder
 
 SelfAttention = Literal["none", "first", "others", "all"]
 
 # Whether the first decoder layer, and each further one, lets the label queries attend to each other.
-_SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
+SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
     "none": (False, False),
     "first": (True, False),
     "others": (False, True),
@@ -44,9 +45,16 @@ class Query2Label(nn.Module):
             ML-Decoder); None for a query per label.
         initial_queries: starting value of the queries, float (queries, D); None for normal noise.
 
+    Attributes:
+        load_report: how a checkpoint was read into this model; None for a fresh one.
+        label_names: of the K outputs, where such a checkpoint's names are known.
+
     Raises:
         ConfigError: the widths do not fit, or there are more groups than labels.
     """
+
+    load_report: LoadReport | None = None
+    label_names: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class Query2Label(nn.Module):
         super().__init__()
         queries = num_labels if query_groups is None else query_groups
         _check_widths(backbone, hidden_dim, input_projection)
-        first, others = _SELF_ATTENTION[self_attention]
+        first, others = SELF_ATTENTION[self_attention]
         self.backbone = backbone
         self.projection: nn.Module = nn.Identity()
         if input_projection:

@@ -6,6 +6,7 @@ Shapes in comments: B images, P = h x w positions of the feature map, Q label qu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -71,12 +72,12 @@ class _Layer(nn.Module):
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
 
-    def _read(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        return norm.forward(x) if self.pre_norm else x
+    def _read(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        return norm(x) if self.pre_norm else x
 
-    def _add(self, x: Tensor, update: Tensor, norm: nn.LayerNorm) -> Tensor:
-        total = x + self.dropout.forward(update)
-        return total if self.pre_norm else norm.forward(total)
+    def _add(self, x: Tensor, update: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        total: Tensor = x + self.dropout(update)
+        return total if self.pre_norm else norm(total)
 
 
 class EncoderLayer(_Layer):
@@ -146,7 +147,9 @@ class Encoder(nn.Module):
         """Memory (B, P, D) and position (1, P, D) to memory (B, P, D)."""
         for layer in self.layers:
             memory = layer(memory, position)
-        return memory if self.norm is None else self.norm.forward(memory)
+        if self.norm is not None:
+            memory = self.norm(memory)
+        return memory
 
 
 class Decoder(nn.Module):

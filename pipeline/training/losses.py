@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Reduction = Literal["mean", "sum"]
+
+_BLOCK_CELLS = 32_768
 
 
 def known_cells(targets: Tensor) -> Tensor:
@@ -85,10 +87,7 @@ class AsymmetricLoss(MultiLabelLoss):
             logits,
             targets.nan_to_num(nan=0.0),
             (1 - targets).nan_to_num_(nan=0.0),
-            gamma_pos=self.gamma_pos,
-            gamma_neg=self.gamma_neg,
-            clip=self.clip,
-            differentiate_weight=self.differentiate_weight,
+            _Focus(self.gamma_pos, self.gamma_neg, self.clip, self.differentiate_weight),
         )
 
 
@@ -114,7 +113,7 @@ class FocalLoss(MultiLabelLoss):
         positive, negative = targets.nan_to_num(nan=0.0), (1 - targets).nan_to_num_(nan=0.0)
         if self.alpha is not None:
             positive, negative = self.alpha * positive, (1 - self.alpha) * negative
-        return _focused_sum(logits, positive, negative, gamma_pos=self.gamma, gamma_neg=self.gamma)
+        return _focused_sum(logits, positive, negative, _Focus(self.gamma, self.gamma))
 
 
 class BinaryCrossEntropy(MultiLabelLoss):
@@ -157,64 +156,81 @@ def _set_parameter(loss: nn.Module, name: str, value: float | Sequence[float], *
         setattr(loss, name, float(numbers))
 
 
-def _focused_sum(
-    logits: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    *,
-    gamma_pos: float | Tensor,
-    gamma_neg: float | Tensor,
-    clip: float | Tensor = 0.0,
-    differentiate_weight: bool = True,
-) -> Tensor:
-    total: Tensor = _FocusedSum.apply(logits, positive, negative, gamma_pos, gamma_neg, clip, differentiate_weight)
+class _Focus(NamedTuple):
+    gamma_pos: float | Tensor
+    gamma_neg: float | Tensor
+    clip: float | Tensor = 0.0
+    differentiate_weight: bool = True
+
+
+def _focused_sum(logits: Tensor, positive: Tensor, negative: Tensor, focus: _Focus) -> Tensor:
+    """Sum over all cells of positive * (1 - p)^g+ * -log p + negative * q^g- * -log(1 - q)."""
+    total: Tensor = _FocusedSum.apply(logits, positive, negative, focus)
     return total
 
 
 class _FocusedSum(torch.autograd.Function):
-    """Sum of positive * (1-p)^g+ * -log p + negative * q^g- * -log(1-q), gradient in closed form.
+    """The gradient in closed form: autograd would keep a dozen (B, K) tensors, this keeps one.
 
-    Everything through s = softplus(x) = -log(1-p) and t = softplus(-x) = -log p, which are finite for every
-    logit: (1-p)^g = exp(-g s), p^g = exp(-g t). Autograd would save a dozen (B, K) tensors; this saves one.
+    On a CPU the rows go in blocks that stay in its cache, which is most of the speed.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        positive: Tensor,
-        negative: Tensor,
-        gamma_pos: float | Tensor,
-        gamma_neg: float | Tensor,
-        clip: float | Tensor,
-        differentiate_weight: bool,
-    ) -> Tensor:
-        tail = logits.abs().neg_().exp_().log1p_()
-        s = logits.clamp(min=0) + tail
-        t = (-logits).clamp_(min=0) + tail
-        p, rest = torch.exp(-t), torch.exp(-s)
-        up = differentiate_weight
-        weight = torch.exp(-gamma_pos * s) * positive
-        loss = weight * t
-        gradient = weight * -(rest + (gamma_pos * p * t if up else 0.0))
-        if isinstance(clip, Tensor) or clip > 0:
-            q = (p - clip).clamp_(min=0)
-            surprise = -torch.log1p(-q)
-            weight = torch.pow(q, gamma_neg) * negative
-            # surprise / q tends to 1 at 0, where gamma * q^(gamma - 1) alone would be infinite for gamma < 1
-            ratio = torch.where(q > 0, surprise / q.clamp(min=1e-38), 1.0)
-            slope = (1 / (1 - q) + (gamma_neg * ratio if up else 0.0)) * p * rest
-            loss += weight * surprise
-            gradient += torch.where(q > 0, weight * slope, 0.0)
-        else:
-            weight = torch.exp(-gamma_neg * t) * negative
-            loss += weight * s
-            gradient += weight * (p + (gamma_neg * rest * s if up else 0.0))
+    def forward(ctx: Any, logits: Tensor, positive: Tensor, negative: Tensor, focus: _Focus) -> Tensor:
+        gradient = torch.empty_like(logits)
+        rows = len(logits)
+        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+            rows = max(1, _BLOCK_CELLS // logits.shape[1])
+        blocks = zip(*(tensor.split(rows) for tensor in (logits, positive, negative, gradient)), strict=True)
+        total = torch.stack([_focused_block(*block, focus) for block in blocks]).sum()
         ctx.save_for_backward(gradient)
-        return loss.sum()
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None, None, None
+        return gradient * grad_output, None, None, None
+
+
+def _focused_block(x: Tensor, positive: Tensor, negative: Tensor, gradient: Tensor, focus: _Focus) -> Tensor:
+    """The sum over a block; its derivative by the logits `x` is written to `gradient`."""
+    p, rest = torch.sigmoid(x), torch.sigmoid(-x)
+    tail = x.abs().neg_().exp_().log1p_()
+    surprise = tail - x.clamp(max=0)  # -log p, exact for every logit
+    weight = positive * _power(rest, focus.gamma_pos)
+    loss = (weight * surprise).sum()
+    slope = rest
+    if focus.differentiate_weight and not _is_zero(focus.gamma_pos):
+        slope = torch.addcmul(rest, p * focus.gamma_pos, surprise)
+    torch.mul(weight, slope, out=gradient).neg_()
+    loss += _add_negatives(x, p, rest, tail, negative, gradient, focus)
+    return loss
+
+
+def _add_negatives(x,p,rest,tail,negative,gradient,focus):
+    g = focus.gamma_neg
+    if _is_zero(focus.clip):
+        surprise = tail.add_(x.clamp(min=0))  # -log(1 - p)
+        weight = negative * _power(p, g)
+        slope = p
+        if focus.differentiate_weight and not _is_zero(g):
+            slope = torch.addcmul(p, rest * g, surprise)
+        gradient.addcmul_(weight, slope)
+        return (weight*surprise).sum()
+    q = (p - focus.clip).clamp_(min=0)
+    left = (rest + focus.clip).clamp_(max=1)  # 1 - q
+    surprise = left.log().neg_()
+    weight = negative * _power(q.clamp(min=1e-38), g - 1)
+    slope = q / left
+    if focus.differentiate_weight and not _is_zero(g):
+        slope.add_(surprise * g)
+    gradient.addcmul_(weight.mul_(1), slope.mul_(p).mul_(rest))
+    return (weight * q * surprise).sum()
+
+def _power(base: Tensor, exponent: float | Tensor) -> Tensor | float:
+    return 1.0 if _is_zero(exponent) else base.pow(exponent)
+
+
+def _is_zero(value: float | Tensor) -> bool:
+    return not isinstance(value, Tensor) and value == 0

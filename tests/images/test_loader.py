@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from pipeline.errors import ImageError
 from pipeline.images.augment import Spec, build_augmentation
 from pipeline.images.dataset import (
     DecodedSource,
+    EvalBatch,
     EvalImages,
     ImageForm,
     TrainBatch,
@@ -85,18 +88,40 @@ def test_worker_batches_keep_their_layout(images: TrainImages, workers: int) -> 
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
+def walked_until_error(loader: Loader[EvalBatch]) -> tuple[list[int], ImageError]:
+    seen: list[int] = []
+    try:
+        for batch in loader:
+            seen += batch.indices.tolist()
+    except ImageError as error:
+        return seen, error.with_traceback(None)
+    raise AssertionError("no error came")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_error_arrives_as_it_was_raised(write_images: Write, workers: int) -> None:
     paths = write_images(4)
     paths[2].unlink()
-    loader = eval_loader(EvalImages(paths, forms=[FORM]), range(4), batch_size=1, workers=workers, pin_memory=False)
-    seen = []
-    with pytest.raises(ImageError) as caught:
-        seen += [batch.indices.item() for batch in loader]
-    assert caught.value.problem == f"image {paths[2]} does not exist"
-    assert caught.value.remedy.startswith("check the image folder")
-    walk = iter(loader)
-    assert [next(walk).indices.item() for _ in range(2)] == [0, 1]
+    images = EvalImages(paths, forms=[FORM])
+    loader = eval_loader(images, range(4), batch_size=1, workers=workers, pin_memory=False)
+    for _ in range(2):  # the loader can still be walked
+        seen, error = walked_until_error(loader)
+        assert seen == [0, 1]
+        assert error.problem == f"image {paths[2]} does not exist"
+        assert error.remedy.startswith("check the image folder")
+
+
+def test_an_error_does_not_keep_the_workers_alive(write_images: Write) -> None:
+    paths = write_images(2)
+    paths[1].unlink()
+    images = EvalImages(paths, forms=[FORM])
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        walked_until_error(eval_loader(images, range(2), batch_size=1, workers=1, pin_memory=False))
+        assert not set(multiprocessing.active_children()) - before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,97 @@
+"""Score a run's submission against the true answers, once they are known: `python -m pipeline.report.truth RUN CSV`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.commands import run_command
+from pipeline.competition.labels import decode_delimited, decode_wide
+from pipeline.competition.table import read_table
+from pipeline.config import CompetitionConfig, DelimitedLabels
+from pipeline.errors import RunError
+from pipeline.evaluation.metrics import get_metric
+from pipeline.report.console import make_console
+from pipeline.runs import RunFolder, read_json, read_predictions
+
+
+def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
+    """The metric of the submitted decisions (or probabilities) and the mAP of the probabilities, on the test set.
+
+    Args:
+        run: a run with a submission.
+        truth: a CSV with the ids and the labels in the encoding of the training table.
+
+    Raises:
+        RunError: the run has no submission, or the truth is of other ids.
+        CompetitionError: the truth cannot be read.
+    """
+    config = run.read_config()
+    labels = list(read_json(run.thresholds)["values"])
+    predicted = read_predictions(run.test, labels)
+    ids, targets = read_truth(config.competition, truth, labels)
+    if set(ids) != set(predicted.index):
+        raise RunError(
+            f"{truth} and {run.test} do not hold the same ids",
+            got=f"{len(ids)} ids in the truth, {len(predicted)} in the run",
+            remedy="give the answers of this competition's test set",
+        )
+    probabilities = predicted.loc[ids, labels].to_numpy(dtype=np.float64)
+    metric = get_metric(config.competition.metric)
+    if metric.takes == "decisions":
+        submitted = read_submitted(config.competition, run, labels)
+        values: NDArray[np.float64] | NDArray[np.uint8] = submitted.loc[ids, labels].to_numpy(dtype=np.uint8)
+    else:
+        values = probabilities
+    return {
+        metric.name: metric.function(targets, values).value,
+        "map": get_metric("map").function(targets, probabilities).value,
+    }
+
+
+def read_truth(
+    competition: CompetitionConfig, path: Path, labels: Sequence[str]
+) -> tuple[list[str], NDArray[np.uint8]]:
+    """The ids and targets (N, K) of a CSV in the training table's encoding. Raises CompetitionError."""
+    frame = read_table(path, id_column=competition.id, key="the truth file")
+    if isinstance(competition.labels, DelimitedLabels):
+        cells = frame[competition.labels.column].tolist()
+        targets = decode_delimited(cells, labels, competition.labels.separator)
+    else:
+        targets = decode_wide(frame, labels, path=path, id_column=competition.id)
+    return frame[competition.id].tolist(), targets.astype(np.uint8)
+
+
+def read_submitted(competition: CompetitionConfig, run: RunFolder, labels: Sequence[str]) -> pd.DataFrame:
+    """The decisions in `submission.csv`, (N, K) indexed by id. Raises CompetitionError, RunError."""
+    if not run.submission.exists():
+        raise RunError(f"{run.submission} is missing", remedy=f"python make_submission.py {run.path}")
+    ids, decisions = read_truth(competition, run.submission, labels)
+    return pd.DataFrame(decisions, index=ids, columns=list(labels))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print the true scores beside what cross-validation promised."""
+    run = RunFolder(arguments.run)
+    found = true_score(run, arguments.truth)
+    promised = read_json(run.scores)
+    name = promised["metric"]
+    make_console().print(
+        f"true test {name} {found[name]:.4f} (cross-validation said {promised['cross_fitted']['pooled']:.4f} "
+        f"cross-fitted, {promised['in_sample']['pooled']:.4f} in-sample); "
+        f"true test mAP {found['map']:.4f} (said {promised['threshold_free']['map']:.4f})"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report.truth", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run with a submission, for example runs/demo")
+    parser.add_argument("truth", type=Path, metavar="CSV", help="the answers, in the training table's encoding")
+    given = parser.parse_args()
+    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))

@@ -1,0 +1,126 @@
+"""The schema: complete, strict, helpful, and marked key by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import (
+    Config,
+    applies_after,
+    changed_training_keys,
+    check_config,
+    dump_config,
+    load_config,
+    unused_keys,
+)
+from pipeline.errors import ConfigError
+from tests.conftest import PROJECT
+
+
+def _load(tmp_path: Path, text: str, *overrides: str) -> Config:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_config(path, overrides)
+
+
+def test_base_yaml_spells_out_every_default() -> None:
+    assert yaml.safe_load((PROJECT / "configs/base.yaml").read_text()) == Config().model_dump(mode="json")
+
+
+def test_every_shipped_config_loads() -> None:
+    found = sorted((PROJECT / "configs").rglob("*.yaml"))
+    assert len(found) >= 4
+    for path in found:
+        load_config(path)
+
+
+def test_a_dumped_config_comes_back_equal(tmp_path: Path) -> None:
+    config = _load(tmp_path, "images: {size: [64, 96]}\ncompetition: {labels: {format: delimited, column: tags}}")
+    assert check_config(yaml.safe_load(dump_config(config)), source="dump") == config
+
+
+def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path: Path) -> None:
+    config = _load(tmp_path, "train: {epochs: 3, lr: 1e-3}", "train.epochs=7", "competition.images.template={id}.jpg")
+    assert (config.train.epochs, config.train.lr) == (7, 1e-3)  # 1e-3 is a string to YAML
+    assert (config.competition.images.template, config.competition.images.column) == ("{id}.jpg", None)
+
+
+def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:
+    text = """
+    competition: {imagez: {}, labels: {format: delimited, colum: a}}
+    trian: {}
+    train: {epochs: -3}
+    loss: {name: asll}
+    """
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, text, "model.backbon=resnet18")
+    message = str(caught.value)
+    assert "7 mistakes" in message
+    for part in (
+        "competition.imagez: unknown key; did you mean 'images'?",
+        "competition.labels.colum: unknown key; did you mean 'column'?",
+        "competition.labels.column: Field required",
+        "trian: unknown key; did you mean 'train'?",
+        "train.epochs",
+        "loss.name",
+        "model.backbon: unknown key; did you mean 'backbone'?",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
+        ("train: [1", "not valid YAML at line"),
+        ("just words", "not a mapping"),
+        ("competition: {images: {column: a, template: 'b/{id}'}}", "not both"),
+        ("competition: {images: {template: 'b/id'}}", "must hold {id}"),
+        ("images: {mean: [0.5]}", "mean needs 3 numbers"),
+        ("model: {hidden_dim: 30, heads: 4}", "divisible by heads"),
+        ("competition: {labels: {format: wid}}", "unknown format 'wid'"),
+    ],
+)
+def test_each_wrong_file_has_its_message(tmp_path: Path, text: str, part: str) -> None:
+    with pytest.raises(ConfigError, match="remedy") as caught:
+        _load(tmp_path, text)
+    assert part in str(caught.value)
+
+
+def test_a_missing_file_and_a_malformed_override_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=r"key\.path=value"):
+        _load(tmp_path, "", "train.epochs")
+
+
+def test_after_keys_are_the_documented_ones() -> None:
+    after = ("thresholds.policy", "predict.views", "submission.empty", "images.cache", "train.workers")
+    training = ("train.lr", "model.backbone", "folds.seed", "competition.metric", "competition.labels.columns")
+    assert all(applies_after(key) for key in (*after, "competition.root", "train.parallel_folds"))
+    assert not any(applies_after(key) for key in training)
+
+
+def test_base_yaml_marks_exactly_the_after_keys() -> None:
+    marked, section, section_is_after = set(), "", False
+    for line in (PROJECT / "configs/base.yaml").read_text().splitlines():
+        name = line.split(":")[0].strip()
+        if line[:1].isalpha():
+            section, section_is_after = name, "[after]" in line
+        elif line.startswith("  ") and line[2:3].isalpha() and (section_is_after or "[after]" in line):
+            marked.add(f"{section}.{name}")
+    keys = {f"{section}.{key}" for section, part in Config() for key in type(part).model_fields}
+    assert marked == {key for key in keys if applies_after(key)}
+
+
+def test_only_training_keys_count_as_changed() -> None:
+    other = check_config({"train": {"lr": 1.0, "workers": 3}, "thresholds": {"policy": "fixed"}}, source="x")
+    assert changed_training_keys(Config(), other) == {"train.lr": (1e-4, 1.0)}
+
+
+def test_a_key_of_another_loss_is_named_as_unused() -> None:
+    config = check_config({"loss": {"name": "bce", "gamma_neg": 4}}, source="x")
+    assert unused_keys(config) == ["loss.gamma_neg is set but loss.name=bce does not use it"]

@@ -1,0 +1,85 @@
+"""Who imports whom: downward only, and each outside library behind its one door."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import PROJECT
+
+# Top to bottom; a module may import from its own level and from those below it.
+LEVELS = (
+    ("run_cv", "make_submission"),
+    ("pipeline.cv",),
+    ("pipeline.plan", "pipeline.report"),
+    ("pipeline.parallel",),
+    ("pipeline.training",),
+    ("pipeline.inference",),
+    ("pipeline.images",),
+    ("pipeline.model",),
+    ("pipeline.competition", "pipeline.evaluation", "pipeline.folds", "pipeline.runs"),
+    ("pipeline.config", "pipeline.device", "pipeline.environment", "pipeline.seeds", "pipeline.commands"),
+    ("pipeline.errors",),
+)
+DOORS = {
+    "albumentations": {"pipeline.images.augment"},
+    "iterstrat": {"pipeline.folds"},
+    "rich": {"pipeline.report.console", "make_submission"},
+}
+WITHOUT_TORCH = ("pipeline.evaluation", "pipeline.competition", "pipeline.config", "pipeline.folds", "pipeline.runs")
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted([*PROJECT.glob("*.py"), *(PROJECT / "pipeline").rglob("*.py")]):
+        name = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, "absolute imports only"
+            found.add(node.module)
+    return found
+
+
+def _inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def _level(module: str) -> int:
+    levels = [depth for depth, names in enumerate(LEVELS) if any(_inside(module, name) for name in names)]
+    assert levels, f"{module} has no level: give it one in LEVELS"
+    return levels[0]
+
+
+MODULES = dict(_modules())
+
+
+def test_all_modules_are_seen() -> None:
+    assert len(MODULES) > 35
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "pipeline"])
+def test_imports_go_downward(module: str) -> None:
+    upward = {
+        other for other in _imports(MODULES[module]) if other.startswith("pipeline.") and _level(other) < _level(module)
+    }
+    assert not upward
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_library_has_one_door(module: str) -> None:
+    for library, doors in DOORS.items():
+        if any(_inside(imported, library) for imported in _imports(MODULES[module])):
+            assert module in doors, f"{module} imports {library}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if any(_inside(name, room) for room in WITHOUT_TORCH)])
+def test_these_rooms_know_no_torch(module: str) -> None:
+    assert not any(_inside(imported, "torch") for imported in _imports(MODULES[module]))
