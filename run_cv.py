@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> None:
     """Everything is read, checked and built before the run folder is touched."""
     console = make_console()
-    overrides = [*arguments.overrides, *(["train.epochs=1", "folds.count=2"] if arguments.debug else [])]
+    overrides = [*arguments.overrides, *(["train.epochs=1"] if arguments.debug else [])]
     config = load_config(arguments.config, overrides)
     name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
     run = RunFolder(Path("runs") / name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.device import loading_workers, pick_device
 from pipeline.environment import describe_environment
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError, FoldError, RunError
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.folds import make_folds
 from pipeline.images.cache import cache_fits, open_cache
@@ -36,7 +36,7 @@ from pipeline.runs import (
 from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, Listener
 
-_SINGLE_FOLD_PARTS = 5
+_SINGLE_FOLD_PARTS, _FEWEST_PARTS = 5, 2
 
 
 def run_cv(
@@ -213,14 +213,23 @@ def _parts(plan: Plan, validated: NDArray[np.int64]) -> tuple[NDArray[np.int64],
     notes = [EPOCH_MARK] if plan.config.train.select == "best" else []
     if len(plan.fold_numbers) > 1:
         return plan.folds[validated], notes
-    groups = plan.table.groups
+    groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
+    units = len(validated) if groups is None else len(set(groups))
+    count = min(_SINGLE_FOLD_PARTS, units)
+    if count < _FEWEST_PARTS:
+        raise FoldError(
+            "the one validation fold is too small to judge thresholds on",
+            expected="at least two rows, or with groups two groups, in it",
+            got=f"{units}",
+            remedy="validate more rows in folds.file, or set folds.count",
+        )
     parts = make_folds(
         [plan.table.ids[row] for row in validated],
         plan.table.targets[validated],
         plan.table.labels,
-        count=_SINGLE_FOLD_PARTS,
+        count=count,
         seed=plan.config.folds.seed,
-        groups=None if groups is None else [groups[row] for row in validated],
+        groups=groups,
     )
-    note = f"one validation fold: thresholds are cross-fitted over {_SINGLE_FOLD_PARTS} parts of its rows"
+    note = f"one validation fold: thresholds are cross-fitted over {count} parts of its rows"
     return parts, [*notes, note]

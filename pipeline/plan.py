@@ -73,11 +73,11 @@ def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int
         make_digit_scenes(Path(config.competition.root))
     metric = get_metric(config.competition.metric)
     table = read_train(config.competition)
-    if debug:
-        table = _few_rows(table, count=4 * config.train.batch_size, seed=config.folds.seed)
     form, empty = submission_form(config.submission, config.competition.labels, table.labels)
     notes = _check_submission_files(config, form)
     folds = _deal_folds(config, table)
+    if debug:
+        table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
     _build_everything(config, num_labels=len(table.labels))
     require_images(
         table.paths,
@@ -136,14 +136,17 @@ def _build_everything(config: Config, *, num_labels: int) -> None:
             ) from None
 
 
-def _few_rows(table: TrainTable, *, count: int, seed: int) -> TrainTable:
-    """A random part of the table, for a quick try of the whole way."""
-    order = sorted(range(len(table.ids)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
-    rows = sorted(order[:count])
-    return replace(
+def _few_rows(
+    table: TrainTable, folds: NDArray[np.int64], *, per_fold: int, seed: int
+) -> tuple[TrainTable, NDArray[np.int64]]:
+    """A random part of every fold, for a quick try of the whole way."""
+    order = sorted(range(len(folds)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
+    rows = sorted(row for fold in np.unique(folds) for row in [row for row in order if folds[row] == fold][:per_fold])
+    few = replace(
         table,
         ids=tuple(table.ids[row] for row in rows),
         paths=tuple(table.paths[row] for row in rows),
         targets=table.targets[rows],
         groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
     )
+    return few, folds[rows]

@@ -12,7 +12,8 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 
 from pipeline.errors import FoldError
-from pipeline.folds import ALWAYS_TRAIN, _even_out, fold_table, make_folds, read_fold_file
+from pipeline.folds import ALWAYS_TRAIN, fold_table, make_folds, read_fold_file
+from pipeline.folds.make import _even_out
 
 Problem = tuple[list[str], NDArray[np.int64], list[str], list[str] | None, int]
 

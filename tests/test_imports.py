@@ -25,7 +25,7 @@ LEVELS = (
 )
 DOORS = {
     "albumentations": {"pipeline.images.augment"},
-    "iterstrat": {"pipeline.folds"},
+    "iterstrat": {"pipeline.folds.make"},
     "rich": {"pipeline.report.console", "make_submission"},
 }
 WITHOUT_TORCH = ("pipeline.evaluation", "pipeline.competition", "pipeline.config", "pipeline.folds", "pipeline.runs")

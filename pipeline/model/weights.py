@@ -75,9 +75,7 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
         images = ImagesConfig.model_validate(facts["images"])
         labels = tuple(str(name) for name in facts["labels"])
     except (KeyError, ValidationError) as error:
-        raise RunError(
-            f"{path}: its facts describe no model: {error}", remedy="train again with --fresh"
-        ) from None
+        raise RunError(f"{path}: its facts describe no model: {error}", remedy="train again with --fresh") from None
     model = build_model(config, images, num_labels=len(labels), pretrained=False)
     try:
         model.load_state_dict(tensors)

@@ -17,8 +17,8 @@ _BLOCK_CELLS = 65_536  # a block's temporaries, 256 KiB each, stay in the cache 
 _TINY = torch.finfo(torch.float32).tiny
 
 
-class Focus(NamedTuple):
-    """The one family all losses here belong to, a cell of target y and probability p = sigmoid(logit) costing
+class _Focus(NamedTuple):
+    """The family all losses here belong to: a cell of target y and probability p = sigmoid(logit) costs
 
     pos_weight * y * (1 - p)^gamma_pos * -log p + neg_weight * (1 - y) * q^gamma_neg * -log(1 - q)
 
@@ -35,7 +35,8 @@ class Focus(NamedTuple):
 
 def known_cells(targets: Tensor) -> Tensor:
     """The number of targets that are known (not NaN), an int64 scalar on their device."""
-    if targets.device.type == "cpu" and math.isfinite(targets.sum()):  # a sum is ten times faster than isnan
+    eager = targets.device.type == "cpu" and not torch.compiler.is_compiling()
+    if eager and math.isfinite(targets.sum()):  # ten times faster than isnan
         return torch.tensor(targets.numel())
     return targets.isnan().logical_not().sum()
 
@@ -67,11 +68,10 @@ class MultiLabelLoss(nn.Module):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"expected reduction mean or sum, got {reduction!r}")
         with torch.autocast(logits.device.type, enabled=False):
-            total: Tensor = _FocusedSum.apply(logits.float(), targets.float(), self.focus())
+            total: Tensor = _FocusedSum.apply(logits.float(), targets.float(), self._focus())
             return total if reduction == "sum" else total / known_cells(targets).clamp(min=1)
 
-    def focus(self) -> Focus:
-        """This loss as a member of the family."""
+    def _focus(self) -> _Focus:
         raise NotImplementedError
 
 
@@ -106,9 +106,8 @@ class AsymmetricLoss(MultiLabelLoss):
         _set_numbers(self, "clip", clip, below=1.0)
         self.differentiate_weight = differentiate_weight
 
-    def focus(self) -> Focus:
-        """This loss as a member of the family."""
-        return Focus(
+    def _focus(self) -> _Focus:
+        return _Focus(
             gamma_pos=self.gamma_pos,
             gamma_neg=self.gamma_neg,
             clip=self.clip,
@@ -133,11 +132,10 @@ class FocalLoss(MultiLabelLoss):
         _set_numbers(self, "gamma", gamma)
         self.alpha = alpha
 
-    def focus(self) -> Focus:
-        """This loss as a member of the family."""
+    def _focus(self) -> _Focus:
         if self.alpha is None:
-            return Focus(gamma_pos=self.gamma, gamma_neg=self.gamma)
-        return Focus(gamma_pos=self.gamma, gamma_neg=self.gamma, pos_weight=self.alpha, neg_weight=1 - self.alpha)
+            return _Focus(gamma_pos=self.gamma, gamma_neg=self.gamma)
+        return _Focus(gamma_pos=self.gamma, gamma_neg=self.gamma, pos_weight=self.alpha, neg_weight=1 - self.alpha)
 
 
 class BinaryCrossEntropy(MultiLabelLoss):
@@ -153,9 +151,8 @@ class BinaryCrossEntropy(MultiLabelLoss):
         super().__init__()
         _set_numbers(self, "pos_weight", 1.0 if pos_weight is None else pos_weight)
 
-    def focus(self) -> Focus:
-        """This loss as a member of the family."""
-        return Focus(pos_weight=self.pos_weight)
+    def _focus(self) -> _Focus:
+        return _Focus(pos_weight=self.pos_weight)
 
 
 LOSSES: dict[str, Callable[..., MultiLabelLoss]] = {
@@ -185,13 +182,13 @@ class _FocusedSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, focus: Focus) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, focus: _Focus) -> Tensor:
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         rows = max(len(logits), 1)
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             rows = max(1, _BLOCK_CELLS // max(logits.shape[1], 1))
-        blocks = zip(logits.split(rows), targets.split(rows), gradient.split(rows), strict=True)
-        total = torch.stack([_block(*block, focus) for block in blocks]).sum()
+        blocks = zip(*(torch.split(whole, rows) for whole in (logits, targets, gradient)), strict=True)
+        total = torch.stack([_block(x, y, slope, focus) for x, y, slope in blocks]).sum()
         ctx.save_for_backward(gradient)
         return total
 
@@ -202,7 +199,7 @@ class _FocusedSum(torch.autograd.Function):
         return gradient * grad_output, None, None
 
 
-def _block(x: Tensor, y: Tensor, gradient: Tensor, focus: Focus) -> Tensor:
+def _block(x: Tensor, y: Tensor, gradient: Tensor, focus: _Focus) -> Tensor:
     """The loss of a block of logits `x` and targets `y`, summed; its derivative goes to `gradient`."""
     positive = y.nan_to_num(nan=0.0)
     negative = (1 - y).nan_to_num_(nan=0.0)
@@ -213,7 +210,7 @@ def _block(x: Tensor, y: Tensor, gradient: Tensor, focus: Focus) -> Tensor:
     return loss + _negatives(negative, p, rest, tail.add_(x.clamp(min=0)), gradient, focus)
 
 
-def _positives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: Focus) -> Tensor:
+def _positives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: _Focus) -> Tensor:
     """The sum of y * (1 - p)^g * surprise, where surprise = -log p; writes the derivative."""
     g = focus.gamma_pos
     weight, slope = y, rest
@@ -226,7 +223,7 @@ def _positives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: T
     return (weight * surprise).sum()
 
 
-def _negatives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: Focus) -> Tensor:
+def _negatives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: _Focus) -> Tensor:
     """The sum of y * q^g * -log(1 - q), where surprise = -log(1 - p); adds the derivative."""
     if not _is_zero(focus.clip):
         return _clipped_negatives(y, p, rest, surprise, gradient, focus)
@@ -240,7 +237,7 @@ def _negatives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: T
     return (weight * surprise).sum()
 
 
-def _clipped_negatives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: Focus) -> Tensor:
+def _clipped_negatives(y: Tensor, p: Tensor, rest: Tensor, surprise: Tensor, gradient: Tensor, focus: _Focus) -> Tensor:
     """As `_negatives`, with the margin.
 
     All from 1 - q = min(rest + clip, 1), so that q and -log(1 - q) vanish together: q^(g-1) * -log(1 - q),

@@ -4,7 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -143,9 +143,18 @@ def first(items: list[list[int]]) -> list[int]:
     return items[0]
 
 
+@pytest.fixture
+def ctrl_c_counts() -> Iterator[None]:
+    """Where the tests run in the background, Ctrl-C may be ignored from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 def test_workers_are_other_processes_with_one_thread_that_leave_ctrl_c_to_the_parent() -> None:
     loader = Loader(Surroundings(), [[0], [0]], first, workers=2, pin_memory=False)
     seen = list(loader)
     assert len({process for process, *_ in seen} - {os.getpid()}) == 2
     assert [state for _, *state in seen] == [[1, 1, 1], [1, 1, 1]]
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

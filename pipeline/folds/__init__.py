@@ -1,0 +1,7 @@
+"""Multi-label stratified folds: groups stay whole, and the order of rows and columns does not matter."""
+
+from pipeline.folds.file import read_fold_file
+from pipeline.folds.make import make_folds
+from pipeline.folds.table import ALWAYS_TRAIN, FEWEST_PER_FOLD, FoldTable, fold_table
+
+__all__ = ["ALWAYS_TRAIN", "FEWEST_PER_FOLD", "FoldTable", "fold_table", "make_folds", "read_fold_file"]

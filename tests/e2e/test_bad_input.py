@@ -1,0 +1,164 @@
+"""Wrong input: exit code 2, one message with a remedy, no traceback, and nothing lost or half-written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.e2e.commands import cv, listing, submission
+
+Spoil = Callable[[Path], None]
+
+
+def _edit_train(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Spoil:
+    def spoil(workplace: Path) -> None:
+        path = workplace / "data/train.csv"
+        change(pd.read_csv(path, dtype=str)).to_csv(path, index=False)
+
+    return spoil
+
+
+def _truncate(workplace: Path) -> None:
+    import cv2
+
+    path = workplace / "data/train/t.003.png"
+    image = cv2.imread(str(path))
+    assert image is not None
+    whole = cv2.imencode(".jpg", image)[1].tobytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def _foreign_ids(workplace: Path) -> None:
+    path = workplace / "data/sample_submission.csv"
+    path.write_text(path.read_text().replace("t.002", "stranger"))
+
+
+def _nothing(workplace: Path) -> None:
+    pass
+
+
+BAD: dict[str, tuple[Spoil, list[str], list[str]]] = {
+    "missing CSV": (lambda at: (at / "data/train.csv").unlink(), [], ["data/train.csv: no such file"]),
+    "missing column": (
+        _edit_train(lambda table: table.rename(columns={"img_path": "image_path"})),
+        [],
+        ["data/train.csv", "no column 'img_path'; did you mean 'image_path'?", "competition.images.column"],
+    ),
+    "label not 0/1": (
+        _edit_train(lambda table: table.assign(red=["2", *table["red"][1:]])),
+        [],
+        ["data/train.csv", "t.000/red = '2'"],
+    ),
+    "duplicate ids": (
+        _edit_train(lambda table: table.assign(id=["t.001", *table["id"][1:]])),
+        [],
+        ["data/train.csv", "occur more than once", "t.001"],
+    ),
+    "missing image": (lambda at: (at / "data/train/t.003.png").unlink(), [], ["t.003.png"]),
+    "truncated JPEG": (_truncate, [], ["t.003.png", "truncated"]),
+    "unknown backbone": (_nothing, ["model.backbone=resnet51"], ["resnet51", "model.backbone"]),
+    "unknown key": (_nothing, ["train.epoch=3"], ["train.epoch: unknown key; did you mean 'epochs'?"]),
+    "sample with foreign ids": (_foreign_ids, [], ["sample_submission.csv", "stranger", "t.002"]),
+    "unknown metric": (_nothing, ["competition.metric=f1_makro"], ["f1_makro", "f1_macro"]),
+    "unknown augmentation": (_nothing, ["augment.train=[{HorizontalFlop: {}}]"], ["HorizontalFlop", "HorizontalFlip"]),
+    "wrong augmentation argument": (_nothing, ["augment.train=[{HorizontalFlip: {probability: 1}}]"], ["probability"]),
+    "augmentation to float": (_nothing, ["augment.train=[{Normalize: {}}]"], ["Normalize", "uint8"]),
+    "unknown view": (_nothing, ["predict.views=[hflop]"], ["hflop", "hflip"]),
+    "unavailable stride": (_nothing, ["model.feature_stride=5"], ["model.feature_stride"]),
+    "unknown fold": (_nothing, ["--folds", "7"], ["--folds", "7"]),
+    "unwritten fold list": (_nothing, ["--folds", "x"], ["--folds", "x"]),
+    "more folds than rows": (_nothing, ["folds.count=99"], ["99"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("state", ["new", "finished"])
+def test_bad_input_has_one_message_and_changes_nothing(
+    name: str,
+    state: str,
+    finished: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil, words, parts = BAD[name]
+    run = workplace / "runs/tiny"
+    if state == "finished":
+        shutil.copytree(finished, run)
+    spoil(workplace)
+    before = listing(workplace / "runs") if run.exists() else {}
+    assert cv(monkeypatch, _config(workplace), *words) == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert "remedy: " in said
+    assert "Traceback" not in said
+    if not (state == "finished" and "was made with other training settings" in said):
+        for part in parts:
+            assert part in said
+    assert (listing(workplace / "runs") if run.exists() else {}) == before
+
+
+def test_a_finished_run_with_another_config_is_refused_by_key(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, workplace / "runs/tiny")
+    before = listing(workplace / "runs")
+    assert cv(monkeypatch, _config(workplace), "train.lr=0.5", "model.heads=4") == 2
+    said = capsys.readouterr().err
+    assert "model.heads: 2 in the run, 4 now" in said
+    assert "train.lr: 0.003 in the run, 0.5 now" in said
+    assert "--fresh" in said
+    assert listing(workplace / "runs") == before
+
+
+def test_other_rows_under_a_finished_run_are_refused(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, workplace / "runs/tiny")
+    _edit_train(lambda table: table.iloc[:-1])(workplace)
+    before = listing(workplace / "runs")
+    assert cv(monkeypatch, _config(workplace)) == 2
+    assert "other rows or folds" in capsys.readouterr().err
+    assert listing(workplace / "runs") == before
+
+
+SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
+    "not a run": (_nothing, ["data"], ["data is not a run folder"]),
+    "unfinished": (lambda at: (at / "runs/tiny/fold1/done.json").unlink(), ["runs/tiny"], ["not finished", "1"]),
+    "missing test image": (lambda at: (at / "data/test/t.002.png").unlink(), ["runs/tiny"], ["t.002.png"]),
+    "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
+    "unknown view": (_nothing, ["runs/tiny", "--views", "hflop"], ["hflop"]),
+    "broken weights": (
+        lambda at: (at / "runs/tiny/fold1/weights.safetensors").write_bytes(b"x"),
+        ["runs/tiny"],
+        ["fold1/weights.safetensors"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUBMISSIONS)
+def test_a_bad_submission_call_writes_nothing(
+    name: str, finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, words, parts = SUBMISSIONS[name]
+    shutil.copytree(finished, workplace / "runs/tiny")
+    spoil(workplace)
+    before = listing(workplace / "runs")
+    assert submission(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert "remedy: " in said
+    for part in parts:
+        assert part in said
+    assert listing(workplace / "runs") == before
+
+
+def _config(workplace: Path) -> Path:
+    from tests.conftest import TINY
+
+    path = workplace / "tiny.yaml"
+    path.write_text(TINY)
+    return path
