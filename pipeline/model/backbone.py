@@ -129,7 +129,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
         )
     probe.multiple = _smallest_multiple(probe, channels)
     probe.check_size(size)
-    if probe.multiple is None and not _runs(probe, channels, size):
+    if not _runs(probe, channels, size):
         raise ConfigError(
             f"backbone {name} cannot read images of {size[0]} x {size[1]}",
             remedy="set images.size to the size it was trained for, "

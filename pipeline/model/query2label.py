@@ -16,7 +16,8 @@ from pipeline.model.transformer import Decoder, Encoder
 
 SelfAttention = Literal["none", "first", "others", "all"]
 
-# Whether the first decoder layer, and each further one, lets the label queries attend to each other.
+# Whether the first decoder layer, and each further one, lets the label queries attend to each other. In the
+# first all states are still zero, so there it adds a constant at most: the official code has the option.
 SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
     "none": (False, False),
     "first": (True, False),

@@ -37,6 +37,10 @@ def _foreign_ids(workplace: Path) -> None:
     path.write_text(path.read_text().replace("t.002", "stranger"))
 
 
+def _spoil_weights(workplace: Path) -> None:
+    (workplace / "runs/tiny/fold1/weights.safetensors").write_bytes(b"x")
+
+
 def _nothing(workplace: Path) -> None:
     pass
 
@@ -133,7 +137,7 @@ SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
     "unknown view": (_nothing, ["runs/tiny", "--views", "hflop"], ["hflop"]),
     "broken weights": (
-        lambda at: (at / "runs/tiny/fold1/weights.safetensors").write_bytes(b"x"),
+        _spoil_weights,
         ["runs/tiny"],
         ["fold1/weights.safetensors"],
     ),

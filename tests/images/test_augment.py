@@ -128,6 +128,7 @@ def test_lists_from_yaml_stand_for_tuples_and_size_keeping_crops_are_fine(image:
     assert build(specs)(image, key=(0, 0, "a")).shape == image.shape
 
 
+@pytest.mark.filterwarnings("ignore")  # a warning is albumentations' own answer to an unknown argument
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -10,7 +12,7 @@ from pipeline.model.backbone import build_backbone
 
 def test_a_stage_is_what_timm_computes_for_it() -> None:
     images = torch.randn(2, 3, 70, 100)
-    whole = timm.create_model("test_resnet", features_only=True).eval()
+    whole: Any = timm.create_model("test_resnet", features_only=True).eval()
     for features, stride in zip(whole(images), whole.feature_info.reduction(), strict=True):
         backbone = build_backbone("test_resnet", pretrained=False, feature_stride=stride, size=(70, 100)).eval()
         backbone.body.load_state_dict(whole.state_dict(), strict=False)
@@ -39,7 +41,7 @@ def test_keeps_only_what_it_computes(name: str, stride: int) -> None:
 
 def test_a_vit_gives_its_normalised_patch_tokens() -> None:
     backbone = build_backbone("test_vit", pretrained=False, feature_stride=16, size=(160, 160)).eval()
-    whole = timm.create_model("test_vit", num_classes=0).eval()
+    whole: Any = timm.create_model("test_vit", num_classes=0).eval()
     whole.load_state_dict(backbone.body.state_dict(), strict=False)
     images = torch.randn(1, 3, 160, 160)
     tokens = whole.forward_features(images)[:, whole.num_prefix_tokens :]
@@ -49,7 +51,7 @@ def test_a_vit_gives_its_normalised_patch_tokens() -> None:
 def test_a_swin_gives_its_normalised_map_channels_first() -> None:
     name = "swin_tiny_patch4_window7_224"
     backbone = build_backbone(name, pretrained=False, feature_stride=32, size=(224, 224)).eval()
-    whole = timm.create_model(name, num_classes=0).eval()
+    whole: Any = timm.create_model(name, num_classes=0).eval()
     whole.load_state_dict(backbone.body.state_dict())
     images = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(backbone(images), whole.forward_features(images).permute(0, 3, 1, 2))
@@ -77,7 +79,7 @@ def test_one_that_reads_a_single_size_says_so() -> None:
 
 
 def test_the_image_size_is_checked_before_anything_is_built() -> None:
-    with pytest.raises(ConfigError, match="images.size"):
+    with pytest.raises(ConfigError, match=r"images\.size"):
         build_backbone("test_vit", pretrained=False, feature_stride=16, size=(100, 160))
 
 
@@ -104,7 +106,7 @@ class TestMistakes:
 
     @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp"])
     def test_no_folder_or_hub_is_read_for_a_name(self, name: str) -> None:
-        with pytest.raises(ConfigError, match="unknown model.backbone"):
+        with pytest.raises(ConfigError, match=r"unknown model\.backbone"):
             build_backbone(name, pretrained=False, feature_stride=32, size=(64, 64))
 
     def test_a_stride_without_a_stage_lists_the_others(self) -> None:

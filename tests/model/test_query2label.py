@@ -68,7 +68,7 @@ def test_label_queries_attend_to_each_other_where_asked(self_attention: str, lay
     with torch.no_grad():
         model.query_embed[0] += 5.0
     others_changed = not torch.allclose(model(images())[:, 1:], before[:, 1:])
-    assert others_changed == any(layers)
+    assert others_changed == any(layers[1:])  # in the first layer all states are zeros, with nothing to tell
 
 
 def test_every_parameter_is_trained() -> None:

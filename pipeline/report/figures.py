@@ -1,0 +1,132 @@
+"""Pictures of a competition and of what a run saw in it: `python -m pipeline.report.figures RUN OUT.png`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.commands import run_command
+from pipeline.competition.table import TrainTable, read_train
+from pipeline.images.decode import fit_image, read_image
+from pipeline.inference.submit import open_run
+from pipeline.report.console import make_console
+from pipeline.runs import RunFolder, read_json, read_predictions, write_atomically
+from pipeline.seeds import stable_seed
+
+Verdict = Literal["found", "missed", "wrong"]
+COLOURS: dict[Verdict, str] = {"found": "#1a7f37", "missed": "#9a6700", "wrong": "#cf222e"}
+
+
+class Caption(NamedTuple):
+    """One label under an image: its name, what became of it, and its out-of-fold probability."""
+
+    label: str
+    verdict: Verdict
+    probability: float
+
+    @property
+    def text(self) -> str:
+        """As printed: a missed label in brackets, a wrong one with a question mark."""
+        shown = {"found": "{}", "missed": "({})", "wrong": "{}?"}[self.verdict].format(self.label)
+        return f"{shown} {self.probability:.2f}"
+
+
+def captions_for(
+    labels: Sequence[str],
+    targets: NDArray[np.uint8],
+    probabilities: NDArray[np.float64],
+    thresholds: NDArray[np.float64],
+) -> list[Caption]:
+    """What is to be said of one image, all arguments (K,): labels that are true or predicted, best first."""
+    captions = [
+        Caption(label, "found" if true and predicted else "missed" if true else "wrong", float(probability))
+        for label, true, predicted, probability in zip(
+            labels, targets.astype(bool), probabilities >= thresholds, probabilities, strict=True
+        )
+        if true or predicted
+    ]
+    return sorted(captions, key=lambda caption: -caption.probability)
+
+
+def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[Caption]], *, columns: int) -> Figure:
+    """A grid of images (H, W, C) with coloured captions below each."""
+    rows = -(-len(images) // columns)
+    lines = max((len(part) for part in captions), default=0)
+    figure = Figure(figsize=(1.7 * columns, (1.8 + 0.17 * lines) * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for place in grid.flat:
+        place.set_axis_off()
+    for place, image, part in zip(grid.flat, images, captions, strict=False):
+        place.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        place.set_anchor("N")
+        for line, caption in enumerate(part):
+            place.annotate(
+                caption.text,
+                xy=(0, 0),
+                xytext=(0, -11 * (line + 1)),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                color=COLOURS[caption.verdict],
+                fontsize=8,
+                annotation_clip=False,
+            )
+    return figure
+
+
+def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
+    """Random validated images of a finished run with their true and predicted labels.
+
+    Raises:
+        PipelineError: the run is not finished, or its training data cannot be read.
+    """
+    finished = open_run(run)
+    config, labels = finished.config, list(finished.labels)
+    table: TrainTable = read_train(config.competition)
+    oof = read_predictions(run.oof, labels)
+    thresholds = np.array([read_json(run.thresholds)["values"][name] for name in labels])
+    rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
+    chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]
+    channels = config.images.channels
+    images = [
+        fit_image(read_image(table.paths[row], channels=channels), size=config.images.height_width, fit="pad")
+        for row in chosen
+    ]
+    captions = [
+        captions_for(
+            labels,
+            table.targets[row].astype(np.uint8),
+            oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64),
+            thresholds,
+        )
+        for row in chosen
+    ]
+    return draw_sheet(images, captions, columns=columns)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG, whole or not at all."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Draw and save the sheet."""
+    mpl.use("agg")
+    save_figure(sheet_of_run(RunFolder(arguments.run), count=arguments.count), arguments.out)
+    make_console().print(f"{arguments.out}: green found, brown (missed), red wrong?; probabilities are out-of-fold")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report.figures", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    parser.add_argument("--count", type=int, default=16, help="how many images (default 16)")
+    given = parser.parse_args()
+    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.model.backbone import build_backbone
+from pipeline.model.loading import load_for_labels
+from pipeline.model.query2label import PooledClassifier, Query2Label
+
+PER_LABEL = {"query_embed", "classifier.weight", "classifier.bias"}
+
+
+def build(num_labels: int, seed: int, **options: Any) -> Query2Label:
+    torch.manual_seed(seed)
+    backbone = build_backbone("test_resnet", pretrained=False, feature_stride=16, size=(64, 64))
+    return Query2Label(backbone, num_labels=num_labels, **{"hidden_dim": 16, "ffn_dim": 24, **options})
+
+
+def test_rows_follow_their_label_and_new_labels_stay_fresh() -> None:
+    source, target = build(3, seed=0), build(4, seed=1)
+    fresh = {name: value.clone() for name, value in target.state_dict().items()}
+    tensors = source.state_dict()
+    report = load_for_labels(
+        target, tensors, labels=["new", "dog", "cat", "newer"], source_labels=["cat", "cow", "dog"]
+    )
+    loaded = target.state_dict()
+    for name in PER_LABEL:
+        assert torch.equal(loaded[name][1], tensors[name][2])
+        assert torch.equal(loaded[name][2], tensors[name][0])
+        assert torch.equal(loaded[name][[0, 3]], fresh[name][[0, 3]])
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors if name not in PER_LABEL)
+    assert set(report.used) == set(tensors)
+    assert report.ignored == {}
+    assert set(report.missing) == PER_LABEL
+
+
+def test_the_same_labels_take_everything() -> None:
+    source, target = build(3, seed=0, query_groups=2), build(3, seed=1, query_groups=2)
+    report = load_for_labels(target, source.state_dict(), labels=["a", "b", "c"], source_labels=["a", "b", "c"])
+    assert report == (tuple(source.state_dict()), {}, ())
+    source, target = source.eval(), target.eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(target(images), source(images))
+
+
+@pytest.mark.parametrize("source_labels", [None, ["x", "y", "z"]])
+def test_labels_that_do_not_match_say_why(source_labels: list[str] | None) -> None:
+    target = build(3, seed=1)
+    fresh = target.query_embed.clone()
+    report = load_for_labels(target, build(3, seed=0).state_dict(), labels=["a", "b", "c"], source_labels=source_labels)
+    assert set(report.ignored) == PER_LABEL == set(report.missing)
+    reason = "not known" if source_labels is None else "no label of the same name"
+    assert all(reason in why for why in report.ignored.values())
+    assert torch.equal(target.query_embed, fresh)
+
+
+def test_queries_of_other_groups_are_left_out() -> None:
+    target = build(4, seed=1, query_groups=2)
+    report = load_for_labels(
+        target, build(3, seed=0).state_dict(), labels=["a", "b", "c", "d"], source_labels=["a", "b", "c"]
+    )
+    assert set(report.ignored) == PER_LABEL
+
+
+def test_other_shapes_and_parts_are_named() -> None:
+    source = build(3, seed=0, ffn_dim=32, encoder_layers=2)
+    report = load_for_labels(
+        build(3, seed=1), source.state_dict(), labels=["a", "b", "c"], source_labels=["a", "b", "c"]
+    )
+    assert "shape (32, 16), the model has (24, 16)" in report.ignored["decoder.layers.0.feed_forward.0.weight"]
+    assert "no such part" in report.ignored["encoder.layers.1.norm1.weight"]
+    assert "decoder.layers.0.feed_forward.0.weight" in report.missing
+    assert "ignored encoder.layers.1.norm1.weight: the model has no such part" in str(report)
+
+
+def test_a_pooled_classifier_gives_its_backbone_and_rows() -> None:
+    backbone = build_backbone("test_resnet", pretrained=False, feature_stride=16, size=(64, 64))
+    source = PooledClassifier(backbone, num_labels=2)
+    target = build(2, seed=1)
+    report = load_for_labels(target, source.state_dict(), labels=["a", "b"], source_labels=["b", "a"])
+    assert torch.equal(target.state_dict()["classifier.bias"], source.classifier.bias.flip(0))
+    assert "rows of shape (192,), the model has (16,)" in report.ignored["classifier.weight"]
+    assert "query_embed" in report.missing
+
+
+def test_a_checkpoint_of_something_else_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not one tensor"):
+        load_for_labels(build(3, seed=0), {"fc.weight": torch.zeros(2)}, labels=["a"], source_labels=None)

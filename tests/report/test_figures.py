@@ -1,0 +1,31 @@
+"""What stands under a picture, and the picture itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.report.figures import captions_for, draw_sheet, save_figure
+
+
+def test_captions_tell_found_missed_and_wrong_best_first() -> None:
+    captions = captions_for(
+        ["a", "b", "c", "d"],
+        np.array([1, 1, 0, 0], dtype=np.uint8),
+        np.array([0.9, 0.1, 0.95, 0.2]),
+        np.array([0.5, 0.5, 0.5, 0.5]),
+    )
+    assert [caption.text for caption in captions] == ["c? 0.95", "a 0.90", "(b) 0.10"]
+    assert [caption.verdict for caption in captions] == ["wrong", "found", "missed"]
+
+
+def test_a_sheet_of_grey_and_coloured_images_is_saved(tmp_path: Path) -> None:
+    images = [np.full((16, 16, channels), 200, dtype=np.uint8) for channels in (1, 3, 3)]
+    captions = [captions_for(["a"], np.ones(1, np.uint8), np.ones(1), np.ones(1)), [], []]
+    path = tmp_path / "sheet.png"
+    save_figure(draw_sheet(images, captions, columns=2), path)
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3

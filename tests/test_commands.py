@@ -1,0 +1,75 @@
+"""How a command ends."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+
+import pytest
+import torch
+
+from pipeline.commands import run_command
+from pipeline.device import loading_workers, resolve_precision
+from pipeline.environment import describe_environment
+from pipeline.errors import ConfigError, listing, nearest
+
+
+def test_a_users_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise ConfigError("a.yaml: wrong", expected="b", got="c", remedy="d")
+
+    assert run_command(command, after_interrupt="") == 2
+    assert capsys.readouterr().err == "error: a.yaml: wrong\n  expected: b\n  got:      c\n  remedy:   d\n"
+
+
+def test_an_interrupt_and_a_termination_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def terminated() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for command in (interrupted, terminated):
+            assert run_command(command, after_interrupt="python run_cv.py x") == 130
+            assert "python run_cv.py x" in capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_our_own_fault_keeps_its_traceback() -> None:
+    def command() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(command, after_interrupt="")
+
+
+def test_errors_cross_process_borders_whole() -> None:
+    error = ConfigError("a", expected="b", got="c", remedy="d")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (ConfigError, str(error))
+
+
+def test_lists_and_hints() -> None:
+    assert listing(range(8), 3) == "0, 1, 2 and 5 more"
+    assert nearest("epoch", ["epochs", "lr"]) == "; did you mean 'epochs'?"
+    assert nearest("zzz", ["epochs", "lr"]) == ""
+
+
+def test_precision_on_a_cpu() -> None:
+    cpu = torch.device("cpu")
+    assert [resolve_precision(asked, cpu) for asked in ("auto", "fp32", "bf16")] == ["fp32", "fp32", "bf16"]
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        resolve_precision("fp16", cpu)
+    assert loading_workers(cpu) == 0
+
+
+def test_the_environment_names_versions_and_seed() -> None:
+    environment = describe_environment(seed=7)
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert environment["seed"] == 7

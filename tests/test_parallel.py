@@ -1,0 +1,53 @@
+"""Folds side by side: events arrive, mistakes keep their kind, and a dead process is noticed."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.parallel import run_side_by_side
+from pipeline.training.progress import Event, FoldDone, Listener
+from tests.conftest import PROJECT
+
+
+def _task(plan: str, run: None, fold: int, listen: Listener) -> None:
+    if plan == "mistake" and fold == 1:
+        raise ConfigError("wrong", remedy="mend it")
+    if plan == "fault" and fold == 1:
+        raise ZeroDivisionError
+    if plan == "death" and fold == 1:
+        os._exit(9)
+    if plan != "fine" and fold == 0:
+        for _ in range(600):  # a busy neighbour must not hide the failure
+            listen(FoldDone(0, resumed=True))
+            time.sleep(0.1)
+    listen(FoldDone(fold, resumed=False))
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+
+
+def test_every_fold_runs_and_its_events_arrive() -> None:
+    seen: list[Event] = []
+    run_side_by_side(_task, "fine", None, [0, 1, 2], processes=2, listen=seen.append)
+    assert sorted(event.fold for event in seen) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "message"),
+    [
+        ("mistake", ConfigError, "mend it"),
+        ("fault", RuntimeError, "ZeroDivisionError"),
+        ("death", RuntimeError, "exit code 9"),
+    ],
+)
+def test_a_failing_fold_ends_the_run_at_once(plan: str, kind: type[Exception], message: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(kind, match=message):
+        run_side_by_side(_task, plan, None, [0, 1], processes=2, listen=lambda _: None)
+    assert time.monotonic() - begin < 50
