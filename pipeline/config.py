@@ -167,7 +167,10 @@ class ModelConfig(Section):
     ffn_dim: PositiveInt = 2048
     encoder_layers: Annotated[int, Field(ge=0)] = 1
     decoder_layers: PositiveInt = 2
-    self_attention: Literal["none", "all"] = "none"
+    self_attention: Literal["none", "first", "others", "all"] = "none"
+    input_projection: bool = True
+    pre_norm: bool = False
+    query_groups: PositiveInt | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")

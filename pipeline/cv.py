@@ -18,7 +18,7 @@ from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, FoldError, RunError
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.folds import make_folds
-from pipeline.images.cache import cache_fits, open_cache
+from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form, predict_fold, rows_of
@@ -155,7 +155,8 @@ def open_source(plan: Plan, run: RunFolder) -> ImageSource:
     """The training images at training size: from a cache beside the run where the config allows and it fits."""
     form, paths, cache = image_form(plan.config.images), plan.table.paths, plan.config.images.cache
     folder = run.path.parent / ".cache" if cache == "auto" else Path(cache)
-    if cache == "none" or (cache == "auto" and not cache_fits(len(paths), form, folder=folder)):
+    built = cache != "none" and cache_file(paths, form, folder=folder).exists()
+    if cache == "none" or (cache == "auto" and not built and not cache_fits(len(paths), form, folder=folder)):
         return DecodedSource(paths, form)
     return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1))
 

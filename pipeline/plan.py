@@ -26,6 +26,7 @@ from pipeline.images.augment import build_augmentation
 from pipeline.images.decode import require_images
 from pipeline.inference.views import parse_views
 from pipeline.model.build import build_model, build_normalizer
+from pipeline.model.weights import start_from
 from pipeline.seeds import stable_seed
 from pipeline.training.setup import build_loss
 
@@ -78,7 +79,7 @@ def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int
     folds = _deal_folds(config, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
-    _build_everything(config, num_labels=len(table.labels))
+    notes += _build_everything(config, table.labels)
     require_images(
         table.paths,
         threads=os.cpu_count() or 1,
@@ -113,13 +114,17 @@ def _deal_folds(config: Config, table: TrainTable) -> NDArray[np.int64]:
     )
 
 
-def _build_everything(config: Config, *, num_labels: int) -> None:
+def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
     images = config.images
     build_augmentation(config.augment.train, size=images.height_width, channels=images.channels)
     build_loss(config.loss)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.views, size=images.height_width)
-    model = build_model(config.model, images, num_labels=num_labels, pretrained=config.model.pretrained)
+    model = build_model(config.model, images, num_labels=len(labels), pretrained=config.model.pretrained)
+    notes = []
+    if config.model.weights is not None:
+        report = start_from(model, Path(config.model.weights), labels=labels)
+        notes += [f"model.weights={config.model.weights}: {line}" for line in str(report).splitlines()]
     normalizer = build_normalizer(images, model)
     model.eval()
     for view in views:
@@ -134,6 +139,7 @@ def _build_everything(config: Config, *, num_labels: int) -> None:
                 got=str(error).splitlines()[0],
                 remedy="change images.size or predict.views to a size this backbone takes",
             ) from None
+    return notes
 
 
 def _few_rows(

@@ -41,6 +41,9 @@ def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, p
         decoder_layers=config.decoder_layers,
         self_attention=config.self_attention,
         dropout=config.dropout,
+        input_projection=config.input_projection,
+        pre_norm=config.pre_norm,
+        query_groups=config.query_groups,
     )
 
 

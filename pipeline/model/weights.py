@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
 from pipeline.model.build import build_model, build_normalizer
+from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer
+from pipeline.model.official import load_official_checkpoint
 from pipeline.runs import write_atomically
 
 
@@ -61,6 +63,22 @@ def model_facts(model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...
         "model": model.model_dump(mode="json"),
         "images": images.model_dump(mode="json"),
     }
+
+
+def start_from(model: nn.Module, path: Path, *, labels: Sequence[str]) -> LoadReport:
+    """Start `model`, for `labels`, from a file of ours (`.safetensors`) or an official checkpoint (any other name).
+
+    Queries and classifier rows are taken for labels of the same name and stay fresh for the others; an
+    official checkpoint does not name its labels, so all of them stay fresh.
+
+    Raises:
+        ConfigError, RunError: the file is missing, broken, or nothing in it fits.
+    """
+    if path.suffix == ".safetensors":
+        tensors, facts = load_tensors(path)
+        return load_for_labels(model, tensors, labels=labels, source_labels=facts.get("labels"))
+    official = load_official_checkpoint(path)
+    return load_for_labels(model, official.state_dict(), labels=labels, source_labels=official.label_names)
 
 
 def load_model(path: Path, *, device: torch.device) -> TrainedModel:

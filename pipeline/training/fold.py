@@ -71,15 +71,17 @@ def train_fold(
 
     steps_per_epoch = math.ceil(len(batches_of(0)) / train.accumulate)
     total_steps = steps_per_epoch * train.epochs
-    training = build_training(config, fold=rows.fold, num_labels=len(table.labels), total_steps=total_steps)
+    training = build_training(config, fold=rows.fold, labels=table.labels, total_steps=total_steps)
     training.resume(folder)
     loss = build_loss(config.loss)
     pin = training.accelerator.device.type == "cuda"
+    loader = train_loader(images, batches_of(0), workers=workers, pin_memory=pin)
     for epoch in range(len(training.records), train.epochs):
+        loader.batches = batches_of(epoch)
         torch.manual_seed(stable_seed(train.seed, rows.fold, epoch))  # dropout
         watch = _Stopwatch(rows.fold, epoch, train.epochs, steps_per_epoch, listen)
         mean_loss = train_epoch(
-            train_loader(images, batches_of(epoch), workers=workers, pin_memory=pin),
+            loader,
             model=training.prepared,
             ema=training.ema,
             normalizer=training.normalizer,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.model.build import build_model, build_normalizer
+from pipeline.model.weights import start_from
 from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.checkpoint import load_training_state, save_training_state
@@ -71,12 +74,14 @@ class Training:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
 
 
-def build_training(config: Config, *, fold: int, num_labels: int, total_steps: int) -> Training:
+def build_training(config: Config, *, fold: int, labels: Sequence[str], total_steps: int) -> Training:
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
     precision = resolve_precision(config.train.precision, pick_device())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
-    model = build_model(config.model, config.images, num_labels=num_labels, pretrained=config.model.pretrained)
+    model = build_model(config.model, config.images, num_labels=len(labels), pretrained=config.model.pretrained)
+    if config.model.weights is not None:
+        start_from(model, Path(config.model.weights), labels=labels)
     normalizer = build_normalizer(config.images, model).to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)

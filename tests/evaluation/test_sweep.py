@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from pipeline.evaluation import sweep
+from pipeline.evaluation.counts import Value, accuracy, count, exact_match, f1, f2
+from tests.evaluation.tables import Scored, scored
+
+VALUES = {"f1": f1, "f2": f2, "accuracy": accuracy, "exact_match": exact_match}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@settings(deadline=None, max_examples=60)
+@given(table=scored())
+def test_a_sweep_knows_the_value_of_every_set_a_threshold_can_decide(value: Value, table: Scored) -> None:
+    targets, scores = table
+    highest_first = np.unique(scores)[::-1]
+    decided = [np.zeros_like(targets), *((scores >= t).astype(np.uint8) for t in highest_first)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "BLOCK_CELLS", 5)  # so that these tables need several blocks
+        by_row = sweep.sweep_units(targets, scores, value)
+    as_one = sweep.sweep_unit(targets.ravel(), scores.ravel(), value)
+    for result, unit in ((by_row, "row"), (as_one, "table")):
+        expected = [value(count(targets, decisions, unit)).mean() for decisions in decided]
+        np.testing.assert_array_equal(result.scores, highest_first)
+        np.testing.assert_allclose(result.values, expected, rtol=0, atol=1e-14)
+
+
+def test_rounding_does_not_break_a_plateau() -> None:
+    assert 0.1 + 0.2 > 0.3
+    values = np.array([0.0, 0.3, 0.1 + 0.2, 0.0])
+    assert sweep.best_threshold(sweep.Sweep(np.array([0.8, 0.6, 0.4]), values)) == pytest.approx((0.4 + 0.8) / 2)
