@@ -39,12 +39,12 @@ def main(arguments: argparse.Namespace) -> None:
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
     if not arguments.fresh:
         run.check(config)
-    plan = prepare(config, debug=arguments.debug)
-    console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
-    print_fold_table(console, fold_table(plan.folds, plan.table.targets, plan.table.labels))
-    for note in [*unused_keys(config), *plan.notes]:
-        console.print(f"[yellow]note:[/] {note}")
     with LiveProgress(console) as progress:
+        plan = prepare(config, debug=arguments.debug, listen=progress)
+        console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
+        print_fold_table(console, fold_table(plan.folds, plan.table.targets, plan.table.labels))
+        for note in [*unused_keys(config), *plan.notes]:
+            console.print(f"[yellow]note:[/] {note}")
         scores = run_cv(plan, run, folds=folds, fresh=arguments.fresh or arguments.debug, listen=progress)
     if scores is None:
         console.print("scores follow when all folds are finished; the same command without --folds does the rest")

@@ -34,7 +34,7 @@ from pipeline.runs import (
     write_parquet,
 )
 from pipeline.training.fold import train_fold
-from pipeline.training.progress import FoldDone, Listener
+from pipeline.training.progress import FoldDone, ImagesSeen, Listener
 
 _SINGLE_FOLD_PARTS, _FEWEST_PARTS = 5, 2
 
@@ -66,8 +66,9 @@ def run_cv(
     write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
     parallel = min(plan.config.train.parallel_folds, len(wanted))
+    if not all(run.fold(fold).done.exists() for fold in wanted):
+        open_source(plan, run, listen)  # builds the cache, before folds share it
     if parallel > 1:
-        open_source(plan, run)  # the cache is built once, before the processes start
         run_side_by_side(run_fold, plan, run, wanted, processes=parallel, listen=listen)
     else:
         for fold in wanted:
@@ -151,19 +152,23 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     return scores
 
 
-def open_source(plan: Plan, run: RunFolder) -> ImageSource:
+def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
     """The training images at training size: from a cache beside the run where the config allows and it fits."""
     form, paths, cache = image_form(plan.config.images), plan.table.paths, plan.config.images.cache
     folder = run.path.parent / ".cache" if cache == "auto" else Path(cache)
     built = cache != "none" and cache_file(paths, form, folder=folder).exists()
     if cache == "none" or (cache == "auto" and not built and not cache_fits(len(paths), form, folder=folder)):
         return DecodedSource(paths, form)
-    return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1))
+
+    def report(done: int) -> None:
+        listen(ImagesSeen("reading images", done, len(paths)))
+
+    return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1, progress=report))
 
 
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> None:
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
-    source = open_source(plan, run)
+    source = open_source(plan, run, listen)
     asked = plan.config.train.workers
     beside = plan.config.train.parallel_folds
     workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked

@@ -61,7 +61,7 @@ def run_side_by_side(
             while waiting and free:
                 fold, place = waiting.pop(0), free.pop(0)
                 arguments = (task, plan, run, fold, place, threads, events)
-                process = context.Process(target=_run_one, args=arguments, daemon=True)
+                process = context.Process(target=_run_one, args=arguments)
                 process.start()
                 running[fold], places[fold] = process, place
             event = _next_event(events, running)

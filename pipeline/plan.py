@@ -6,7 +6,6 @@ Nothing is written here but the built-in competition, where that is asked for an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from pipeline.inference.views import parse_views
 from pipeline.model.build import build_model, build_normalizer
 from pipeline.model.weights import start_from
 from pipeline.seeds import stable_seed
+from pipeline.training.progress import ImagesSeen, Listener
 from pipeline.training.setup import build_loss
 
 
@@ -59,17 +59,18 @@ class Plan:
         return tuple(sorted({int(fold) for fold in self.folds} - {-1}))
 
 
-def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int], None] | None = None) -> Plan:
+def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     """Read the competition and build every named object once, on a few pixels.
 
     Args:
         config: the complete configuration.
         debug: keep only the rows of a few batches.
-        on_image: told (images checked so far, all images).
+        listen: told of each image that was checked.
 
     Raises:
         PipelineError: whatever is wrong with the config, the files, the images or the folds.
     """
+    _require_one_process()
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
     metric = get_metric(config.competition.metric)
@@ -83,9 +84,18 @@ def prepare(config: Config, *, debug: bool = False, on_image: Callable[[int, int
     require_images(
         table.paths,
         threads=os.cpu_count() or 1,
-        progress=None if on_image is None else lambda done: on_image(done, len(table.paths)),
+        progress=lambda done: listen(ImagesSeen("checking images", done, len(table.paths))),
     )
     return Plan(config, table, folds, metric, form, empty, tuple(notes))
+
+
+def _require_one_process() -> None:
+    """Started twice, as launchers of distributed trainings do, two commands would write one run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "the command was started in several processes, but a fold is trained by one",
+            remedy="start it plainly with python; train.parallel_folds uses several GPUs, one fold on each",
+        )
 
 
 def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import yaml
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
@@ -125,16 +126,19 @@ class RunFolder:
         try:
             data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(
-                f"{self.path} is not a run folder: it holds no config.yaml",
-                remedy="give a folder that run_cv.py made, for example runs/demo",
-            ) from None
+            raise self._no_run() from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(
                 f"{self.config}: not readable as YAML: {error}",
                 remedy="restore the file or start with --fresh",
             ) from None
         return check_config(data or {}, source=str(self.config))
+
+    def _no_run(self) -> RunError:
+        return RunError(
+            f"{self.path} is not a run folder: it holds no config.yaml",
+            remedy="give a folder that run_cv.py made, for example runs/demo",
+        )
 
     def check(self, config: Config) -> None:
         """Refuse a folder made with other training keys, or one that is no run folder; writes nothing.
@@ -159,14 +163,13 @@ class RunFolder:
             RunError: as `check`; with `fresh`, where the folder is not a run folder.
         """
         if fresh and self.path.exists():
-            if any(self.path.iterdir()):
-                self.read_config()  # refuses to delete what is not a run
+            if any(self.path.iterdir()) and not self.config.exists():
+                raise self._no_run()
             shutil.rmtree(self.path)
         self.check(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.rglob(f"{TEMPORARY_PREFIX}*"):
-                leftover.unlink()
+            _remove_leftovers(self.path)
             write_text(self.config, dump_config(config))
         except OSError as error:
             raise RunError(
@@ -186,6 +189,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of dead processes; a living one may be training another fold of this run."""
+    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        owner = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]
+        if not owner.isdecimal() or not psutil.pid_exists(int(owner)):
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -35,7 +35,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_fold_runs_and_its_events_arrive() -> None:
     seen: list[Event] = []
     run_side_by_side(_task, "fine", None, [0, 1, 2], processes=2, listen=seen.append)
-    assert sorted(event.fold for event in seen) == [0, 1, 2]
+    assert sorted(seen) == [FoldDone(fold, resumed=False) for fold in (0, 1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -69,9 +70,12 @@ def test_leftovers_of_a_killed_write_are_removed_at_the_next_start(tmp_path: Pat
     run = RunFolder(tmp_path / "run")
     run.open(Config(), fresh=False)
     (run.path / "fold0").mkdir()
-    (run.path / "fold0" / ".writing-123-oof.parquet").write_text("half")
+    dead, alive = (run.path / "fold0" / f".writing-{pid}-oof.parquet" for pid in (2**22 + 1, os.getpid()))
+    for path in (dead, alive):
+        path.write_text("half")
     run.open(Config(), fresh=False)
-    assert not list(run.path.rglob(".writing-*"))
+    assert not dead.exists()
+    assert alive.exists()
 
 
 def test_predictions_are_read_by_id_and_checked(tmp_path: Path) -> None:
@@ -96,3 +100,12 @@ def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RunError, match="not valid JSON"):
         read_json(path)
+
+
+def test_a_strangers_config_executes_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text(f"train: !!python/object/apply:pathlib.Path.touch [!!python/name:x '{tmp_path}/owned']")
+    with pytest.raises(RunError, match="not readable as YAML"):
+        run.read_config()
+    assert not (tmp_path / "owned").exists()

@@ -42,7 +42,7 @@ def sweep_units(targets: Bits, scores: Floats, value: Value) -> Sweep:
 
     A cell changes the mean only through its own unit. So the changes are found unit by unit, then summed in
     the descending order of all U x C scores. A unit whose value is always 0 changes nothing, which leaves
-    labels without positives out of a mean F1 as the metric does.
+    labels without positives out of a mean F1 as the metric does. The sum rounds: by 1e-11 at ten million cells.
     """
     units, cells = scores.shape
     descending, changes = np.empty_like(scores), np.empty_like(scores)

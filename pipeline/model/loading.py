@@ -1,10 +1,12 @@
-"""Weights of one model put into another: what fits is used, the rest is named with its reason."""
+"""Starting values from elsewhere: weights of a model with other labels, embeddings of the labels' names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,6 +81,31 @@ def load_for_labels(
             remedy="use a checkpoint of the same model.backbone and model.hidden_dim",
         )
     return LoadReport(tuple(used), ignored, tuple(sorted(name for name in missing if _OPTIONAL not in name)))
+
+
+def load_query_init(path: Path) -> Tensor:
+    """The array at `path` (.npy), one embedding per label, for `Query2Label(initial_queries=...)`, float32.
+
+    Raises:
+        ConfigError: the file is missing, no plain array of finite numbers, or not of two dimensions.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+        embeddings = torch.from_numpy(np.asarray(values, dtype=np.float32))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ConfigError(
+            f"model.query_init: {path} is not readable as an array",
+            got=f"{type(error).__name__}: {error}",
+            remedy="write it with numpy.save(path, array), one row per label in the labels' order",
+        ) from error
+    if embeddings.ndim != 2 or not embeddings.isfinite().all():
+        raise ConfigError(
+            f"model.query_init: {path} holds no label embeddings",
+            expected="finite numbers of shape (labels, model.hidden_dim)",
+            got=f"shape {tuple(embeddings.shape)}",
+            remedy="write one row per label, in the labels' order",
+        )
+    return embeddings
 
 
 def _reason(

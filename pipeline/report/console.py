@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline.folds import FoldTable
 from pipeline.inference.submit import Submitted
 from pipeline.report.facts import EPOCH_MARK
-from pipeline.training.progress import EpochDone, Event, FoldDone, StepDone
+from pipeline.training.progress import EpochDone, Event, FoldDone, ImagesSeen, StepDone
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
 
@@ -44,16 +44,18 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
 
 
 class LiveProgress:
-    """One bar per running fold, one line per finished epoch; a listener to be used as a context."""
+    """One bar for what is being done, or one per running fold, and a line per finished epoch.
+
+    A listener to be used as a context. Where the output is no terminal there are lines only.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars: dict[int, TaskID] = {}
+        self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
-            TextColumn("fold {task.fields[fold]}"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%  epoch {task.fields[epoch]}  loss {task.fields[loss]:.4f}"),
-            TextColumn("lr {task.fields[lr]:.1e}  {task.fields[rate]:.0f} img/s"),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[state]}"),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -70,26 +72,23 @@ class LiveProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, StepDone):
-            self._show_step(event)
+        if isinstance(event, ImagesSeen):
+            self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
+        elif isinstance(event, StepDone):
+            state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
+            rate = f"{event.images_per_second:.0f} img/s"
+            self._show(f"fold {event.fold}", event.step, event.steps, f"{state}  {rate}")
         elif isinstance(event, EpochDone):
             self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
         elif isinstance(event, FoldDone):
-            if event.fold in self._bars:
-                self._progress.remove_task(self._bars.pop(event.fold))
             self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
 
-    def _show_step(self, step: StepDone) -> None:
-        fields: dict[str, Any] = {
-            "epoch": f"{step.epoch}/{step.epochs}",
-            "loss": step.loss,
-            "lr": step.lr,
-            "rate": step.images_per_second,
-        }
-        if step.fold not in self._bars:
-            self._bars[step.fold] = self._progress.add_task("", total=step.steps, fold=step.fold, **fields)
-            self._progress.update(self._bars[step.fold], completed=step.step - 1)
-        self._progress.update(self._bars[step.fold], completed=step.step, **fields)
+    def _show(self, doing: str, done: int, total: int, state: str) -> None:
+        if doing not in self._bars:  # a resumed fold begins in the middle, and its rate from there
+            self._bars[doing] = self._progress.add_task(doing, total=total, completed=done - 1, state=state)
+        self._progress.update(self._bars[doing], completed=done, state=state)
+        if done == total:
+            self._progress.remove_task(self._bars.pop(doing))
 
 
 def print_scores(console: Console, scores: Mapping[str, Any]) -> None:

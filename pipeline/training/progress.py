@@ -6,6 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
+class ImagesSeen(NamedTuple):
+    """So many images are checked, or read into the cache, before training."""
+
+    doing: str
+    done: int
+    total: int
+
+
 class StepDone(NamedTuple):
     """One optimizer step is done."""
 
@@ -33,5 +41,5 @@ class FoldDone(NamedTuple):
     resumed: bool  # it was finished before this command
 
 
-Event = StepDone | EpochDone | FoldDone
+Event = ImagesSeen | StepDone | EpochDone | FoldDone
 Listener = Callable[[Event], None]

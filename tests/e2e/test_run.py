@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.metrics import get_metric
+from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.report.truth import true_score
 from pipeline.runs import RunFolder
 from tests.conftest import LABELS, PROJECT
@@ -91,7 +93,7 @@ def test_folds_alone_and_side_by_side_give_the_same_bytes(
     assert not run.scores.exists()
     assert cv(monkeypatch, tiny_config) == 0
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "--run", "together"]
+    one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1", "--run", "together"]
     assert cv(monkeypatch, tiny_config, *one_thread) == 0
     together = RunFolder(workplace / "runs/together")
     assert together.oof.read_bytes() == run.oof.read_bytes()
@@ -182,3 +184,18 @@ def test_debug_tries_the_whole_way_in_a_folder_of_its_own(
     assert cv(monkeypatch, tiny_config, "--debug") == 0
     assert [path.name for path in (workplace / "runs").iterdir() if path.name[0] != "."] == ["tiny-debug"]
     assert len(pd.read_parquet(workplace / "runs/tiny-debug/oof.parquet")) == 16
+
+
+def test_a_strangers_run_reads_no_weights_but_its_own(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(workplace / "runs/tiny")
+    shutil.copytree(finished, run.path)
+    outside = workplace / "outside.safetensors"
+    outside.write_bytes(b"to be read is to fail")
+    text = run.config.read_text().replace("weights: null", f"weights: {outside}")
+    run.config.write_text(text.replace("pretrained: false", "pretrained: true"))
+    tensors, facts = load_tensors(run.fold(0).weights)
+    facts["model"] |= {"weights": str(outside), "pretrained": True}
+    save_tensors(run.fold(0).weights, tensors, facts)
+    assert submission(monkeypatch, run.path) == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.evaluation import sweep
-from pipeline.evaluation.counts import Value, accuracy, count, exact_match, f1, f2
+from pipeline.evaluation.counts import Unit, Value, accuracy, count, exact_match, f1, f2
 from tests.evaluation.tables import Scored, scored
 
 VALUES = {"f1": f1, "f2": f2, "accuracy": accuracy, "exact_match": exact_match}
@@ -22,7 +22,8 @@ def test_a_sweep_knows_the_value_of_every_set_a_threshold_can_decide(value: Valu
         patch.setattr(sweep, "BLOCK_CELLS", 5)  # so that these tables need several blocks
         by_row = sweep.sweep_units(targets, scores, value)
     as_one = sweep.sweep_unit(targets.ravel(), scores.ravel(), value)
-    for result, unit in ((by_row, "row"), (as_one, "table")):
+    cases: list[tuple[sweep.Sweep, Unit]] = [(by_row, "row"), (as_one, "table")]
+    for result, unit in cases:
         expected = [value(count(targets, decisions, unit)).mean() for decisions in decided]
         np.testing.assert_array_equal(result.scores, highest_first)
         np.testing.assert_allclose(result.values, expected, rtol=0, atol=1e-14)

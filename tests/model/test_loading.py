@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import ConfigError
 from pipeline.model.backbone import build_backbone
-from pipeline.model.loading import load_for_labels
+from pipeline.model.loading import load_for_labels, load_query_init
 from pipeline.model.query2label import PooledClassifier, Query2Label
 
 PER_LABEL = {"query_embed", "classifier.weight", "classifier.bias"}
@@ -89,3 +91,24 @@ def test_a_pooled_classifier_gives_its_backbone_and_rows() -> None:
 def test_a_checkpoint_of_something_else_is_refused() -> None:
     with pytest.raises(ConfigError, match="not one tensor"):
         load_for_labels(build(3, seed=0), {"fc.weight": torch.zeros(2)}, labels=["a"], source_labels=None)
+
+
+class TestQueryInit:
+    def test_reads_one_row_per_label(self, tmp_path: Path) -> None:
+        values = np.random.default_rng(0).normal(size=(3, 16))
+        np.save(tmp_path / "names.npy", values)
+        queries = load_query_init(tmp_path / "names.npy")
+        torch.testing.assert_close(queries, torch.tensor(values, dtype=torch.float32))
+        assert torch.equal(build(3, seed=0, initial_queries=queries).query_embed, queries)
+
+    @pytest.mark.parametrize(
+        "values", [np.zeros(3), np.full((2, 2), np.nan), np.array([["a", "b"]]), np.array([{}], dtype=object)]
+    )
+    def test_refuses_what_is_no_table_of_numbers(self, tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
+        np.save(tmp_path / "names.npy", values, allow_pickle=True)
+        with pytest.raises(ConfigError, match=r"model\.query_init"):
+            load_query_init(tmp_path / "names.npy")
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"none\.npy is not readable"):
+            load_query_init(tmp_path / "none.npy")

@@ -16,7 +16,7 @@ from pipeline.training.checkpoint import load_training_state, save_training_stat
 def _objects(seed: int) -> tuple[nn.Module, nn.Module, torch.optim.AdamW]:
     torch.manual_seed(seed)
     model, ema = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2))
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     return model, ema, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
 
 
