@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.images import dataset as dataset_module
 from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
+from pipeline.images.decode import read_image
 from pipeline.inference.ensemble import combine_logits, sigmoid
 from pipeline.inference.predict import Ensemble, needed_forms, predict
 from pipeline.inference.views import VIEWS, parse_views
@@ -98,13 +98,12 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
     paths = sorted((tmp_path / "train").glob("*.png"))
     ensembles = [_ensemble(["identity", "hflip", "size:48"]), _ensemble(["vflip", "size:48x40"])]
     read: list[Path] = []
-    decode = dataset_module.read_image
 
     def counting(path: Path, **keys: int) -> np.ndarray:
         read.append(path)
-        return decode(path, **keys)  # type: ignore[arg-type]
+        return read_image(path, **keys)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dataset_module, "read_image", counting)
+    monkeypatch.setattr("pipeline.images.dataset.read_image", counting)
     loader = eval_loader(
         EvalImages(paths, forms=needed_forms(ensembles)), range(5), batch_size=2, workers=0, pin_memory=False
     )

@@ -109,6 +109,16 @@ class TestQueryInit:
         with pytest.raises(ConfigError, match=r"model\.query_init"):
             load_query_init(tmp_path / "names.npy")
 
+    def test_executes_nothing(self, tmp_path: Path) -> None:
+        class Touch:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return (Path.touch, (tmp_path / "touched",))
+
+        np.save(tmp_path / "names.npy", np.array([Touch()], dtype=object), allow_pickle=True)
+        with pytest.raises(ConfigError):
+            load_query_init(tmp_path / "names.npy")
+        assert not (tmp_path / "touched").exists()
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"none\.npy is not readable"):
             load_query_init(tmp_path / "none.npy")

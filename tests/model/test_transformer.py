@@ -120,15 +120,18 @@ class TestLayers:
         assert [layer.shape for layer in weights] == [(3, HEADS, 5, 6)] * 2
 
 
-def test_the_first_layer_projects_its_queries_once_for_the_whole_batch() -> None:
-    decoder = Decoder(DIM, self_attention=[False, False], heads=HEADS, ffn_dim=8, dropout=0.0, pre_norm=False)
+@pytest.mark.parametrize(("attends", "batches"), [(False, [1, 3]), (True, [3, 3])])
+def test_the_first_layer_projects_its_queries_once_unless_they_were_dropped_out_per_image(
+    attends: bool, batches: list[int]
+) -> None:
+    decoder = Decoder(DIM, self_attention=[attends, False], heads=HEADS, ffn_dim=8, dropout=0.1, pre_norm=False)
     seen: list[int] = []
     for layer in decoder.layers:
         layer.cross_attention.query.register_forward_hook(  # type: ignore[union-attr]
             lambda _module, inputs, _output: seen.append(len(inputs[0]))
         )
     decoder(torch.randn(5, DIM), torch.randn(3, 6, DIM), torch.randn(1, 6, DIM))
-    assert seen == [1, 3]
+    assert seen == batches
 
 
 def test_dropout_differs_between_equal_images() -> None:
