@@ -65,13 +65,16 @@ def run_cv(
     run.open(plan.config, fresh=fresh)
     write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
-    parallel = min(plan.config.train.parallel_folds, len(wanted))
-    if not all(run.fold(fold).done.exists() for fold in wanted):
+    left = [fold for fold in wanted if not _is_finished(plan, run, fold)]
+    for fold in sorted({*wanted} - {*left}):
+        listen(FoldDone(fold, resumed=True))
+    parallel = min(plan.config.train.parallel_folds, len(left))
+    if left:
         open_source(plan, run, listen)  # builds the cache, before folds share it
     if parallel > 1:
-        run_side_by_side(run_fold, plan, run, wanted, processes=parallel, listen=listen)
+        run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
     else:
-        for fold in wanted:
+        for fold in left:
             run_fold(plan, run, fold, listen)
     if not all(run.fold(fold).done.exists() for fold in plan.fold_numbers):
         return None
@@ -79,28 +82,25 @@ def run_cv(
 
 
 def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
-    """Bring one fold to its end: weights, out-of-fold logits, then `done.json`; a finished fold stays as it is.
+    """Bring one fold to its end: weights, out-of-fold logits, then `done.json`.
 
-    A finished fold is only predicted again, and only where the views or their average have changed.
+    A trained fold is only predicted again, for views or averages that have changed since.
 
     Raises:
         RunError: another process works on this fold.
     """
     folder = run.fold(fold)
-    finished = folder.done.exists()
-    if finished and read_json(folder.done)["predict"] == _predict_facts(plan):
-        listen(FoldDone(fold, resumed=True))
-        return
+    trained = folder.done.exists()
     folder.resume.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=2):
-            _finish_fold(plan, run, fold, train=not finished, listen=listen)
+            _finish_fold(plan, run, fold, train=not trained, listen=listen)
     except Timeout:
         raise RunError(
             f"fold {fold} of {run.path} is being trained by another process",
             remedy="wait for it or stop it; several commands may share a run when their --folds differ",
         ) from None
-    listen(FoldDone(fold, resumed=finished))
+    listen(FoldDone(fold, resumed=trained))
 
 
 def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
@@ -111,18 +111,7 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     """
     config, labels = plan.config, list(plan.table.labels)
     validated = np.flatnonzero(plan.folds >= 0)
-    logits = np.full((len(plan.folds), len(labels)), np.nan)
-    for fold in plan.fold_numbers:
-        rows = rows_of(plan.folds, fold).validation
-        frame = read_predictions(run.fold(fold).oof, labels)
-        ids = [plan.table.ids[row] for row in rows]
-        if sorted(frame.index) != sorted(ids):
-            raise RunError(
-                f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
-                remedy="the run folder was changed by hand: start with --fresh",
-            )
-        logits[rows] = frame.loc[ids, labels].to_numpy()
-    probabilities = sigmoid(logits[validated])
+    probabilities = sigmoid(_out_of_fold_logits(plan, run)[validated])
     targets = plan.table.targets[validated].astype(np.uint8)
     parts, notes = _parts(plan, validated)
     honest = score_out_of_fold(
@@ -150,6 +139,33 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     write_json(run.thresholds, facts)
     write_json(run.scores, scores)
     return scores
+
+
+def _out_of_fold_logits(plan: Plan, run: RunFolder) -> NDArray[np.float64]:
+    """Logits (N, K) in the table's order, joined by id; NaN for rows that are never validated."""
+    labels = list(plan.table.labels)
+    logits = np.full((len(plan.folds), len(labels)), np.nan)
+    for fold in plan.fold_numbers:
+        rows = rows_of(plan.folds, fold).validation
+        frame = read_predictions(run.fold(fold).oof, labels)
+        ids = [plan.table.ids[row] for row in rows]
+        if sorted(frame.index) != sorted(ids):
+            raise RunError(
+                f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
+                remedy="the run folder was changed by hand: start with --fresh",
+            )
+        logits[rows] = frame.loc[ids, labels].to_numpy()
+    return logits
+
+
+def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
+    """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
+    folder = run.fold(fold)
+    if not folder.done.exists() or read_json(folder.done)["predict"] != _predict_facts(plan):
+        return False
+    if folder.resume.exists():
+        shutil.rmtree(folder.resume)
+    return True
 
 
 def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
