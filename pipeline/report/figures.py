@@ -113,7 +113,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` as PNG, whole or not at all."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90))
 
 
 def main(arguments: argparse.Namespace) -> None:
