@@ -1,0 +1,148 @@
+"""Where a model found each label in an image: `python -m pipeline.report.attention RUN IMAGE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.commands import run_command
+from pipeline.device import pick_device
+from pipeline.errors import ConfigError, RunError, listing, nearest
+from pipeline.images.decode import fit_image, read_image
+from pipeline.inference.submit import open_run
+from pipeline.model.query2label import Query2Label
+from pipeline.model.weights import TrainedModel, load_model
+from pipeline.report.console import make_console
+from pipeline.report.figures import save_figure
+from pipeline.runs import RunFolder, read_json
+
+
+class Attention(NamedTuple):
+    """What one model says of one image.
+
+    Attributes:
+        image: uint8 (H, W, C), as the model saw it.
+        labels: L names, best first.
+        probabilities: (L,).
+        maps: (L, heads, h, w) attention of the last decoder layer; each map sums to 1.
+    """
+
+    image: NDArray[np.uint8]
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    maps: NDArray[np.float32]
+
+
+def look(
+    trained: TrainedModel,
+    image: NDArray[np.uint8],
+    *,
+    labels: Sequence[str] | None,
+    thresholds: NDArray[np.float64],
+    device: torch.device,
+) -> Attention:
+    """Ask `trained` where it finds `labels`, or if None the labels it predicts (at least its best one).
+
+    Raises:
+        RunError: the model has no label queries, or shares them between labels.
+        ConfigError: a label it does not know.
+    """
+    if not isinstance(trained.model, Query2Label) or len(trained.model.query_embed) != len(trained.labels):
+        raise RunError(
+            "this run's model has no query per label to look through",
+            remedy="train with model.head=q2l and model.query_groups=null",
+        )
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+    with torch.inference_mode():
+        logits, layers = trained.model(trained.normalizer(pixels), return_attention=True)
+    probabilities = torch.sigmoid(logits[0].double()).cpu().numpy()
+    chosen = _choose(trained.labels, probabilities, labels, thresholds)
+    maps = layers[-1][0].float().cpu().numpy().swapaxes(0, 1)  # (K, heads, h, w)
+    return Attention(image, tuple(trained.labels[row] for row in chosen), probabilities[chosen], maps[chosen])
+
+
+def draw_attention(attention: Attention) -> Figure:
+    """The image, then a row per label: the mean of its heads over the image, and each head."""
+    count, heads = attention.maps.shape[:2]
+    figure = Figure(figsize=(1.9 * (heads + 2), 2.1 * count), layout="constrained")
+    grid = figure.subplots(count, heads + 2, squeeze=False)
+    for row, (label, probability, maps) in enumerate(
+        zip(attention.labels, attention.probabilities, attention.maps, strict=True)
+    ):
+        shown = [(f"{label} {probability:.2f}", None), ("mean of heads", maps.mean(axis=0))]
+        shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
+        for place, (title, heat) in zip(grid[row], shown, strict=True):
+            place.set_axis_off()
+            place.set_title(title, fontsize=9)
+            place.imshow(attention.image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            if heat is not None:
+                height, width = attention.image.shape[:2]
+                smooth = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
+                place.imshow(smooth, cmap="inferno", alpha=0.65, vmin=0, vmax=max(float(smooth.max()), 1e-6))
+    return figure
+
+
+def _choose(
+    known: Sequence[str],
+    probabilities: NDArray[np.float64],
+    labels: Sequence[str] | None,
+    thresholds: NDArray[np.float64],
+) -> list[int]:
+    order = [int(row) for row in np.argsort(-probabilities)]
+    if labels is None:
+        return [row for row in order if probabilities[row] >= thresholds[row]] or order[:1]
+    for name in labels:
+        if name not in known:
+            raise ConfigError(
+                f"--labels: unknown label '{name}'{nearest(name, known)}",
+                expected=f"names out of {listing(known, 12)}",
+                remedy="correct --labels",
+            )
+    return [row for row in order if known[row] in labels]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Draw and save the picture."""
+    mpl.use("agg")
+    finished = open_run(RunFolder(arguments.run))
+    if arguments.fold not in finished.folds:
+        raise ConfigError(
+            f"--fold: there is no fold {arguments.fold}",
+            expected=f"a fold out of {listing(finished.folds, 20)}",
+            remedy="correct --fold",
+        )
+    device = pick_device()
+    trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
+    values = read_json(finished.run.thresholds)["values"]
+    pixels = read_image(arguments.image, channels=trained.images.channels)
+    attention = look(
+        trained,
+        fit_image(pixels, size=trained.images.height_width, fit=trained.images.fit),
+        labels=None if arguments.labels is None else arguments.labels.split(","),
+        thresholds=np.array([values[name] for name in trained.labels]),
+        device=device,
+    )
+    out = arguments.out or Path(f"{arguments.image.stem}-attention.png")
+    save_figure(draw_attention(attention), out)
+    make_console().print(f"{out}: {listing(attention.labels, 20)}, as fold {arguments.fold} sees them")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report.attention", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--labels", metavar="A,B", help="look for these (default: the predicted labels)")
+    parser.add_argument("--fold", type=int, default=0, help="whose model looks (default 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: IMAGE-attention.png, here")
+    given = parser.parse_args()
+    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))

@@ -1,0 +1,59 @@
+"""The attention of a trained model: the asked labels, maps that sum to 1, and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import ImagesConfig
+from pipeline.errors import ConfigError, RunError
+from pipeline.model.backbone import build_backbone
+from pipeline.model.normalize import PixelNormalizer
+from pipeline.model.query2label import PooledClassifier, Query2Label
+from pipeline.model.weights import TrainedModel
+from pipeline.report.attention import draw_attention, look
+from pipeline.report.figures import save_figure
+
+LABELS = ("a", "b", "c")
+IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
+
+
+def _trained(head: str = "q2l") -> TrainedModel:
+    torch.manual_seed(0)
+    backbone = build_backbone("test_resnet", pretrained=False, feature_stride=16, size=(32, 48))
+    if head == "gap":
+        model: torch.nn.Module = PooledClassifier(backbone, num_labels=3)
+    else:
+        model = Query2Label(backbone, num_labels=3, hidden_dim=16, heads=2, ffn_dim=16)
+    images = ImagesConfig(size=(32, 48))
+    return TrainedModel(model.eval(), PixelNormalizer([0.5] * 3, [0.2] * 3), LABELS, images)
+
+
+def _look(trained: TrainedModel, labels: list[str] | None, threshold: float = 0.5):  # type: ignore[no-untyped-def]
+    return look(trained, IMAGE, labels=labels, thresholds=np.full(3, threshold), device=torch.device("cpu"))
+
+
+def test_asked_labels_come_best_first_with_maps_that_sum_to_one(tmp_path: Path) -> None:
+    attention = _look(_trained(), ["c", "a"])
+    assert set(attention.labels) == {"a", "c"}
+    assert attention.probabilities[0] >= attention.probabilities[1]
+    assert attention.maps.shape == (2, 2, 2, 3)
+    np.testing.assert_allclose(attention.maps.sum(axis=(2, 3)), 1, rtol=1e-5)
+    save_figure(draw_attention(attention), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_without_a_wish_the_predicted_labels_are_shown_or_the_best() -> None:
+    trained = _trained()
+    assert len(_look(trained, None, threshold=0.0).labels) == 3
+    assert len(_look(trained, None, threshold=1.1).labels) == 1
+
+
+def test_what_cannot_be_shown_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown label 'd'"):
+        _look(_trained(), ["d"])
+    with pytest.raises(RunError, match="no query per label"):
+        _look(_trained("gap"), None)
