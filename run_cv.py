@@ -13,7 +13,7 @@ from pipeline.cv import run_cv
 from pipeline.errors import ConfigError
 from pipeline.folds import fold_table
 from pipeline.plan import prepare
-from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_scores
+from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_note, print_scores
 from pipeline.runs import RunFolder
 
 
@@ -37,17 +37,18 @@ def main(arguments: argparse.Namespace) -> None:
     name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
     run = RunFolder(Path("runs") / name)
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
-    if not arguments.fresh:
+    fresh = arguments.fresh or arguments.debug
+    if not fresh:
         run.check(config)
     with LiveProgress(console) as progress:
         plan = prepare(config, debug=arguments.debug, listen=progress)
         console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
         print_fold_table(console, fold_table(plan.folds, plan.table.targets, plan.table.labels))
         for note in [*unused_keys(config), *plan.notes]:
-            console.print(f"[yellow]note:[/] {note}")
-        scores = run_cv(plan, run, folds=folds, fresh=arguments.fresh or arguments.debug, listen=progress)
+            print_note(console, note)
+        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
     if scores is None:
-        console.print("scores follow when all folds are finished; the same command without --folds does the rest")
+        console.print("scores follow when all folds are finished: run it again without --folds, and without --fresh")
         return
     print_scores(console, scores)
     console.print(f"next: python make_submission.py {run.path}")
@@ -65,5 +66,6 @@ def parse_folds(text: str) -> list[int]:
 if __name__ == "__main__":
     again = shlex.join(["python", *[word for word in sys.argv if word != "--fresh"]])
     arguments = parse_arguments()
-    saved = f"every finished epoch is saved; to go on:\n  {again}"
+    kept = "nothing is kept of a --debug run" if arguments.debug else "every finished epoch is saved"
+    saved = f"{kept}; to go on:\n  {again}"
     sys.exit(run_command(lambda: main(arguments), after_interrupt=saved))

@@ -100,7 +100,7 @@ class CompetitionConfig(Section):
     test: Annotated[str | None, After] = None
     sample_submission: Annotated[str | None, After] = "sample_submission.csv"
     id: str = "id"
-    images: ImageFiles = ImageFiles()
+    images: Annotated[ImageFiles, After] = ImageFiles()
     labels: Labels = WideLabels()
     groups: GroupColumn | None = None
     metric: str = "f1_macro"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,10 +15,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.device import loading_workers, pick_device
+from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, FoldError, RunError
-from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.folds import make_folds
 from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
@@ -24,7 +26,7 @@ from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form, predict_fold, rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
-from pipeline.report.facts import EPOCH_MARK, score_facts, threshold_facts
+from pipeline.report.facts import score_facts, threshold_facts
 from pipeline.runs import (
     RunFolder,
     read_json,
@@ -37,6 +39,7 @@ from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, ImagesSeen, Listener
 
 _SINGLE_FOLD_PARTS, _FEWEST_PARTS = 5, 2
+_LOCK_SECONDS = 2
 
 
 def run_cv(
@@ -63,20 +66,22 @@ def run_cv(
         run.check(plan.config)
         _check_same_data(plan, run)
     run.open(plan.config, fresh=fresh)
-    write_json(run.environment, describe_environment(seed=plan.config.train.seed))
+    if not run.environment.exists():
+        write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
+    write_json(run.data, _data_facts(plan))
     left = [fold for fold in wanted if not _is_finished(plan, run, fold)]
     for fold in sorted({*wanted} - {*left}):
         listen(FoldDone(fold, resumed=True))
-    parallel = min(plan.config.train.parallel_folds, len(left))
+    parallel = plan.config.train.parallel_folds
     if left:
         open_source(plan, run, listen)  # builds the cache, before folds share it
-    if parallel > 1:
+    if parallel > 1 and left:  # also for the last fold: its number of threads decides its last bits
         run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
     else:
         for fold in left:
             run_fold(plan, run, fold, listen)
-    if not all(run.fold(fold).done.exists() for fold in plan.fold_numbers):
+    if not all(_is_finished(plan, run, fold) for fold in plan.fold_numbers):
         return None
     return score_run(plan, run)
 
@@ -90,10 +95,10 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
         RunError: another process works on this fold.
     """
     folder = run.fold(fold)
-    trained = folder.done.exists()
     folder.resume.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.lock, timeout=2):
+        with FileLock(folder.lock, timeout=_LOCK_SECONDS), memory_errors_told():
+            trained = folder.done.exists()
             _finish_fold(plan, run, fold, train=not trained, listen=listen)
     except Timeout:
         raise RunError(
@@ -135,6 +140,7 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
         policy=config.thresholds.policy,
         empty=config.submission.empty,
         labels=labels,
+        notes=notes,
     )
     write_json(run.thresholds, facts)
     write_json(run.scores, scores)
@@ -179,7 +185,13 @@ def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
     def report(done: int) -> None:
         listen(ImagesSeen("reading images", done, len(paths)))
 
-    return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1, progress=report))
+    try:
+        return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1, progress=report))
+    except OSError as error:
+        raise ConfigError(
+            f"images.cache={cache}: {folder} cannot be written: {error}",
+            remedy="set images.cache to none or to a writable folder with room",
+        ) from None
 
 
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> None:
@@ -217,15 +229,27 @@ def _fold_frame(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
 
 
+def _data_facts(plan: Plan) -> dict[str, Any]:
+    """The labels in order, and a digest of every row's id and targets that does not depend on the rows' order."""
+    rows = sorted(zip(plan.table.ids, (row.tobytes().hex() for row in plan.table.targets), strict=True))
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return {"labels": list(plan.table.labels), "targets_sha256": digest}
+
+
 def _check_same_data(plan: Plan, run: RunFolder) -> None:
-    """Refuse a run whose folds were dealt from other rows: its trained folds would not fit the new ones."""
-    if not run.folds.exists():
+    """Refuse a run that was begun with other rows, labels or folds: its trained folds would not fit the new ones."""
+    if not (run.folds.exists() and run.data.exists()):
         return
+    if read_json(run.data) != _data_facts(plan):
+        raise RunError(
+            f"{run.path} was begun with other rows, labels or targets than the training data give now",
+            remedy="restore the data it began with, give another --run NAME, or start over with --fresh",
+        )
     old = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
     new = _fold_frame(plan).astype(str)
     if dict(zip(old["id"], old["fold"], strict=True)) != dict(zip(new["id"], new["fold"], strict=True)):
         raise RunError(
-            f"{run.folds} holds other rows or folds than the training data give now",
+            f"{run.folds} holds other folds than the training data give now",
             remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",
         )
 

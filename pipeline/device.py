@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Literal, cast
 
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -30,6 +31,20 @@ def loading_workers(device: torch.device, *, beside: int = 1) -> int:
     if device.type == "cpu":
         return 0
     return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside - 1))
+
+
+@contextlib.contextmanager
+def memory_errors_told() -> Iterator[None]:
+    """Raise a full GPU as a PipelineError that names the keys to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PipelineError(
+            "the GPU's memory is full",
+            got=str(error).splitlines()[0],
+            remedy="halve train.batch_size and double train.accumulate, lower predict.batch_size or images.size, "
+            "or train fewer folds side by side (train.parallel_folds)",
+        ) from None
 
 
 def resolve_precision(asked: str, device: torch.device) -> Precision:

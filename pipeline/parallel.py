@@ -42,7 +42,8 @@ def run_side_by_side(
 ) -> None:
     """Call `task(plan, run, fold, listen)` for each fold, `processes` of them at a time, each in its own process.
 
-    With several GPUs the processes take them in turn; without a GPU each gets an equal share of the cores.
+    With several GPUs the processes take them in turn. Each gets an equal share of the cores, which is the same
+    share when fewer folds than `processes` are left, so that a resumed run gives the same bytes.
     Events reach `listen` in this process. When one fold fails the others are stopped;
     what they had saved stays.
 

@@ -18,7 +18,7 @@ from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_s
 from pipeline.competition.table import TrainTable, read_sample, read_test, read_train
 from pipeline.config import Config
 from pipeline.device import pick_device, resolve_precision
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.images.augment import build_augmentation
@@ -106,7 +106,9 @@ def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]
     sample = read_sample(config.competition)
     check_sample(sample, form, id_column=config.competition.id)
     if config.competition.test is not None or config.competition.images.template is not None:
-        read_test(config.competition, sample)
+        missing = [path for path in read_test(config.competition, sample).paths if not path.exists()]
+        if missing:
+            return [f"{len(missing)} test images are not there (yet): {listing(missing, 3)}"]
     return []
 
 

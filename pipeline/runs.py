@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "folds.csv"
 
     @property
+    def data(self) -> Path:
+        """The labels, and a digest of the targets the run was begun with."""
+        return self.path / "data.json"
+
+    @property
     def oof(self) -> Path:
         """The id, fold and one probability per label of each validated row."""
         return self.path / "oof.parquet"

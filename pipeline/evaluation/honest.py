@@ -11,6 +11,9 @@ from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, checked_score
 from pipeline.evaluation.metrics import Metric, MetricValue
 from pipeline.evaluation.thresholds import EmptyPolicy, decide, fit_thresholds
 
+EPOCH_MARK = "epoch chosen on these rows"
+"""What stands beside every score of a run that kept its best epoch: a choice that cannot be cross-fitted."""
+
 
 @dataclass(frozen=True, eq=False)
 class FoldedScore:

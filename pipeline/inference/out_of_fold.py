@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config, ImagesConfig
 from pipeline.device import pick_device, resolve_precision
+from pipeline.errors import RunError, listing
 from pipeline.images.dataset import EvalImages, ImageForm, ImageSource, eval_loader
 from pipeline.inference.predict import Ensemble, needed_forms, predict
 from pipeline.inference.views import parse_views
@@ -76,6 +77,13 @@ def predict_fold(
     """
     device = pick_device()
     trained = load_model(folder.weights, device=device)
+    if trained.labels != table.labels:
+        raise RunError(
+            f"{folder.weights} predicts other labels than the training data have now, or in another order",
+            expected=listing(table.labels, 12),
+            got=listing(trained.labels, 12),
+            remedy="restore the sample submission or competition.labels the run began with",
+        )
     views = parse_views(config.predict.views, size=config.images.height_width)
     ensemble = Ensemble([trained.model], trained.normalizer, views, image_form(config.images), config.predict.average)
     logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)

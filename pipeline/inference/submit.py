@@ -21,9 +21,9 @@ from pipeline.competition.submission import (
 )
 from pipeline.competition.table import Sample, TestTable, read_sample, read_test, read_train
 from pipeline.config import Config
-from pipeline.device import loading_workers, pick_device, resolve_precision
-from pipeline.errors import RunError, listing
-from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
+from pipeline.errors import RunError, SubmissionError, listing
+from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.thresholds import decide
 from pipeline.images.dataset import EvalImages, eval_loader
@@ -85,7 +85,15 @@ def open_run(run: RunFolder) -> FinishedRun:
             f"{run.path}: the run is not finished: " + (f"folds {listing(missing)}" if missing else "no thresholds"),
             remedy="finish it first: the same run_cv.py command goes on where it stopped",
         )
-    labels = tuple(read_json(run.thresholds)["values"])
+    facts = read_json(run.thresholds)
+    fitted = (facts["policy"], facts["empty"], [read_json(run.fold(fold).done)["predict"] for fold in numbers])
+    now = config.predict.model_dump(include={"views", "average"})
+    if fitted != (config.thresholds.policy, config.submission.empty, [now] * len(numbers)):
+        raise RunError(
+            f"{run.path}: its thresholds were not fitted with the settings in its config.yaml",
+            remedy="run the same run_cv.py command again; it applies new settings without training",
+        )
+    labels = tuple(facts["values"])
     return FinishedRun(run, config, labels, numbers)
 
 
@@ -117,26 +125,29 @@ def submit(
     """
     first = runs[0]
     _require_same_labels(runs)
+    path = first.run.submission if out is None else out
+    _require_writable(path)
     asked, test = _read_test(first.config, images=images, sample=sample)
     form, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
     check_sample(asked, form, id_column=first.config.competition.id)
     require_images(test.paths, threads=os.cpu_count() or 1)
     thresholds, scores, notes = _thresholds(runs)
+    notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
         notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")
     device = pick_device()
     ensembles = [_load_ensemble(run, views, device=device) for run in runs]
-    per_run = _predict_test(runs, ensembles, test, device=device, on_image=on_image)
+    with memory_errors_told():
+        per_run = _predict_test(runs, ensembles, test, device=device, on_image=on_image)
     probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
     decisions = decide(probabilities, thresholds, empty=empty)
     id_column = first.config.competition.id
     frame = build_submission(
         asked, form, id_column=id_column, ids=test.ids, probabilities=probabilities, decisions=decisions
     )
-    path = out if out is not None else first.run.submission
     table = pd.DataFrame(probabilities, columns=list(first.labels))
     table.insert(0, "id", list(test.ids))
-    write_parquet(first.run.test, table)
+    write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
     write_submission(path, frame, asked, form, id_column=id_column)
     return Submitted(
         path=path,
@@ -148,6 +159,18 @@ def submit(
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
         notes=tuple(notes),
     )
+
+
+def _require_writable(path: Path) -> None:
+    """Raise SubmissionError now rather than after the prediction, where `path` cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SubmissionError(f"{path} cannot be written: {error}", remedy="give a writable --out FILE") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise SubmissionError(
+            f"{path} cannot be written", expected="a file in a writable folder", remedy="give a writable --out FILE"
+        )
 
 
 def _require_same_labels(runs: Sequence[FinishedRun]) -> None:
@@ -171,6 +194,11 @@ def _read_test(config: Config, *, images: Path | None, sample: Path | None) -> t
     asked = read_sample(competition)
     test = read_test(competition, asked)
     if images is not None:
+        if len({path.name for path in test.paths}) < len(test.paths):
+            raise SubmissionError(
+                "--images: several test images have the same file name in different folders",
+                remedy="set competition.root to the folder the whole competition lies in, instead of --images",
+            )
         test = TestTable(test.ids, tuple(images / path.name for path in test.paths))
     return asked, test
 
@@ -196,7 +224,8 @@ def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[
         notes.append("the runs have different folds: the cross-fitted score of their mean may flatter a little")
     train = read_train(first.config.competition)
     row = {id_: number for number, id_ in enumerate(train.ids)}
-    targets = train.targets[[row[id_] for id_ in ids]].astype(np.uint8)
+    columns = [train.labels.index(name) for name in labels]
+    targets = train.targets[[row[id_] for id_ in ids]][:, columns].astype(np.uint8)
     _, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
     honest = score_out_of_fold(
         get_metric(first.config.competition.metric),

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable
 from pipeline.inference.submit import Submitted
-from pipeline.report.facts import EPOCH_MARK
 from pipeline.training.progress import EpochDone, Event, FoldDone, ImagesSeen, StepDone
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
@@ -24,6 +25,11 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
+def print_note(console: Console, note: str) -> None:
+    """One sentence that a person should read; names in it may hold brackets."""
+    console.print(f"[yellow]note:[/] {escape(note)}")
+
+
 def print_fold_table(console: Console, table: FoldTable) -> None:
     """Positives per label and fold, the deviation from even folds, and a warning per label that misses one."""
     count = len(table.sizes)
@@ -33,14 +39,14 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
         drawn.add_column(f"fold {fold}", justify="right")
     drawn.add_column("deviation", justify="right")
     for label, positives, deviation in zip(table.labels, table.positives, table.label_deviations, strict=True):
-        drawn.add_row(label, *map(str, positives), _percent(deviation))
+        drawn.add_row(escape(label), *map(str, positives), _percent(deviation))
     drawn.add_section()
     drawn.add_row("rows", *map(str, table.sizes), _percent(table.size_deviation))
     console.print(drawn)
     if table.always_train:
         console.print(f"{table.always_train} rows always train (fold -1)")
     for warning in table.warnings():
-        console.print(f"[yellow]warning:[/] {warning}")
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 class LiveProgress:
@@ -103,7 +109,7 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
         f"macro AUC{mark}: {_number(free['auc_macro'])}"
     )
     for note in scores["notes"]:
-        console.print(f"[yellow]note:[/] {note}")
+        print_note(console, note)
 
 
 def print_submitted(console: Console, written: Submitted) -> None:
@@ -113,7 +119,7 @@ def print_submitted(console: Console, written: Submitted) -> None:
     drawn.add_column("rows", justify="right")
     drawn.add_column("share", justify="right")
     for label, count in written.positives.items():
-        drawn.add_row(label, str(count), _percent(count / written.rows))
+        drawn.add_row(escape(label), str(count), _percent(count / written.rows))
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
     console.print(
@@ -121,28 +127,32 @@ def print_submitted(console: Console, written: Submitted) -> None:
         f"in-sample {_number(written.in_sample)})"
     )
     for note in written.notes:
-        console.print(f"[yellow]note:[/] {note}")
+        print_note(console, note)
 
 
 def _label_table(scores: Mapping[str, Any]) -> Table:
-    drawn = Table(title="Out-of-fold figures per label (decisions cross-fitted)", title_justify="left")
+    mark = f"; {EPOCH_MARK}" if EPOCH_MARK in scores["notes"] else ""
+    title = f"Out-of-fold figures per label (decisions cross-fitted; thresholds fitted on all rows{mark})"
+    drawn = Table(title=title, title_justify="left")
     drawn.add_column("label")
     for name in ("positives", "AP", "AUC", "threshold", "precision", "recall", "F1"):
         drawn.add_column(name, justify="right")
     for label, row in scores["labels"].items():
         figures = [row[key] for key in ("average_precision", "auc", "threshold", "precision", "recall", "f1")]
-        drawn.add_row(label, str(row["positives"]), *map(_number, figures))
+        drawn.add_row(escape(label), str(row["positives"]), *map(_number, figures))
     return drawn
 
 
 def _score_table(scores: Mapping[str, Any]) -> Table:
     mark = f", {EPOCH_MARK}" if EPOCH_MARK in scores["notes"] else ""
-    drawn = Table(title=f"{scores['metric']} of the decisions to be submitted{mark}", title_justify="left")
+    judged = "of the decisions to be submitted" if scores["fitted"] else "(no threshold was fitted)"
+    drawn = Table(title=f"{scores['metric']} {judged}{mark}", title_justify="left")
     drawn.add_column("thresholds")
     drawn.add_column("pooled", justify="right", style="bold")
     drawn.add_column("mean of folds", justify="right")
     drawn.add_column("folds", justify="right")
-    for key, name in (("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")):
+    rows = [("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")]
+    for key, name in rows if scores["fitted"] else [("cross_fitted", "out-of-fold")]:
         row = scores[key]
         drawn.add_row(name, _number(row["pooled"]), _number(row["mean"]), "  ".join(map(_number, row["folds"])))
     return drawn

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from pipeline.evaluation.honest import FoldedScore, HonestScores
 from pipeline.evaluation.metrics import Metric, get_metric, per_label_table
 
-EPOCH_MARK = "epoch chosen on these rows"
-
 
 def score_facts(
     honest: HonestScores,
@@ -40,6 +38,7 @@ def score_facts(
         "rows": len(targets),
         "in_sample": _folded(honest.in_sample),
         "cross_fitted": _folded(honest.cross_fitted),
+        "fitted": honest.fitted,
         "threshold_free": {
             "map": _number(average_precision.value),
             "prevalence_map": _number(
@@ -64,7 +63,7 @@ def score_facts(
 
 
 def threshold_facts(
-    honest: HonestScores, *, metric: Metric, policy: str, empty: str, labels: Sequence[str]
+    honest: HonestScores, *, metric: Metric, policy: str, empty: str, labels: Sequence[str], notes: Sequence[str]
 ) -> dict[str, Any]:
     """The content of `thresholds.json`: what to submit with, and how well it did."""
     return {
@@ -73,6 +72,7 @@ def threshold_facts(
         "metric": metric.name,
         "in_sample": _number(honest.in_sample.pooled.value),
         "cross_fitted": _number(honest.cross_fitted.pooled.value),
+        "notes": list(notes),
         "values": {name: float(value) for name, value in zip(labels, honest.thresholds, strict=True)},
     }
 

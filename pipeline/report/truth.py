@@ -8,33 +8,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.commands import run_command
-from pipeline.competition.labels import decode_delimited, decode_wide
+from pipeline.competition.labels import decode_delimited, decode_wide, label_names
+from pipeline.competition.submission import submission_form
 from pipeline.competition.table import read_table
 from pipeline.config import CompetitionConfig, DelimitedLabels
-from pipeline.errors import RunError
+from pipeline.errors import CompetitionError, RunError, listing
 from pipeline.evaluation.metrics import get_metric
+from pipeline.evaluation.thresholds import decide
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder, read_json, read_predictions
 
 
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
-    """The metric of the submitted decisions (or probabilities) and the mAP of the probabilities, on the test set.
+    """The metric of the run's test predictions, decided as they were submitted, and their mAP.
 
     Args:
         run: a run with a submission.
         truth: a CSV with the ids and the labels in the encoding of the training table.
 
     Raises:
-        RunError: the run has no submission, or the truth is of other ids.
+        RunError: the run has no test predictions, or the truth is of other ids.
         CompetitionError: the truth cannot be read.
     """
     config = run.read_config()
-    labels = list(read_json(run.thresholds)["values"])
-    predicted = read_predictions(run.test, labels)
+    facts = read_json(run.thresholds)
+    labels = tuple(facts["values"])
+    predicted = read_predictions(run.test, list(labels))
     ids, targets = read_truth(config.competition, truth, labels)
     if set(ids) != set(predicted.index):
         raise RunError(
@@ -42,15 +44,13 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
             got=f"{len(ids)} ids in the truth, {len(predicted)} in the run",
             remedy="give the answers of this competition's test set",
         )
-    probabilities = predicted.loc[ids, labels].to_numpy(dtype=np.float64)
+    probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
     metric = get_metric(config.competition.metric)
-    if metric.takes == "decisions":
-        submitted = read_submitted(config.competition, run, labels)
-        values: NDArray[np.float64] | NDArray[np.uint8] = submitted.loc[ids, labels].to_numpy(dtype=np.uint8)
-    else:
-        values = probabilities
+    _, empty = submission_form(config.submission, config.competition.labels, labels)
+    decisions = decide(probabilities, np.array([facts["values"][name] for name in labels]), empty=empty)
+    judged = decisions if metric.takes == "decisions" else probabilities
     return {
-        metric.name: metric.function(targets, values).value,
+        metric.name: metric.function(targets, judged).value,
         "map": get_metric("map").function(targets, probabilities).value,
     }
 
@@ -60,20 +60,21 @@ def read_truth(
 ) -> tuple[list[str], NDArray[np.uint8]]:
     """The ids and targets (N, K) of a CSV in the training table's encoding. Raises CompetitionError."""
     frame = read_table(path, id_column=competition.id, key="the truth file")
-    if isinstance(competition.labels, DelimitedLabels):
-        cells = frame[competition.labels.column].tolist()
-        targets = decode_delimited(cells, labels, competition.labels.separator)
-    else:
+    encoding = competition.labels
+    if not isinstance(encoding, DelimitedLabels):
         targets = decode_wide(frame, labels, path=path, id_column=competition.id)
-    return frame[competition.id].tolist(), targets.astype(np.uint8)
-
-
-def read_submitted(competition: CompetitionConfig, run: RunFolder, labels: Sequence[str]) -> pd.DataFrame:
-    """The decisions in `submission.csv`, (N, K) indexed by id. Raises CompetitionError, RunError."""
-    if not run.submission.exists():
-        raise RunError(f"{run.submission} is missing", remedy=f"python make_submission.py {run.path}")
-    ids, decisions = read_truth(competition, run.submission, labels)
-    return pd.DataFrame(decisions, index=ids, columns=list(labels))
+        return frame[competition.id].tolist(), targets.astype(np.uint8)
+    foreign = {encoding.column} - set(frame.columns)
+    if not foreign:
+        cells = frame[encoding.column].tolist()
+        foreign = set(label_names(cells, encoding.separator)) - set(labels)
+    if foreign:
+        raise CompetitionError(
+            f"{path}: unknown column or label: {listing(sorted(foreign))}",
+            expected=f"column '{encoding.column}' with names out of {listing(labels, 12)}",
+            remedy="give the answers in the encoding of the training table",
+        )
+    return frame[competition.id].tolist(), decode_delimited(cells, labels, encoding.separator).astype(np.uint8)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -82,10 +83,12 @@ def main(arguments: argparse.Namespace) -> None:
     found = true_score(run, arguments.truth)
     promised = read_json(run.scores)
     name = promised["metric"]
+    notes = "".join(f"; {note}" for note in promised["notes"])
     make_console().print(
         f"true test {name} {found[name]:.4f} (cross-validation said {promised['cross_fitted']['pooled']:.4f} "
         f"cross-fitted, {promised['in_sample']['pooled']:.4f} in-sample); "
-        f"true test mAP {found['map']:.4f} (said {promised['threshold_free']['map']:.4f})"
+        f"true test mAP {found['map']:.4f} (said {promised['threshold_free']['map']:.4f}){notes}",
+        markup=False,
     )
 
 

@@ -126,8 +126,32 @@ def test_other_rows_under_a_finished_run_are_refused(
     _edit_train(lambda table: table.iloc[:-1])(workplace)
     before = listing(workplace / "runs")
     assert cv(monkeypatch, _config(workplace)) == 2
-    assert "other rows or folds" in capsys.readouterr().err
+    assert "other rows" in capsys.readouterr().err
     assert listing(workplace / "runs") == before
+
+
+def test_labels_in_another_order_under_a_begun_run_are_refused(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, workplace / "runs/tiny")
+    path = workplace / "data/sample_submission.csv"
+    sample = pd.read_csv(path, dtype=str)
+    sample[["id", "blue", "green", "red"]].to_csv(path, index=False)
+    assert cv(monkeypatch, _config(workplace), "predict.views=[hflip]") == 2
+    assert "other rows, labels or targets" in capsys.readouterr().err
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "file").write_text("in the way")
+    assert cv(monkeypatch, _config(workplace), "images.cache=file/cache") == 2
+    assert "images.cache" in capsys.readouterr().err
+
+
+def _new_views(workplace: Path) -> None:
+    path = workplace / "runs/tiny/config.yaml"
+    path.write_text(path.read_text().replace("- identity", "- hflip"))
 
 
 SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
@@ -136,6 +160,8 @@ SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "missing test image": (lambda at: (at / "data/test/t.002.png").unlink(), ["runs/tiny"], ["t.002.png"]),
     "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
     "unknown view": (_nothing, ["runs/tiny", "--views", "hflop"], ["hflop"]),
+    "thresholds of other views": (_new_views, ["runs/tiny"], ["not fitted with the settings", "run_cv.py"]),
+    "a folder as the output": (_nothing, ["runs/tiny", "--out", "data"], ["data cannot be written"]),
     "broken weights": (
         _spoil_weights,
         ["runs/tiny"],

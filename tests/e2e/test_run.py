@@ -117,14 +117,21 @@ def test_neither_row_order_nor_worker_count_changes_a_byte(
         pd.testing.assert_frame_equal(ours, theirs.loc[ours.index])
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
 def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    parallel: int, tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("train.epochs=5", "model.dropout=0.3", "train.select=best")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    settings = (
+        "train.epochs=5",
+        "model.dropout=0.3",
+        "train.select=best",
+        f"train.parallel_folds={parallel}",
+    )
     assert cv(monkeypatch, tiny_config, *settings, "--run", "whole") == 0
     whole, killed = (RunFolder(workplace / "runs" / name) for name in ("whole", "killed"))
     words = [sys.executable, str(PROJECT / "run_cv.py"), str(tiny_config), *settings, "--run", "killed"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ} | ({"OMP_NUM_THREADS": "1"} if parallel == 1 else {})
     process = subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not killed.fold(1).epochs.exists():
@@ -133,6 +140,7 @@ def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    time.sleep(3 if parallel > 1 else 0)  # until its children notice that nobody listens
     assert not killed.fold(1).done.exists()
     assert cv(monkeypatch, tiny_config, *settings, "--run", "killed") == 0
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
@@ -147,8 +155,11 @@ def test_a_chosen_epoch_is_marked_wherever_a_score_stands(
 ) -> None:
     assert cv(monkeypatch, tiny_config, "train.select=best") == 0
     assert capsys.readouterr().out.count("epoch chosen on these rows") >= 3
-    notes = json.loads(RunFolder(workplace / "runs/tiny").scores.read_text())["notes"]
-    assert notes == ["epoch chosen on these rows"]
+    run = RunFolder(workplace / "runs/tiny")
+    for path in (run.scores, run.thresholds):
+        assert json.loads(path.read_text())["notes"] == ["epoch chosen on these rows"]
+    assert submission(monkeypatch, run.path) == 0
+    assert "epoch chosen on these rows" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_external_fold_file_with_one_validation_fold(
@@ -173,7 +184,8 @@ def test_several_runs_are_averaged_and_fit_their_own_thresholds(
     capsys.readouterr()
     assert submission(monkeypatch, "runs/tiny", "runs/gap", "--out", "both.csv") == 0
     assert "4 predictions averaged per image" in capsys.readouterr().out
-    both = pd.read_parquet(workplace / "runs/tiny/test.parquet").set_index("id")
+    both = pd.read_parquet(workplace / "both.parquet").set_index("id")
+    pd.testing.assert_frame_equal(pd.read_parquet(workplace / "runs/tiny/test.parquet").set_index("id"), alone[0])
     np.testing.assert_allclose(both, (alone[0] + alone[1].loc[alone[0].index]) / 2, rtol=1e-6)
     assert (workplace / "both.csv").exists()
 

@@ -1,4 +1,4 @@
-"""Mixed precision on a GPU: the same training, almost the same predictions, and resume with the scaler."""
+"""Mixed precision on a GPU: the same training, almost the same predictions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from pipeline.device import pick_device, resolve_precision
 from tests.conftest import LABELS
@@ -25,6 +26,7 @@ def test_mixed_precision_learns_as_float32_does(
 ) -> None:
     predictions = []
     for name in ("fp32", precision):
+        AcceleratorState._reset_state(True)  # one process has one precision otherwise
         assert cv(monkeypatch, tiny_config, "--run", name, f"train.precision={name}") == 0
         frame = pd.read_parquet(workplace / "runs" / name / "oof.parquet").set_index("id")
         predictions.append(frame[list(LABELS)].to_numpy())

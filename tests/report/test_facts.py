@@ -25,7 +25,7 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
     scores = score_facts(
         honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=["mark"]
     )
-    thresholds = threshold_facts(honest, metric=metric, policy="global", empty="none", labels=LABELS)
+    thresholds = threshold_facts(honest, metric=metric, policy="global", empty="none", labels=LABELS, notes=[])
     return scores, thresholds, targets, probabilities
 
 

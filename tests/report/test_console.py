@@ -1,0 +1,63 @@
+"""What the terminal shows: names as they are, and titles that tell what was fitted."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.evaluation.metrics import get_metric
+from pipeline.folds import fold_table
+from pipeline.report.console import LiveProgress, print_fold_table, print_scores
+from pipeline.report.facts import score_facts
+from pipeline.training.progress import EpochDone, FoldDone, ImagesSeen, StepDone
+
+LABELS = ["[cat]", "dog [/x]"]
+
+
+def _console() -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, width=140, highlight=False), text
+
+
+def _scores(metric_name: str) -> dict:  # type: ignore[type-arg]
+    generator = np.random.default_rng(0)
+    targets = (generator.random((40, 2)) < 0.4).astype(np.uint8)
+    probabilities = generator.random((40, 2))
+    metric = get_metric(metric_name)
+    honest = score_out_of_fold(metric, targets, probabilities, np.arange(40) % 2, policy="global", empty="none")
+    return score_facts(honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=[])
+
+
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    console, text = _console()
+    targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
+    print_fold_table(console, fold_table(np.array([0, 0, 1, 1]), targets, LABELS))
+    print_scores(console, _scores("f1_macro"))
+    shown = text.getvalue()
+    assert shown.count("[cat]") == 2
+    assert "label 'dog [/x]' has 1 positive row" in shown
+
+
+@pytest.mark.parametrize(("metric", "fitted"), [("f1_macro", True), ("auc_macro", False)])
+def test_in_sample_scores_are_shown_where_something_was_fitted(metric: str, fitted: bool) -> None:
+    console, text = _console()
+    print_scores(console, _scores(metric))
+    assert ("in-sample (flatters)" in text.getvalue()) is fitted
+    assert ("no threshold was fitted" in text.getvalue()) is not fitted
+
+
+def test_progress_has_a_line_per_epoch_and_fold() -> None:
+    console, text = _console()
+    record = {"epoch": 3, "loss": 0.5, "lr": 0.1, "images_per_second": 9.0, "seconds": 1.0, "map": None}
+    with LiveProgress(console) as listen:
+        listen(ImagesSeen("checking images", 1, 2))
+        listen(ImagesSeen("checking images", 2, 2))
+        listen(StepDone(fold=1, epoch=3, epochs=9, step=7, steps=8, loss=0.1, lr=0.2, images_per_second=3.0))
+        listen(EpochDone(1, record))
+        listen(FoldDone(1, resumed=False))
+    assert "fold 1  epoch   3  loss 0.5000  map -  9 img/s  1.0 s" in text.getvalue()
+    assert "fold 1  finished" in text.getvalue()
