@@ -105,7 +105,7 @@ def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
 def test_a_strangers_config_executes_nothing(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    run.config.write_text(f"train: !!python/object/apply:pathlib.Path.touch [!!python/name:x '{tmp_path}/owned']")
+    run.config.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path}/owned']")
     with pytest.raises(RunError, match="not readable as YAML"):
         run.read_config()
     assert not (tmp_path / "owned").exists()

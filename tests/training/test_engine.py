@@ -85,6 +85,15 @@ def test_clipping_changes_the_step_only_where_the_gradient_is_large() -> None:
     assert any(not torch.equal(free[name], tight[name]) for name in free)
 
 
+def test_the_loss_is_a_mean_so_that_more_of_the_same_images_change_nothing() -> None:
+    images, targets = _images(10), _targets(10)
+    once, loss, _ = _train(_batches(images, targets, 10), accumulate=1)
+    twice, same, _ = _train(_batches(images.repeat(2, 1, 1, 1), targets.repeat(2, 1), 20), accumulate=1)
+    assert same == pytest.approx(loss, rel=1e-6)
+    for name, value in once.items():
+        torch.testing.assert_close(twice[name], value, rtol=0, atol=1e-6)
+
+
 def test_steps_report_the_rate_that_was_used() -> None:
     _, _, steps = _train(_batches(_images(8), _targets(8), 2), accumulate=1)
     assert len(steps) == 4
