@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.sample import read_sample, read_test
 from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
-from pipeline.competition.table import TrainTable, read_sample, read_test, read_train
+from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import Config
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from pipeline.competition.csvs import column_of, refuse_blank
+from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def image_paths(competition: CompetitionConfig, frame: pd.DataFrame, path: Path, *, test: bool) -> tuple[Path, ...]:
+    """The image of each row of `frame`, the table read from `path`, as `competition.images` says."""
+    images = competition.images
+    if images.template is None:
+        assert images.column is not None  # the schema holds exactly one of the two
+        values = column_of(frame, images.column, path=path, key="competition.images.column")
+        refuse_blank(values, frame[competition.id].tolist(), path=path, column=images.column)
+        return paths_from_column(values, csv=path)
+    template = images.test_template if test and images.test_template is not None else images.template
+    return paths_from_template(frame[competition.id].tolist(), template=template, root=Path(competition.root))
 
 
 def paths_from_column(values: Sequence[str], *, csv: Path) -> tuple[Path, ...]:

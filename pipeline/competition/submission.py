@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.labels import encode_delimited, split_names
-from pipeline.competition.table import Sample, require_same_ids
+from pipeline.competition.sample import Sample, require_same_ids
 from pipeline.config import DelimitedLabels, SubmissionConfig, WideLabels
 from pipeline.errors import ConfigError, SubmissionError, listing
 from pipeline.runs import write_atomically

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, checked_pair, checked_scores
-from pipeline.evaluation.counts import accuracy, count, exact_match, f1, f2
+from pipeline.evaluation.counts import Unit, Value, accuracy, count, exact_match, f1, f2
 from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
 
 LOG_LOSS_CLIP = 1e-15
@@ -24,6 +24,14 @@ class MetricValue(NamedTuple):
     value: float  # NaN if no label remains
     per_label: Floats | None = None  # (K,), NaN where left out; None where the metric has no value per label
     left_out: tuple[int, ...] = ()  # label indices that the mean leaves out
+
+
+class Criterion(NamedTuple):
+    """A decision metric as a sweep over thresholds sees it: the mean over its units of `value`."""
+
+    unit: Unit
+    value: Value
+    per_label: Value  # what `per_label` maximises for each label alone
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Metric:
     takes: Literal["decisions", "probabilities"]
     greater_is_better: bool
     function: Callable[[Binary, NDArray[Any]], MetricValue]
+    criterion: Criterion | None = None  # None for a metric of probabilities
 
 
 def f1_macro(targets: Binary, decisions: Binary) -> MetricValue:
@@ -96,12 +105,16 @@ def log_loss(targets: Binary, probabilities: Floats) -> MetricValue:
 
 
 METRICS: dict[str, Metric] = {
-    "f1_macro": Metric("f1_macro", "decisions", True, f1_macro),
-    "f1_micro": Metric("f1_micro", "decisions", True, f1_micro),
-    "f1_samples": Metric("f1_samples", "decisions", True, f1_samples),
-    "f2_samples": Metric("f2_samples", "decisions", True, f2_samples),
-    "accuracy_cells": Metric("accuracy_cells", "decisions", True, accuracy_cells),
-    "accuracy_subset": Metric("accuracy_subset", "decisions", True, accuracy_subset),
+    "f1_macro": Metric("f1_macro", "decisions", True, f1_macro, Criterion("label", f1, per_label=f1)),
+    "f1_micro": Metric("f1_micro", "decisions", True, f1_micro, Criterion("table", f1, per_label=f1)),
+    "f1_samples": Metric("f1_samples", "decisions", True, f1_samples, Criterion("row", f1, per_label=f1)),
+    "f2_samples": Metric("f2_samples", "decisions", True, f2_samples, Criterion("row", f2, per_label=f2)),
+    "accuracy_cells": Metric(
+        "accuracy_cells", "decisions", True, accuracy_cells, Criterion("table", accuracy, per_label=accuracy)
+    ),
+    "accuracy_subset": Metric(
+        "accuracy_subset", "decisions", True, accuracy_subset, Criterion("row", exact_match, per_label=accuracy)
+    ),
     "auc_macro": Metric("auc_macro", "probabilities", True, auc_macro),
     "log_loss": Metric("log_loss", "probabilities", False, log_loss),
     "map": Metric("map", "probabilities", True, mean_average_precision),

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.arrays import Binary, Bits, Floats, checked_scores
-from pipeline.evaluation.counts import Unit, Value, accuracy, exact_match, f1, f2
-from pipeline.evaluation.metrics import Metric
+from pipeline.evaluation.metrics import METRICS, Criterion, Metric
 from pipeline.evaluation.sweep import Sweep, best_threshold, sweep_unit, sweep_units
 
 EmptyPolicy = Literal["none", "argmax"] | int
-
-
-class Criterion(NamedTuple):
-    """A decision metric as a sweep sees it: the mean over its units of `value`."""
-
-    unit: Unit
-    value: Value
-    per_label: Value  # what `per_label` maximises for each label alone
-
-
-CRITERIA: dict[str, Criterion] = {
-    "f1_macro": Criterion("label", f1, per_label=f1),
-    "f1_micro": Criterion("table", f1, per_label=f1),
-    "f1_samples": Criterion("row", f1, per_label=f1),
-    "f2_samples": Criterion("row", f2, per_label=f2),
-    "accuracy_cells": Criterion("table", accuracy, per_label=accuracy),
-    "accuracy_subset": Criterion("row", exact_match, per_label=accuracy),
-}
 
 
 def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: Floats) -> Floats:
@@ -57,17 +38,17 @@ def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: 
 
     Raises:
         ConfigError: the policy is unknown.
-        ValueError: the tables are not as above, or the metric of decisions has no entry in `CRITERIA`.
+        ValueError: the tables are not as above, or the metric of decisions has no criterion.
     """
     if policy not in POLICIES:
         raise ConfigError(
             f"unknown threshold policy '{policy}'{nearest(policy, POLICIES)}",
             remedy=f"choose one of {', '.join(POLICIES)}",
         )
-    name = metric.name if metric.takes == "decisions" else "f1_macro"
-    if name not in CRITERIA:
-        raise ValueError(f"expected a metric with a criterion ({', '.join(CRITERIA)}), got {name}")
-    return POLICIES[policy](CRITERIA[name], *checked_scores(targets, probabilities))
+    criterion = (metric if metric.takes == "decisions" else METRICS["f1_macro"]).criterion
+    if criterion is None:
+        raise ValueError(f"expected a metric with a criterion, got {metric.name}")
+    return POLICIES[policy](criterion, *checked_scores(targets, probabilities))
 
 
 def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "none") -> Bits:

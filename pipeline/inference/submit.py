@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.competition.sample import Sample, TestTable, read_sample, read_test
 from pipeline.competition.submission import (
     build_submission,
     check_sample,
     submission_form,
     write_submission,
 )
-from pipeline.competition.table import Sample, TestTable, read_sample, read_test, read_train
+from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import RunError, SubmissionError, listing

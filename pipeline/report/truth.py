@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commands import run_command
+from pipeline.competition.csvs import read_table
 from pipeline.competition.labels import decode_delimited, decode_wide, label_names
 from pipeline.competition.submission import submission_form
-from pipeline.competition.table import read_table
 from pipeline.config import CompetitionConfig, DelimitedLabels
 from pipeline.errors import CompetitionError, RunError, listing
 from pipeline.evaluation.metrics import get_metric

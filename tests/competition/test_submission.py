@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.competition.sample import Sample
 from pipeline.competition.submission import (
     SubmissionFormat,
     SubmissionKind,
@@ -18,7 +19,6 @@ from pipeline.competition.submission import (
     validate_submission,
     write_submission,
 )
-from pipeline.competition.table import Sample
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError
 
 WIDE = Sample(Path("sample.csv"), ("id", "b", "ETT - Abnormal"), ("02", "01", "3"))

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.competition.csvs import read_table
 from pipeline.competition.paths import paths_from_template
-from pipeline.competition.table import Sample, read_sample, read_table, read_test, read_train, require_same_ids
+from pipeline.competition.sample import Sample, read_sample, read_test, require_same_ids
+from pipeline.competition.table import read_train
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError
 

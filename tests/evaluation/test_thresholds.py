@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats
 from pipeline.evaluation.counts import count
 from pipeline.evaluation.metrics import METRICS, Metric
-from pipeline.evaluation.thresholds import CRITERIA, POLICIES, decide, fit_thresholds
+from pipeline.evaluation.thresholds import POLICIES, decide, fit_thresholds
 from tests.evaluation.tables import Scored, scored
 
 ABOVE_ONE = np.nextafter(1.0, 2.0)
@@ -52,7 +52,7 @@ def middle_of_the_widest_best_plateau(metric: Metric, targets: Bits, probabiliti
 
 
 def test_every_decision_metric_has_a_criterion() -> None:
-    assert list(CRITERIA) == [metric.name for metric in DECISIONS]
+    assert all(metric.criterion is not None for metric in DECISIONS)
 
 
 @by_metric
@@ -102,7 +102,8 @@ def test_each_label_takes_the_best_threshold_of_its_criterion(metric: Metric, ta
 
     def value(label: int, threshold: float) -> float:
         columns = targets[:, [label]], (probabilities[:, [label]] >= threshold).astype(np.uint8)
-        return float(CRITERIA[metric.name].per_label(count(*columns, "table")))
+        assert metric.criterion is not None
+        return float(metric.criterion.per_label(count(*columns, "table")))
 
     for label in np.flatnonzero(targets.any(axis=0)).tolist():
         best = max(value(label, threshold) for threshold in every_threshold(probabilities[:, label]))
@@ -228,7 +229,7 @@ def test_an_unknown_policy_is_answered_with_the_choices() -> None:
 
 def test_a_metric_of_decisions_without_criterion_is_refused() -> None:
     stranger = Metric("hamming", "decisions", False, METRICS["accuracy_cells"].function)
-    with pytest.raises(ValueError, match=r"metric with a criterion .* got hamming"):
+    with pytest.raises(ValueError, match=r"metric with a criterion, got hamming"):
         fit_thresholds("global", stranger, np.zeros((2, 3), np.uint8), np.full((2, 3), 0.9))
 
 

@@ -1,0 +1,40 @@
+"""The complete, frozen schema of a run: `load_config(path, overrides) -> Config`.
+
+A config file is a short YAML diff over the schema's defaults; `configs/base.yaml` spells all of them out.
+Each key is either *training* (it shapes the weights: a run folder whose training keys differ is refused)
+or *after* (it applies to finished folds without training again).
+"""
+
+from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
+from pipeline.config.competition import CompetitionConfig
+from pipeline.config.folds import FoldsConfig, GroupColumn
+from pipeline.config.images import ImageFiles, ImagesConfig
+from pipeline.config.labels import DelimitedLabels, Labels, WideLabels
+from pipeline.config.reading import check_config, dump_config, load_config
+from pipeline.config.schema import Config, applies_after, changed_training_keys, unused_keys
+from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "CompetitionConfig",
+    "Config",
+    "DelimitedLabels",
+    "FoldsConfig",
+    "GroupColumn",
+    "ImageFiles",
+    "ImagesConfig",
+    "Labels",
+    "LossConfig",
+    "ModelConfig",
+    "PredictConfig",
+    "SubmissionConfig",
+    "ThresholdsConfig",
+    "TrainConfig",
+    "WideLabels",
+    "applies_after",
+    "changed_training_keys",
+    "check_config",
+    "dump_config",
+    "load_config",
+    "unused_keys",
+]

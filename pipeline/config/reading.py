@@ -1,0 +1,136 @@
+"""From a YAML diff and overrides to a checked Config, all mistakes told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError, listing, nearest
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML diff, lay `key.path=value` overrides over it and check all of it at once.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or keys or values are wrong; every mistake
+            is in the one message.
+    """
+    data = _read_yaml(path)
+    for override in overrides:
+        _apply_override(data, override)
+    return check_config(data, source=str(path))
+
+
+def check_config(data: Mapping[str, Any], *, source: str) -> Config:
+    """The Config that `data` describes; `source` names it in the one ConfigError that holds all mistakes."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        mistakes = [_sentence(dict(details)) for details in error.errors(include_url=False)]
+        plural = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise ConfigError(
+            f"{source}: {plural} in the configuration\n" + "\n".join(f"  - {mistake}" for mistake in mistakes),
+            remedy="correct these keys; configs/base.yaml lists every key with its meaning",
+        ) from None
+
+
+def dump_config(config: Config) -> str:
+    """The complete config as YAML text; `check_config(yaml.safe_load(text))` gives it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, where plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", node.value[position][0].start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such config file",
+            remedy="give the path of a YAML file, for example configs/demo.yaml",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}", remedy="give a readable UTF-8 YAML file") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where is not None else ""
+        raise ConfigError(
+            f"{path}: not valid YAML{line}: {getattr(error, 'problem', error)}", remedy="correct that line"
+        ) from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: the file is not a mapping of sections",
+            expected="sections such as 'competition:' and 'train:'",
+            got=type(data).__name__,
+            remedy="start from configs/demo.yaml",
+        )
+    return data
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    names = key.split(".")
+    if not separator or not all(names):
+        raise ConfigError(
+            f"the override '{override}' is not of the form key.path=value",
+            remedy="write it like train.epochs=10 or model.head=gap",
+        )
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        value = text  # a plain string that YAML would read as a broken list or mapping, such as {id}.jpg
+    place = data
+    for name in names[:-1]:
+        inner = place.get(name)
+        place[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        place = place[name]
+    place[names[-1]] = value
+
+
+def _sentence(details: Mapping[str, Any]) -> str:
+    # pydantic puts the chosen tag of a union into the location; it is no key
+    location = [part for part in details["loc"] if part not in ("wide", "delimited")]
+    key = ".".join(str(part) for part in location)
+    if details["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        hint = nearest(str(location[-1]), known) or f"; known here: {listing(known, 12)}"
+        return f"{key}: unknown key{hint}"
+    if details["type"] == "union_tag_invalid":
+        return f"{key}.format: unknown format '{details['ctx']['tag']}'; choose one of wide, delimited"
+    got = details.get("input")
+    shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
+    return f"{key or 'config'}: {details['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _known_keys(location: Sequence[Any]) -> list[str]:
+    section: Any = Config
+    for name in location:
+        section = section.model_fields[name].annotation if name in section.model_fields else section
+        if not hasattr(section, "model_fields"):  # a union: the keys of all its sections
+            members = [part for part in _union_members(section) if hasattr(part, "model_fields")]
+            return sorted({key for part in members for key in part.model_fields})
+    return list(section.model_fields)
+
+
+def _union_members(annotation: Any) -> Iterator[Any]:
+    for part in getattr(annotation, "__args__", ()):
+        yield part
+        yield from _union_members(part)

@@ -1,0 +1,71 @@
+"""The whole config: every section with its defaults, and which keys are training keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
+from pipeline.config.competition import CompetitionConfig
+from pipeline.config.folds import FoldsConfig
+from pipeline.config.images import ImagesConfig
+from pipeline.config.section import After, Section
+from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+
+
+class Config(Section):
+    """Everything a run depends on; complete, frozen and checked."""
+
+    competition: CompetitionConfig = CompetitionConfig()
+    folds: FoldsConfig = FoldsConfig()
+    images: ImagesConfig = ImagesConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    thresholds: Annotated[ThresholdsConfig, After] = ThresholdsConfig()
+    predict: Annotated[PredictConfig, After] = PredictConfig()
+    submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
+
+
+def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted training keys whose values differ, as {key: (old, new)}; after keys are not looked at."""
+    before, now = (dict(_leaves(config.model_dump(mode="json"))) for config in (old, new))
+    missing = object()
+    return {
+        key: (before.get(key), now.get(key))
+        for key in sorted({*before, *now})
+        if before.get(key, missing) != now.get(key, missing) and not applies_after(key)
+    }
+
+
+def applies_after(key: str) -> bool:
+    """Whether the dotted `key` is an after key; raises KeyError for a key the schema does not know."""
+    section: Any = Config
+    for name in key.split("."):
+        fields = getattr(section, "model_fields", None)
+        if fields is None:  # inside a free value or a union of sections: what holds it was a training key
+            return False
+        if After in fields[name].metadata:
+            return True
+        section = fields[name].annotation
+    return False
+
+
+def unused_keys(config: Config) -> list[str]:
+    """Sentences on keys that were set but do nothing beside the other choices of this config."""
+    used_by = {
+        "asl": {"gamma_neg", "gamma_pos", "clip"},
+        "bce": {"pos_weight"},
+        "focal": {"gamma", "alpha"},
+    }
+    idle = config.loss.model_fields_set - used_by[config.loss.name] - {"name"}
+    return [f"loss.{key} is set but loss.name={config.loss.name} does not use it" for key in sorted(idle)]
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

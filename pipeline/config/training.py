@@ -1,0 +1,83 @@
+"""What shapes the weights: augmentation, network, loss, training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import After, NonNegative, Positive, PositiveInt, Section, Share
+
+
+class AugmentConfig(Section):
+    """Albumentations by name, applied in this order to training images."""
+
+    train: list[dict[str, dict[str, Any] | None]] = [
+        {"HorizontalFlip": {"p": 0.5}},
+        {
+            "Affine": {
+                "scale": [0.85, 1.15],
+                "translate_percent": [-0.08, 0.08],
+                "rotate": [-15, 15],
+                "p": 0.7,
+            }
+        },
+        {"ColorJitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02, "p": 0.5}},
+    ]
+
+
+class ModelConfig(Section):
+    """The network; `head: gap` is average pooling with one linear layer, the baseline to beat."""
+
+    head: Literal["q2l", "gap"] = "q2l"
+    backbone: str = "resnet50"
+    pretrained: bool = True
+    weights: str | None = None
+    feature_stride: PositiveInt = 32
+    hidden_dim: PositiveInt = 512
+    heads: PositiveInt = 4
+    ffn_dim: PositiveInt = 2048
+    encoder_layers: Annotated[int, Field(ge=0)] = 1
+    decoder_layers: PositiveInt = 2
+    self_attention: Literal["none", "first", "others", "all"] = "none"
+    input_projection: bool = True
+    pre_norm: bool = False
+    query_groups: PositiveInt | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> Self:
+        if self.hidden_dim % self.heads or self.hidden_dim % 4:
+            raise ValueError(f"hidden_dim must be divisible by heads ({self.heads}) and by 4, got {self.hidden_dim}")
+        return self
+
+
+class LossConfig(Section):
+    """The loss and its parameters; a parameter of another loss is kept but not used."""
+
+    name: Literal["asl", "bce", "focal"] = "asl"
+    gamma_neg: NonNegative = 2.0
+    gamma_pos: NonNegative = 0.0
+    clip: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gamma: NonNegative = 2.0
+    alpha: Share | None = None
+    pos_weight: Positive | None = None
+
+
+class TrainConfig(Section):
+    """How the weights of one fold come about."""
+
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 64
+    accumulate: PositiveInt = 1
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = 0.01
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9997
+    clip_grad: Positive | None = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    select: Literal["last", "best"] = "last"
+    seed: int = 0
+    workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"
+    parallel_folds: Annotated[PositiveInt, After] = 1
