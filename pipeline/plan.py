@@ -25,8 +25,8 @@ from pipeline.folds import make_folds, read_fold_file
 from pipeline.images.augment import build_augmentation
 from pipeline.images.decode import require_images
 from pipeline.inference.views import parse_views
-from pipeline.model.build import build_model, build_normalizer
-from pipeline.model.weights import start_from
+from pipeline.model.build import build_normalizer
+from pipeline.model.start import start_model
 from pipeline.seeds import stable_seed
 from pipeline.training.progress import ImagesSeen, Listener
 from pipeline.training.setup import build_loss
@@ -133,11 +133,7 @@ def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
     build_loss(config.loss)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.views, size=images.height_width)
-    model = build_model(config.model, images, num_labels=len(labels), pretrained=config.model.pretrained)
-    notes = []
-    if config.model.weights is not None:
-        report = start_from(model, Path(config.model.weights), labels=labels)
-        notes += [f"model.weights={config.model.weights}: {line}" for line in str(report).splitlines()]
+    model, notes = start_model(config.model, images, labels=labels)
     normalizer = build_normalizer(images, model)
     model.eval()
     for view in views:

@@ -55,9 +55,9 @@ def applies_after(key: str) -> bool:
 def unused_keys(config: Config) -> list[str]:
     """Sentences on keys that were set but do nothing beside the other choices of this config."""
     used_by = {
-        "asl": {"gamma_neg", "gamma_pos", "clip"},
+        "asl": {"gamma_neg", "gamma_pos", "clip", "differentiate_weight"},
         "bce": {"pos_weight"},
-        "focal": {"gamma", "alpha"},
+        "focal": {"gamma", "alpha", "differentiate_weight"},
     }
     idle = config.loss.model_fields_set - used_by[config.loss.name] - {"name"}
     return [f"loss.{key} is set but loss.name={config.loss.name} does not use it" for key in sorted(idle)]

@@ -43,6 +43,8 @@ class ModelConfig(Section):
     input_projection: bool = True
     pre_norm: bool = False
     query_groups: PositiveInt | None = None
+    query_init: str | None = None
+    freeze: list[Literal["stem", "batch_norm"]] = []
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
@@ -59,6 +61,7 @@ class LossConfig(Section):
     gamma_neg: NonNegative = 2.0
     gamma_pos: NonNegative = 0.0
     clip: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    differentiate_weight: bool = True
     gamma: NonNegative = 2.0
     alpha: Share | None = None
     pos_weight: Positive | None = None
@@ -77,6 +80,7 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9997
     clip_grad: Positive | None = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
     select: Literal["last", "best"] = "last"
     seed: int = 0
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.model.backbone import Backbone, build_backbone
@@ -10,7 +10,14 @@ from pipeline.model.normalize import PixelNormalizer, statistics_for
 from pipeline.model.query2label import PooledClassifier, Query2Label
 
 
-def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, pretrained: bool) -> nn.Module:
+def build_model(
+    config: ModelConfig,
+    images: ImagesConfig,
+    *,
+    num_labels: int,
+    pretrained: bool,
+    initial_queries: Tensor | None = None,
+) -> nn.Module:
     """The network that `config` names, for `num_labels` labels and images of `images`' size and channels.
 
     Args:
@@ -18,6 +25,7 @@ def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, p
         images: the images section.
         num_labels: K.
         pretrained: whether to load the backbone's pretrained weights; False where trained weights follow.
+        initial_queries: starting value of the label queries (queries, hidden_dim); None for noise.
 
     Raises:
         ConfigError: the backbone is unknown, has no stage of that stride, or its weights cannot be had.
@@ -29,6 +37,7 @@ def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, p
         channels=images.channels,
         size=images.height_width,
     )
+    backbone.freeze(stem="stem" in config.freeze, batch_norm="batch_norm" in config.freeze)
     if config.head == "gap":
         return PooledClassifier(backbone, num_labels=num_labels)
     return Query2Label(
@@ -44,6 +53,7 @@ def build_model(config: ModelConfig, images: ImagesConfig, *, num_labels: int, p
         input_projection=config.input_projection,
         pre_norm=config.pre_norm,
         query_groups=config.query_groups,
+        initial_queries=initial_queries,
     )
 
 

@@ -121,21 +121,30 @@ class FocalLoss(MultiLabelLoss):
     Args:
         gamma: focus on hard cells; a number, or one per label.
         alpha: weight of positives, negatives getting 1 - alpha; None for no weights.
+        differentiate_weight: let the gradient flow through the focusing weights too.
     """
 
     gamma: PerLabel
 
-    def __init__(self, *, gamma: float | Sequence[float] | Tensor = 2.0, alpha: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        gamma: float | Sequence[float] | Tensor = 2.0,
+        alpha: float | None = None,
+        differentiate_weight: bool = True,
+    ) -> None:
         super().__init__()
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"expected alpha between 0 and 1, got {alpha=}")
         _set_numbers(self, "gamma", gamma)
         self.alpha = alpha
+        self.differentiate_weight = differentiate_weight
 
     def _focus(self) -> _Focus:
+        focus = _Focus(gamma_pos=self.gamma, gamma_neg=self.gamma, differentiate_weight=self.differentiate_weight)
         if self.alpha is None:
-            return _Focus(gamma_pos=self.gamma, gamma_neg=self.gamma)
-        return _Focus(gamma_pos=self.gamma, gamma_neg=self.gamma, pos_weight=self.alpha, neg_weight=1 - self.alpha)
+            return focus
+        return focus._replace(pos_weight=self.alpha, neg_weight=1 - self.alpha)
 
 
 class BinaryCrossEntropy(MultiLabelLoss):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from torch import nn
 
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
-from pipeline.model.build import build_model, build_normalizer
-from pipeline.model.weights import start_from
+from pipeline.model.build import build_normalizer
+from pipeline.model.start import start_model
 from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.checkpoint import load_training_state, save_training_state
@@ -30,6 +29,8 @@ def build_loss(config: LossConfig) -> MultiLabelLoss:
         "bce": {"pos_weight": config.pos_weight},
         "focal": {"gamma": config.gamma, "alpha": config.alpha},
     }
+    if config.name != "bce":  # which has no focusing weight
+        parameters[config.name]["differentiate_weight"] = config.differentiate_weight
     return LOSSES[config.name](**parameters[config.name])
 
 
@@ -79,13 +80,13 @@ def build_training(config: Config, *, fold: int, labels: Sequence[str], total_st
     precision = resolve_precision(config.train.precision, pick_device())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
-    model = build_model(config.model, config.images, num_labels=len(labels), pretrained=config.model.pretrained)
-    if config.model.weights is not None:
-        start_from(model, Path(config.model.weights), labels=labels)
+    model, _ = start_model(config.model, config.images, labels=labels)
     normalizer = build_normalizer(config.images, model).to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)
     optimizer = build_optimizer(model, lr=config.train.lr, weight_decay=config.train.weight_decay)
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
     prepared, wrapped = accelerator.prepare(model, optimizer)
+    if config.train.compile:
+        prepared.compile()  # in place, after the average was copied: names of weights stay as they are
     return Training(accelerator, model, prepared, ema, normalizer, wrapped, schedule, records=[])

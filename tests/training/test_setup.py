@@ -1,0 +1,118 @@
+"""From the config to one fold's objects: what starts the network, what is frozen, how the loss is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.config import Config, check_config
+from pipeline.errors import ConfigError
+from pipeline.model.build import build_model
+from pipeline.training.losses import MultiLabelLoss
+from pipeline.training.setup import Training, build_loss, build_training
+
+LABELS = ("a", "b", "c")
+MODEL = {
+    "backbone": "resnet18",
+    "pretrained": False,
+    "hidden_dim": 16,
+    "heads": 2,
+    "ffn_dim": 16,
+    "encoder_layers": 0,
+    "decoder_layers": 1,
+}
+
+
+def make_config(**changes: Any) -> Config:
+    """Images of 64 pixels give four positions: over a single one, attention has nothing to choose."""
+    sections = {name: dict(keys) for name, keys in changes.items()}
+    sections["model"] = MODEL | sections.get("model", {})
+    return check_config({"images": {"size": 64}, **sections}, source="test")
+
+
+def train_one_step(training: Training) -> None:
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    targets = torch.tensor([[1.0, 0.0, 1.0]]).expand(4, -1)
+    training.prepared.train()
+    loss = F.binary_cross_entropy_with_logits(training.prepared(training.normalizer(images)), targets)
+    training.accelerator.backward(loss)
+    training.optimizer.step()
+
+
+def changed(before: dict[str, torch.Tensor], model: nn.Module) -> set[str]:
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+class TestFreezing:
+    @pytest.mark.parametrize("freeze", [[], ["stem"], ["batch_norm"], ["stem", "batch_norm"]])
+    def test_a_step_changes_all_but_what_is_frozen(self, freeze: list[str]) -> None:
+        training = build_training(make_config(model={"freeze": freeze}), fold=0, labels=LABELS, total_steps=2)
+        before = {name: value.clone() for name, value in training.model.state_dict().items()}
+        train_one_step(training)
+        moved = changed(before, training.model)
+        stem = {name for name in moved if name.startswith(("backbone.body.conv1", "backbone.body.layer1"))}
+        norms = {name for name in moved if ".bn" in name and not name.startswith("backbone.body.layer1")}
+        assert bool({name for name in stem if name.endswith("conv1.weight")}) is ("stem" not in freeze)
+        assert bool(norms) is ("batch_norm" not in freeze)
+        assert "query_embed" in moved
+        assert any(name.startswith("backbone.body.layer4") for name in moved)
+
+    def test_the_optimizer_holds_trainable_parameters_only(self) -> None:
+        training = build_training(make_config(model={"freeze": ["stem"]}), fold=0, labels=LABELS, total_steps=2)
+        held = [each for group in training.optimizer.param_groups for each in group["params"]]
+        assert all(each.requires_grad for each in held)
+        assert len(held) == sum(each.requires_grad for each in training.model.parameters())
+
+
+class TestQueryInit:
+    def test_the_queries_start_from_the_array(self, tmp_path: Path) -> None:
+        path = tmp_path / "names.npy"
+        values = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+        np.save(path, values)
+        config = make_config(model={"query_init": str(path)})
+        training = build_training(config, fold=0, labels=LABELS, total_steps=2)
+        np.testing.assert_array_equal(training.model.state_dict()["query_embed"].numpy(), values)
+        path.unlink()  # trained weights take its place: nothing outside a run folder is read
+        build_model(config.model, config.images, num_labels=3, pretrained=False)
+
+    def test_a_head_without_queries_is_refused(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "names.npy", np.zeros((3, 16)))
+        config = make_config(model={"query_init": str(tmp_path / "names.npy"), "head": "gap"})
+        with pytest.raises(ConfigError, match=r"model\.head=gap has no label queries"):
+            build_training(config, fold=0, labels=LABELS, total_steps=2)
+
+
+@pytest.mark.parametrize("name", ["asl", "focal"])
+def test_the_focusing_weight_is_differentiated_or_not(name: str) -> None:
+    """Not differentiated, the slope of a negative is p^gamma times that of its cross-entropy."""
+
+    def slope(loss: MultiLabelLoss) -> float:
+        logit = torch.tensor([[0.3]], requires_grad=True)
+        loss(logit, torch.zeros(1, 1)).backward()
+        assert logit.grad is not None
+        return logit.grad.item()
+
+    p = torch.sigmoid(torch.tensor(0.3)).item()
+    plain = build_loss(make_config(loss={"name": name, "differentiate_weight": False}).loss)
+    assert slope(plain) == pytest.approx(p**2 * p, rel=1e-5)
+    assert slope(build_loss(make_config(loss={"name": name}).loss)) > 1.2 * p**3
+
+
+@pytest.mark.slow
+def test_a_compiled_training_step_moves_the_weights_as_a_plain_one() -> None:
+    results = []
+    for compiled in (False, True):
+        config = make_config(train={"compile": compiled, "lr": 1e-3}, model={"dropout": 0.0})
+        training = build_training(config, fold=0, labels=LABELS, total_steps=2)
+        torch.manual_seed(1)
+        train_one_step(training)
+        results.append({name: value.clone() for name, value in training.model.state_dict().items()})
+    assert results[0].keys() == results[1].keys()  # a checkpoint does not tell whether it was compiled
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=1e-3, atol=2e-3, msg=name)
