@@ -107,7 +107,8 @@ def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]
     sample = read_sample(config.competition)
     check_sample(sample, form, id_column=config.competition.id)
     if config.competition.test is not None or config.competition.images.template is not None:
-        missing = [path for path in read_test(config.competition, sample).paths if not path.exists()]
+        images = read_test(config.competition, sample).paths
+        missing = [path for image in images for path in image if not path.exists()]
         if missing:
             return [f"{len(missing)} test images are not there (yet): {listing(missing, 3)}"]
     return []

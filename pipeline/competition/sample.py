@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.competition.csvs import read_table
-from pipeline.competition.paths import image_paths
+from pipeline.competition.paths import ImagePaths, image_paths
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing
 
@@ -21,7 +21,7 @@ class TestTable:
     __test__ = False  # not a pytest class
 
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[ImagePaths, ...]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.competition.csvs import column_of, read_table
 from pipeline.competition.groups import read_groups
 from pipeline.competition.labels import decode_delimited, decode_wide, label_names
-from pipeline.competition.paths import image_paths
+from pipeline.competition.paths import ImagePaths, image_paths
 from pipeline.competition.sample import read_sample
 from pipeline.config import CompetitionConfig, DelimitedLabels
 from pipeline.errors import CompetitionError
@@ -26,14 +26,14 @@ class TrainTable:
 
     Attributes:
         ids: N unique strings.
-        paths: N image files.
+        paths: the files of N images, one each or one per channel.
         targets: float32 (N, K), 0 or 1.
         labels: K names in the submission's order.
         groups: N group names, or None.
     """
 
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[ImagePaths, ...]
     targets: NDArray[np.float32]
     labels: tuple[str, ...]
     groups: tuple[str, ...] | None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from filelock import FileLock
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.decode import ImageForm, Pixels, load_image, refuse_images
 
@@ -25,7 +26,7 @@ _CHUNK = 64  # images in memory at once: enough to keep the threads busy
 
 
 def open_cache(
-    paths: Sequence[Path],
+    paths: Sequence[ImagePaths],
     form: ImageForm,
     *,
     folder: Path,
@@ -52,7 +53,7 @@ def open_cache(
     return open_map(file)
 
 
-def cache_file(paths: Sequence[Path], form: ImageForm, *, folder: Path) -> Path:
+def cache_file(paths: Sequence[ImagePaths], form: ImageForm, *, folder: Path) -> Path:
     """Where `open_cache` keeps these images; the file is there if, and only if, the cache is complete.
 
     Raises:
@@ -62,7 +63,7 @@ def cache_file(paths: Sequence[Path], form: ImageForm, *, folder: Path) -> Path:
     if not paths:
         raise ValueError("expected at least one image but got no paths")
     problems, files = [], []
-    for path in paths:
+    for path in (path for image in paths for path in image):
         try:
             status = path.stat()
         except OSError:
@@ -127,10 +128,10 @@ def _write(
     return problems
 
 
-def _load(paths: Sequence[Path], form: ImageForm, threads: int) -> Iterator[Pixels | ImageError]:
-    def load(path: Path) -> Pixels | ImageError:
+def _load(paths: Sequence[ImagePaths], form: ImageForm, threads: int) -> Iterator[Pixels | ImageError]:
+    def load(image: ImagePaths) -> Pixels | ImageError:
         try:
-            return load_image(path, form)
+            return load_image(image, form)
         except ImageError as error:
             return error
 

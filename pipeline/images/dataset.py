@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.images.cache import ImageMap, open_map
 from pipeline.images.decode import ImageForm as ImageForm  # part of what this module offers
 from pipeline.images.decode import Pixels, fit_image, load_image, read_image
@@ -54,7 +55,7 @@ class ImageSource(Protocol):
 class DecodedSource:
     """Images decoded from `paths` anew each time."""
 
-    def __init__(self, paths: Sequence[Path], form: ImageForm) -> None:
+    def __init__(self, paths: Sequence[ImagePaths], form: ImageForm) -> None:
         self._paths, self._form = list(paths), form
 
     @property
@@ -149,7 +150,7 @@ class EvalImages(Dataset[tuple[tuple[Tensor, ...], int]]):
     of the same channels, and not at all where `source` holds the only form that is asked for.
 
     Args:
-        paths: N files.
+        paths: the files of N images.
         forms: at least one.
         source: the same N images in one form. Its `fit` must be that of `forms`: pixels do not tell.
 
@@ -157,7 +158,9 @@ class EvalImages(Dataset[tuple[tuple[Tensor, ...], int]]):
         ValueError: there is no form, or the source has another number of images.
     """
 
-    def __init__(self, paths: Sequence[Path], *, forms: Sequence[ImageForm], source: ImageSource | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[ImagePaths], *, forms: Sequence[ImageForm], source: ImageSource | None = None
+    ) -> None:
         if not forms:
             raise ValueError("expected at least one form but got none")
         if source is not None and len(source) != len(paths):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError, listing
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -42,8 +43,8 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 
 
-def read_image(path: Path, *, channels: Channels) -> Pixels:
-    """Decode one file to (H, W, channels) uint8, RGB order, C-contiguous, EXIF orientation applied.
+def read_image(paths: ImagePaths, *, channels: Channels) -> Pixels:
+    """Decode one image to (H, W, channels) uint8, RGB order, C-contiguous, EXIF orientation applied.
 
     Grey is replicated to RGB, RGB becomes grey by luma, palettes and CMYK become RGB. 16-bit samples are
     scaled over their full range, round(v / 257). `channels=4` appends the file's alpha, or 255 where it has
@@ -52,6 +53,7 @@ def read_image(path: Path, *, channels: Channels) -> Pixels:
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or has floating-point samples.
     """
+    (path,) = paths
     data = _read_bytes(path)
     _require_whole(path, data)
     image = _decode(path, data, channels)
@@ -83,16 +85,18 @@ def fit_image(image: Pixels, *, size: Size, fit: Fit) -> Pixels:
     raise ValueError(f"expected fit to be one of stretch, crop, pad but got {fit!r}")
 
 
-def load_image(path: Path, form: ImageForm) -> Pixels:
+def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
     """`read_image`, then `fit_image`. Raises ImageError."""
-    return fit_image(read_image(path, channels=form.channels), size=form.size, fit=form.fit)
+    return fit_image(read_image(paths, channels=form.channels), size=form.size, fit=form.fit)
 
 
-def check_images(paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None) -> list[str]:
-    """One line per file that cannot be read, in the order of `paths`; empty when all is well.
+def check_images(
+    paths: Sequence[ImagePaths], *, threads: int, progress: Callable[[int], None] | None = None
+) -> list[str]:
+    """One line per image that cannot be read, in the order of `paths`; empty when all is well.
 
     Quick, for before a long run: JPEG and PNG files must have a header that parses and an end marker, only
-    the others are decoded. `progress` is called in this thread with the number of files done so far.
+    the others are decoded. `progress` is called in this thread with the number of images done so far.
     """
     problems = []
     with ThreadPoolExecutor(threads) as pool:
@@ -103,7 +107,7 @@ def check_images(paths: Sequence[Path], *, threads: int, progress: Callable[[int
     return problems
 
 
-def require_images(paths: Sequence[Path], *, threads: int, progress: Callable[[int], None] | None = None) -> None:
+def require_images(paths: Sequence[ImagePaths], *, threads: int, progress: Callable[[int], None] | None = None) -> None:
     """`check_images`, as one `ImageError` that names the first bad files and counts the rest."""
     problems = check_images(paths, threads=threads, progress=progress)
     if problems:
@@ -220,10 +224,10 @@ def _pad_evenly(image: Pixels, size: Size) -> Pixels:
     return canvas
 
 
-def _problem(path: Path) -> str | None:
+def _problem(paths: ImagePaths) -> str | None:
     try:
-        if not _looks_whole(path):
-            read_image(path, channels=3)
+        if not all(_looks_whole(path) for path in paths):
+            read_image(paths, channels=3)
     except ImageError as error:
         return error.problem
     return None

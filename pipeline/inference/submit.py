@@ -195,12 +195,13 @@ def _read_test(config: Config, *, images: Path | None, sample: Path | None) -> t
     asked = read_sample(competition)
     test = read_test(competition, asked)
     if images is not None:
-        if len({path.name for path in test.paths}) < len(test.paths):
+        files = [path for image in test.paths for path in image]
+        if len({path.name for path in files}) < len(files):
             raise SubmissionError(
                 "--images: several test images have the same file name in different folders",
                 remedy="set competition.root to the folder the whole competition lies in, instead of --images",
             )
-        test = TestTable(test.ids, tuple(images / path.name for path in test.paths))
+        test = TestTable(test.ids, tuple(tuple(images / path.name for path in image) for image in test.paths))
     return asked, test
 
 

@@ -124,7 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device()
     trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
     values = read_json(finished.run.thresholds)["values"]
-    pixels = read_image(arguments.image, channels=trained.images.channels)
+    pixels = read_image((arguments.image,), channels=trained.images.channels)
     attention = look(
         trained,
         fit_image(pixels, size=trained.images.height_width, fit=trained.images.fit),

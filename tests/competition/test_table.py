@@ -34,7 +34,7 @@ def test_wide_labels_follow_the_sample_and_ids_stay_strings(tmp_path: Path) -> N
     assert table.ids == ("007", "1.2.840")
     assert table.labels == ("a", "b")
     assert table.groups == ("p1", "p2")
-    assert table.paths[0] == tmp_path / "x/007.jpg"
+    assert table.paths[0] == (tmp_path / "x/007.jpg",)
     np.testing.assert_array_equal(table.targets, [[1, 0], [0, 1]])
 
 
@@ -45,16 +45,16 @@ def test_delimited_labels_and_templates_with_ids_that_hold_an_extension(tmp_path
     )
     table = read_train(competition)
     assert table.labels == ("eel", "fish")
-    assert table.paths == (tmp_path / "img/a.b.jpg", tmp_path / "img/c.jpg")
+    assert table.paths == ((tmp_path / "img/a.b.jpg",), (tmp_path / "img/c.jpg",))
     np.testing.assert_array_equal(table.targets, [[1, 1], [0, 0]])
     test = read_test(competition, read_sample(competition))
-    assert (test.ids, test.paths) == (("z.jpg",), (tmp_path / "img/z.jpg",))
+    assert (test.ids, test.paths) == (("z.jpg",), ((tmp_path / "img/z.jpg",),))
 
 
 def test_a_template_that_doubles_the_extension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompetitionError, match=r"write the template as 'img/\{id\}'"):
         paths_from_template(["a.jpg"], template="img/{id}.jpg", root=tmp_path)
-    assert paths_from_template(["1.2.840"], template="{id}.jpg", root=tmp_path) == (tmp_path / "1.2.840.jpg",)
+    assert paths_from_template(["1.2.840"], template="{id}.jpg", root=tmp_path) == ((tmp_path / "1.2.840.jpg",),)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:

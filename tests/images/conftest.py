@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.images.decode import Pixels
 
 
@@ -19,15 +20,15 @@ def picture() -> Pixels:
 
 
 @pytest.fixture
-def write_images(tmp_path: Path) -> Callable[[int], list[Path]]:
-    """Write that many different noisy PNG files of (20, 24) and return their paths."""
+def write_images(tmp_path: Path) -> Callable[[int], list[ImagePaths]]:
+    """Write that many different noisy PNG files of (20, 24) and return the paths of each."""
 
-    def write(count: int) -> list[Path]:
+    def write(count: int) -> list[ImagePaths]:
         paths = [tmp_path / "images" / f"{index}.png" for index in range(count)]
         (tmp_path / "images").mkdir(exist_ok=True)
         for index, path in enumerate(paths):
             pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3), np.uint8)
             Image.fromarray(pixels).save(path)
-        return paths
+        return [(path,) for path in paths]
 
     return write

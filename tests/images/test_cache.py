@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.cache import ImageMap, cache_file, cache_fits, open_cache
 from pipeline.images.decode import ImageForm, load_image
 
 FORM = ImageForm((16, 16), "stretch", 3)
-Write = Callable[[int], list[Path]]
+Write = Callable[[int], list[ImagePaths]]
 
 
-def opened(paths: list[Path], folder: Path, form: ImageForm = FORM) -> tuple[ImageMap, list[int]]:
+def opened(paths: Sequence[ImagePaths], folder: Path, form: ImageForm = FORM) -> tuple[ImageMap, list[int]]:
     """The cache, and the progress that its building reported."""
     built: list[int] = []
     return open_cache(paths, form, folder=folder, threads=2, progress=built.append), built
@@ -58,13 +59,14 @@ def test_other_images_orders_and_forms_have_their_own_file(write_images: Write, 
 
 @pytest.mark.parametrize(("longer", "later"), [(0, 1), (1, 0)])
 def test_a_changed_size_or_time_of_an_image_is_noticed(tmp_path: Path, longer: int, later: int) -> None:
-    paths = [tmp_path / f"{number}.bmp" for number in range(3)]  # BMP: other pixels, same length
-    for number, path in enumerate(paths):
+    files = [tmp_path / f"{number}.bmp" for number in range(3)]  # BMP: other pixels, same length
+    paths = [(file,) for file in files]
+    for number, path in enumerate(files):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
-    before, stamp = np.array(opened(paths, tmp_path / "cache")[0]), paths[1].stat().st_mtime_ns
-    Image.new("RGB", (8, 8), (99, 0, 0)).save(paths[1])
-    paths[1].write_bytes(paths[1].read_bytes() + b"\0" * longer)
-    os.utime(paths[1], ns=(stamp, stamp + later))
+    before, stamp = np.array(opened(paths, tmp_path / "cache")[0]), files[1].stat().st_mtime_ns
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(files[1])
+    files[1].write_bytes(files[1].read_bytes() + b"\0" * longer)
+    os.utime(files[1], ns=(stamp, stamp + later))
     after, built = opened(paths, tmp_path / "cache")
     assert built
     assert (after[1, :, :, 0] == 99).all()
@@ -73,21 +75,22 @@ def test_a_changed_size_or_time_of_an_image_is_noticed(tmp_path: Path, longer: i
 
 def test_all_bad_images_are_told_at_once_and_leave_nothing_behind(write_images: Write, tmp_path: Path) -> None:
     paths = write_images(5)
-    good = paths[1].read_bytes()
-    paths[1].write_bytes(good[:100])
-    paths[3].write_bytes(b"")
+    (first,), (second,) = paths[1], paths[3]
+    good = first.read_bytes()
+    first.write_bytes(good[:100])
+    second.write_bytes(b"")
     with pytest.raises(ImageError, match="2 of 5 images cannot be read") as caught:
         opened(paths, tmp_path / "cache")
-    assert str(paths[1]) in str(caught.value)
-    assert str(paths[3]) in str(caught.value)
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".lock"}
-    paths[1].write_bytes(good)
-    paths[3].write_bytes(good)
+    first.write_bytes(good)
+    second.write_bytes(good)
     assert len(opened(paths, tmp_path / "cache")[0]) == 5
 
 
 def test_missing_images_are_told_at_once(write_images: Write, tmp_path: Path) -> None:
-    paths = [tmp_path / "one.png", *write_images(1), tmp_path / "two.png"]
+    paths = [(tmp_path / "one.png",), *write_images(1), (tmp_path / "two.png",)]
     with pytest.raises(ImageError, match=r"2 of 3 images cannot be read(.|\n)*one.png(.|\n)*two.png"):
         opened(paths, tmp_path / "cache")
 

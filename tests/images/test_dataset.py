@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.images import dataset
 from pipeline.images.augment import Augmentation, Spec, build_augmentation
 from pipeline.images.cache import open_cache
@@ -29,16 +30,16 @@ from pipeline.images.decode import Pixels, load_image, read_image
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = list("abcdefg")
 TARGETS = np.eye(7, 3, dtype=np.float32)
-Write = Callable[[int], list[Path]]
+Write = Callable[[int], list[ImagePaths]]
 
 
 @pytest.fixture
-def paths(write_images: Write) -> list[Path]:
+def paths(write_images: Write) -> list[ImagePaths]:
     return write_images(len(IDS))
 
 
 @pytest.fixture(params=["decoded", "cached"])
-def source(request: pytest.FixtureRequest, paths: list[Path], tmp_path: Path) -> ImageSource:
+def source(request: pytest.FixtureRequest, paths: list[ImagePaths], tmp_path: Path) -> ImageSource:
     if request.param == "decoded":
         return DecodedSource(paths, FORM)
     return CachedSource(open_cache(paths, FORM, folder=tmp_path / "cache", threads=1))
@@ -61,7 +62,7 @@ def chw(image: Pixels) -> Pixels:
     return image.transpose(2, 0, 1)
 
 
-def test_a_source_gives_fresh_fitted_images(source: ImageSource, paths: list[Path]) -> None:
+def test_a_source_gives_fresh_fitted_images(source: ImageSource, paths: list[ImagePaths]) -> None:
     assert (len(source), source.shape) == (len(paths), (16, 16, 3))
     for index, path in enumerate(paths):
         source.load(index)[:] = 0  # the caller's own
@@ -80,7 +81,7 @@ def test_a_source_crosses_process_borders_without_its_pixels(write_images: Write
         np.testing.assert_array_equal(pickle.loads(payload).load(7), source.load(7))
 
 
-def test_a_part_of_a_cache_is_no_source(paths: list[Path], tmp_path: Path) -> None:
+def test_a_part_of_a_cache_is_no_source(paths: list[ImagePaths], tmp_path: Path) -> None:
     array = open_cache(paths, FORM, folder=tmp_path / "cache", threads=1)
     with pytest.raises(ValueError, match="the whole map"):
         CachedSource(array[2:])  # type: ignore[arg-type]
@@ -95,7 +96,7 @@ def test_a_training_item_is_its_image_augmented_by_seed_epoch_and_id(source: Ima
     np.testing.assert_array_equal(targets.numpy(), TARGETS[2])
 
 
-def test_a_sample_is_the_same_wherever_its_row_stands(paths: list[Path]) -> None:
+def test_a_sample_is_the_same_wherever_its_row_stands(paths: list[ImagePaths]) -> None:
     """Promise 7: seed, epoch and id decide, the row number does not."""
     images = train_images(DecodedSource(paths, FORM))
     turned = TrainImages(
@@ -108,7 +109,7 @@ def test_a_sample_is_the_same_wherever_its_row_stands(paths: list[Path]) -> None
         assert torch.equal(targets, same)
 
 
-def test_training_data_of_different_lengths_or_shapes_are_refused(paths: list[Path]) -> None:
+def test_training_data_of_different_lengths_or_shapes_are_refused(paths: list[ImagePaths]) -> None:
     source = DecodedSource(paths, FORM)
     for ids, targets in [(IDS[:-1], TARGETS), (IDS, TARGETS[:-1])]:
         with pytest.raises(ValueError, match="as many images as ids and rows of targets"):
@@ -117,7 +118,7 @@ def test_training_data_of_different_lengths_or_shapes_are_refused(paths: list[Pa
         train_images(DecodedSource(paths, FORM._replace(size=(8, 8))))
 
 
-def test_an_evaluation_item_is_the_image_in_every_form(paths: list[Path]) -> None:
+def test_an_evaluation_item_is_the_image_in_every_form(paths: list[ImagePaths]) -> None:
     forms = [FORM, ImageForm((24, 8), "pad", 3), ImageForm((9, 9), "crop", 1)]
     tensors, index = EvalImages(paths, forms=forms)[4]
     assert index == 4
@@ -125,11 +126,11 @@ def test_an_evaluation_item_is_the_image_in_every_form(paths: list[Path]) -> Non
         np.testing.assert_array_equal(tensor.numpy(), chw(load_image(paths[4], form)))
 
 
-def test_an_image_is_decoded_once_for_all_sizes(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_decoded_once_for_all_sizes(paths: list[ImagePaths], monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 9."""
     decoded = []
 
-    def counted(path: Path, **options: int) -> Pixels:
+    def counted(path: ImagePaths, **options: int) -> Pixels:
         decoded.append(path)
         return read_image(path, **options)  # type: ignore[arg-type]
 
@@ -139,17 +140,17 @@ def test_an_image_is_decoded_once_for_all_sizes(paths: list[Path], monkeypatch: 
     assert decoded == [paths[3]]
 
 
-def test_a_cached_image_of_the_only_form_is_not_decoded(paths: list[Path], tmp_path: Path) -> None:
+def test_a_cached_image_of_the_only_form_is_not_decoded(paths: list[ImagePaths], tmp_path: Path) -> None:
     source = CachedSource(open_cache(paths, FORM, folder=tmp_path / "cache", threads=1))
     expected = load_image(paths[0], FORM)
     both = EvalImages(paths, forms=[FORM, FORM._replace(size=(8, 8))], source=source)[0][0]
     assert [tuple(tensor.shape) for tensor in both] == [(3, 16, 16), (3, 8, 8)]
-    paths[0].unlink()
+    paths[0][0].unlink()
     ((tensor,), _) = EvalImages(paths, forms=[FORM], source=source)[0]
     np.testing.assert_array_equal(tensor.numpy(), chw(expected))
 
 
-def test_evaluation_without_a_form_or_with_another_source_is_refused(paths: list[Path]) -> None:
+def test_evaluation_without_a_form_or_with_another_source_is_refused(paths: list[ImagePaths]) -> None:
     with pytest.raises(ValueError, match="at least one form"):
         EvalImages(paths, forms=[])
     with pytest.raises(ValueError, match="a source of 7 images but got 6"):
@@ -167,7 +168,7 @@ def test_training_batches_are_uint8_and_carry_their_indices(source: ImageSource)
     assert indices.tolist() == [5, 0]
 
 
-def test_evaluation_batches_follow_the_rows_and_lose_none(paths: list[Path]) -> None:
+def test_evaluation_batches_follow_the_rows_and_lose_none(paths: list[ImagePaths]) -> None:
     images = EvalImages(paths, forms=[FORM, FORM._replace(size=(8, 8))])
     rows = np.array([6, 2, 4, 0, 1])
     batches = list(eval_loader(images, rows, batch_size=2, workers=0, pin_memory=False))

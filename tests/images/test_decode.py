@@ -40,6 +40,10 @@ def written(folder: Path, data: bytes, name: str = "image") -> Path:
     return path
 
 
+def read(path: Path, *, channels: Channels) -> Pixels:
+    return read_image((path,), channels=channels)
+
+
 def difference(one: Pixels, other: Pixels) -> float:
     assert one.shape == other.shape
     return float(np.abs(one.astype(float) - other).max())
@@ -49,17 +53,17 @@ def difference(one: Pixels, other: Pixels) -> float:
 def test_rgb_comes_back_exactly_in_all_channels(tmp_path: Path, picture: Pixels, kind: str) -> None:
     path = written(tmp_path, encode(picture, kind=kind))
     opaque = np.full((*picture.shape[:2], 1), 255, np.uint8)
-    np.testing.assert_array_equal(read_image(path, channels=3), picture)
-    np.testing.assert_array_equal(read_image(path, channels=4), np.concatenate([picture, opaque], axis=2))
+    np.testing.assert_array_equal(read(path, channels=3), picture)
+    np.testing.assert_array_equal(read(path, channels=4), np.concatenate([picture, opaque], axis=2))
     # libpng rounds the luma down
-    np.testing.assert_allclose(read_image(path, channels=1)[:, :, 0], picture @ LUMA, atol=1.01)
+    np.testing.assert_allclose(read(path, channels=1)[:, :, 0], picture @ LUMA, atol=1.01)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize("channels", ALL_CHANNELS)
 def test_every_png_mode_agrees_with_pillow(tmp_path: Path, picture: Pixels, mode: str, channels: Channels) -> None:
     data = encode(picture, mode)
-    image = read_image(written(tmp_path, data), channels=channels)
+    image = read(written(tmp_path, data), channels=channels)
     reference = Image.open(io.BytesIO(data)).convert("RGB").convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     assert image.flags.c_contiguous
     assert image.dtype == np.uint8
@@ -73,8 +77,8 @@ def test_alpha_is_kept_for_four_channels_and_dropped_for_less(
     alpha = picture[:, :, :1] // 2
     data = io.BytesIO()
     Image.fromarray(np.concatenate([picture, alpha], axis=2)).save(data, "PNG")
-    image = read_image(written(tmp_path, data.getvalue()), channels=channels)
-    opaque = read_image(written(tmp_path, encode(picture)), channels=channels)
+    image = read(written(tmp_path, data.getvalue()), channels=channels)
+    opaque = read(written(tmp_path, encode(picture)), channels=channels)
     if channels == 4:
         opaque[:, :, 3:] = alpha
     np.testing.assert_array_equal(image, opaque)
@@ -86,7 +90,7 @@ def test_sixteen_bit_samples_are_scaled_over_their_full_range(tmp_path: Path, st
     samples = np.random.default_rng(0).integers(0, 65536, (16, 16, stored), np.uint16)
     samples[0, :4] = np.array([0, 128, 129, 65535])[:, None]  # 128 / 257 rounds to 0, 129 / 257 to 1
     data = cv2.imencode(".png", samples)[1].tobytes()
-    image = read_image(written(tmp_path, data), channels=channels)
+    image = read(written(tmp_path, data), channels=channels)
     expected = np.round(samples / 257)
     expected = expected.repeat(3, axis=2) if stored == 1 else expected[:, :, [2, 1, 0, 3][:stored]]
     shared = min(expected.shape[2], channels)
@@ -97,7 +101,7 @@ def test_sixteen_bit_samples_are_scaled_over_their_full_range(tmp_path: Path, st
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("channels", ALL_CHANNELS)
 def test_jpegs_of_one_three_and_four_components(tmp_path: Path, picture: Pixels, mode: str, channels: Channels) -> None:
-    image = read_image(written(tmp_path, encode(picture, mode, "JPEG", quality=95)), channels=channels)
+    image = read(written(tmp_path, encode(picture, mode, "JPEG", quality=95)), channels=channels)
     colours = np.asarray(Image.fromarray(picture).convert(mode if mode == "L" else "RGB").convert("RGB"))
     if channels == 1:
         assert np.abs(image[:, :, 0] - colours @ LUMA).mean() < 3
@@ -114,14 +118,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, picture: Pixels, orientatio
     data = encode(picture, kind="JPEG", quality=95, exif=exif.tobytes())
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     reference = np.asarray(upright.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
-    image = read_image(written(tmp_path, data), channels=channels)
+    image = read(written(tmp_path, data), channels=channels)
     assert difference(image, reference.reshape(*reference.shape[:2], channels)) <= 4
 
 
 def test_a_path_may_hold_any_characters(tmp_path: Path, picture: Pixels) -> None:
     path = written(tmp_path, encode(picture), "бild 画像.png")
-    np.testing.assert_array_equal(read_image(path, channels=3), picture)
-    assert check_images([path], threads=1) == []
+    np.testing.assert_array_equal(read(path, channels=3), picture)
+    assert check_images([(path,)], threads=1) == []
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -134,31 +138,31 @@ def test_no_prefix_of_a_file_passes_for_an_image(
     data = encode(noise, kind=kind)[:-12]  # without the end marker, which a PNG can be decoded without
     path = written(tmp_path_factory.mktemp("prefix"), data[: round(share * len(data))])
     with pytest.raises(ImageError, match=r"truncated|empty|not an image") as caught:
-        read_image(path, channels=3)
+        read(path, channels=3)
     assert str(path) in caught.value.problem
-    assert check_images([path], threads=1) == [caught.value.problem]
+    assert check_images([(path,)], threads=1) == [caught.value.problem]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 def test_half_a_file_is_refused(tmp_path: Path, picture: Pixels, kind: str) -> None:
     data = encode(picture, kind=kind)
     with pytest.raises(ImageError):
-        read_image(written(tmp_path, data[: len(data) // 2]), channels=3)
+        read(written(tmp_path, data[: len(data) // 2]), channels=3)
 
 
 def test_a_truncated_jpeg_is_called_truncated(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     path = written(tmp_path, encode(noise, kind="JPEG")[:-500])
     with pytest.raises(ImageError, match="is truncated"):
-        read_image(path, channels=3)
+        read(path, channels=3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_bytes_after_the_end_of_an_image_do_no_harm(tmp_path: Path, picture: Pixels, kind: str) -> None:
     data = encode(picture, kind=kind)
     clean, padded = written(tmp_path, data, "clean"), written(tmp_path, data + b"\0" * 50, "padded")
-    np.testing.assert_array_equal(read_image(padded, channels=3), read_image(clean, channels=3))
-    assert check_images([clean, padded], threads=2) == []
+    np.testing.assert_array_equal(read(padded, channels=3), read(clean, channels=3))
+    assert check_images([(clean,), (padded,)], threads=2) == []
 
 
 def test_each_kind_of_bad_file_is_named_with_what_is_wrong(tmp_path: Path) -> None:
@@ -173,26 +177,29 @@ def test_each_kind_of_bad_file_is_named_with_what_is_wrong(tmp_path: Path) -> No
     }
     for path, words in cases.items():
         with pytest.raises(ImageError, match=words) as caught:
-            read_image(path, channels=3)
+            read(path, channels=3)
         assert str(path) in caught.value.problem
-    assert all(words in line for line, words in zip(check_images(list(cases), threads=2), cases.values(), strict=True))
+    assert all(
+        words in line
+        for line, words in zip(check_images([(path,) for path in cases], threads=2), cases.values(), strict=True)
+    )
 
 
 def test_bad_images_are_listed_in_order_and_progress_counts_all(tmp_path: Path, picture: Pixels) -> None:
     good = written(tmp_path, encode(picture, kind="JPEG"), "good.jpg")
     cut = written(tmp_path, encode(picture, kind="JPEG")[:-2], "cut.jpg")
     done: list[int] = []
-    problems = check_images([cut, good, tmp_path / "missing", good], threads=2, progress=done.append)
+    problems = check_images([(cut,), (good,), (tmp_path / "missing",), (good,)], threads=2, progress=done.append)
     assert [problem.split()[1] for problem in problems] == [str(cut), str(tmp_path / "missing")]
     assert done == [1, 2, 3, 4]
 
 
 def test_the_error_names_the_first_bad_images_and_counts_the_rest(tmp_path: Path, picture: Pixels) -> None:
     good = written(tmp_path, encode(picture), "good.png")
-    require_images([good], threads=1)
-    bad = [tmp_path / f"missing{number}" for number in range(7)]
+    require_images([(good,)], threads=1)
+    bad = [(tmp_path / f"missing{number}",) for number in range(7)]
     with pytest.raises(ImageError, match="7 of 8 images cannot be read") as caught:
-        require_images([good, *bad], threads=2)
+        require_images([(good,), *bad], threads=2)
     assert "missing0" in str(caught.value)
     assert "and 2 more" in str(caught.value)
 
@@ -262,6 +269,6 @@ def test_an_unknown_fit_is_refused(picture: Pixels) -> None:
 def test_load_image_reads_and_fits(tmp_path: Path, picture: Pixels) -> None:
     form = ImageForm((12, 20), "pad", 4)
     path = written(tmp_path, encode(picture))
-    expected = fit_image(read_image(path, channels=4), size=(12, 20), fit="pad")
-    np.testing.assert_array_equal(load_image(path, form), expected)
+    expected = fit_image(read(path, channels=4), size=(12, 20), fit="pad")
+    np.testing.assert_array_equal(load_image((path,), form), expected)
     assert form.shape == expected.shape

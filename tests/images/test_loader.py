@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
 from pipeline.images.augment import Spec, build_augmentation
 from pipeline.images.dataset import (
@@ -31,7 +31,7 @@ from pipeline.images.loader import Loader
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = [str(number) for number in range(12)]
-Write = Callable[[int], list[Path]]
+Write = Callable[[int], list[ImagePaths]]
 Keys = list[list[tuple[int, int]]]
 
 
@@ -102,19 +102,19 @@ def walked_until_error(loader: Loader[EvalBatch]) -> tuple[list[int], ImageError
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_error_arrives_as_it_was_raised(write_images: Write, workers: int) -> None:
     paths = write_images(4)
-    paths[2].unlink()
+    paths[2][0].unlink()
     images = EvalImages(paths, forms=[FORM])
     loader = eval_loader(images, range(4), batch_size=1, workers=workers, pin_memory=False)
     for _ in range(2):  # the loader can still be walked
         seen, error = walked_until_error(loader)
         assert seen == [0, 1]
-        assert error.problem == f"image {paths[2]} does not exist"
+        assert error.problem == f"image {paths[2][0]} does not exist"
         assert error.remedy.startswith("check the image folder")
 
 
 def test_an_error_does_not_keep_the_workers_alive(write_images: Write) -> None:
     paths = write_images(2)
-    paths[1].unlink()
+    paths[1][0].unlink()
     images = EvalImages(paths, forms=[FORM])
     before = set(multiprocessing.active_children())
     gc.disable()

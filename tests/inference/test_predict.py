@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
 from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
 from pipeline.images.decode import read_image
@@ -95,11 +96,11 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_wide_competition(tmp_path, train=5)
-    paths = sorted((tmp_path / "train").glob("*.png"))
+    paths = [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
     ensembles = [_ensemble(["identity", "hflip", "size:48"]), _ensemble(["vflip", "size:48x40"])]
-    read: list[Path] = []
+    read: list[ImagePaths] = []
 
-    def counting(path: Path, **keys: int) -> np.ndarray:
+    def counting(path: ImagePaths, **keys: int) -> np.ndarray:
         read.append(path)
         return read_image(path, **keys)  # type: ignore[arg-type]
 
@@ -114,7 +115,7 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
 
 def test_the_answer_is_the_average_over_folds_and_views(tmp_path: Path) -> None:
     make_wide_competition(tmp_path, train=5)
-    paths = sorted((tmp_path / "train").glob("*.png"))
+    paths = [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
 
     def answer(views: list[str], scales: tuple[float, ...]) -> np.ndarray:
         ensemble = _ensemble(views, scales=scales)
