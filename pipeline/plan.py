@@ -131,7 +131,7 @@ def _deal_folds(config: Config, table: TrainTable) -> NDArray[np.int64]:
 def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
     images = config.images
     build_augmentation(config.augment.train, size=images.height_width, channels=images.channels)
-    build_loss(config.loss)
+    build_loss(config.loss, labels=labels)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.views, size=images.height_width)
     model, notes = start_model(config.model, images, labels=labels)

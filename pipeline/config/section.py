@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 
 class After:
@@ -21,3 +22,27 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _number_or_per_label(kind: Any, wanted: str) -> Callable[[Any], float | dict[str, float]]:
+    """A check of its own, because pydantic would report each mistake once per member of the union."""
+    number = TypeAdapter(kind)
+
+    def check(value: Any) -> float | dict[str, float]:
+        try:
+            if isinstance(value, Mapping) and value:
+                return {str(label): float(number.validate_python(one)) for label, one in value.items()}
+            return float(number.validate_python(value))
+        except ValidationError:
+            raise ValueError(f"expected {wanted}, or a mapping from every label to such a number") from None
+
+    return check
+
+
+PerLabelNonNegative = Annotated[
+    float | dict[str, float], PlainValidator(_number_or_per_label(NonNegative, "a number of at least 0"))
+]
+PerLabelBelowOne = Annotated[
+    float | dict[str, float], PlainValidator(_number_or_per_label(BelowOne, "a number from 0 up to, not including, 1"))
+]

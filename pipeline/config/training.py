@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import After, NonNegative, Positive, PositiveInt, Section, Share
+from pipeline.config.section import (
+    After,
+    NonNegative,
+    PerLabelBelowOne,
+    PerLabelNonNegative,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+)
 
 
 class AugmentConfig(Section):
@@ -58,9 +67,9 @@ class LossConfig(Section):
     """The loss and its parameters; a parameter of another loss is kept but not used."""
 
     name: Literal["asl", "bce", "focal"] = "asl"
-    gamma_neg: NonNegative = 2.0
-    gamma_pos: NonNegative = 0.0
-    clip: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gamma_neg: PerLabelNonNegative = 2.0
+    gamma_pos: PerLabelNonNegative = 0.0
+    clip: PerLabelBelowOne = 0.0
     differentiate_weight: bool = True
     gamma: NonNegative = 2.0
     alpha: Share | None = None

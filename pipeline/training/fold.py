@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config
@@ -27,6 +28,18 @@ from pipeline.training.progress import EpochDone, Listener, StepDone
 from pipeline.training.setup import Training, build_loss, build_training
 
 
+class ValidatedEpoch(NamedTuple):
+    """A finished epoch of a fold, for whoever decides whether it is worth going on."""
+
+    fold: int
+    epoch: int  # from 1
+    logits: NDArray[np.float64]  # (V, K) of the averaged weights, in the order of the fold's validation rows
+
+
+def _go_on(_: ValidatedEpoch) -> None:
+    pass
+
+
 def train_fold(
     config: Config,
     table: TrainTable,
@@ -36,6 +49,7 @@ def train_fold(
     folder: FoldFolder,
     workers: int,
     listen: Listener,
+    on_epoch: Callable[[ValidatedEpoch], None] = _go_on,
 ) -> None:
     """Train until `train.epochs`, from the last finished epoch if there is one.
 
@@ -50,6 +64,7 @@ def train_fold(
         folder: where the fold's files go.
         workers: processes that load images; 0 loads in this one.
         listen: told of each step and epoch.
+        on_epoch: called when an epoch is validated and saved; what it raises ends the training there.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -73,7 +88,7 @@ def train_fold(
     total_steps = steps_per_epoch * train.epochs
     training = build_training(config, fold=rows.fold, labels=table.labels, total_steps=total_steps)
     training.resume(folder)
-    loss = build_loss(config.loss)
+    loss = build_loss(config.loss, labels=table.labels)
     pin = training.accelerator.device.type == "cuda"
     loader = train_loader(images, batches_of(0), workers=workers, pin_memory=pin)
     for epoch in range(len(training.records), train.epochs):
@@ -93,13 +108,15 @@ def train_fold(
             clip_grad=train.clip_grad,
             on_step=watch.step,
         )
-        scores = _validate(config, table, rows, training, source, workers=workers)
+        logits = _validate(config, table, rows, training, source, workers=workers)
+        scores = _judge(config, table, rows, logits)
         training.records.append({"epoch": epoch + 1, "loss": mean_loss, **watch.facts(), **scores})
         if train.select == "best" and kept_epoch(config, training.records) == epoch + 1:
             save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
         training.save(folder)
         write_json_lines(folder.epochs, training.records)
         listen(EpochDone(rows.fold, training.records[-1]))
+        on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
     _keep_weights(config, table, training, folder)
 
 
@@ -162,12 +179,16 @@ def _validate(
     source: ImageSource,
     *,
     workers: int,
-) -> dict[str, float | None]:
-    """mAP, and the competition's metric where it needs no thresholds, of the averaged weights."""
+) -> NDArray[np.float64]:
+    """Logits (V, K) of the averaged weights for the validation rows."""
     views = parse_views(["identity"], size=config.images.height_width)
     ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
     device = training.accelerator.device
-    logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
+    return predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
+
+
+def _judge(config: Config, table: TrainTable, rows: FoldRows, logits: NDArray[np.float64]) -> dict[str, float | None]:
+    """mAP, and the competition's metric where it needs no thresholds."""
     targets = table.targets[rows.validation].astype(np.uint8)
     metric = get_metric(config.competition.metric)
     judges = {"map": get_metric("map")} | ({metric.name: metric} if metric.takes == "probabilities" else {})

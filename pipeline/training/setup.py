@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
+from pipeline.errors import ConfigError, listing, nearest
 from pipeline.model.build import build_normalizer
 from pipeline.model.start import start_model
 from pipeline.runs import FoldFolder
@@ -22,16 +23,40 @@ from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.optim import build_optimizer, build_schedule
 
 
-def build_loss(config: LossConfig) -> MultiLabelLoss:
-    """The loss that `config` names, with the parameters that are its own."""
+def build_loss(config: LossConfig, *, labels: Sequence[str]) -> MultiLabelLoss:
+    """The loss that `config` names, with the parameters that are its own.
+
+    Args:
+        config: the loss section; a parameter may be a mapping from each label to its number.
+        labels: the K labels in the order of the logits.
+
+    Raises:
+        ConfigError: such a mapping names an unknown label or lacks one.
+    """
     parameters: dict[str, dict[str, Any]] = {
-        "asl": {"gamma_neg": config.gamma_neg, "gamma_pos": config.gamma_pos, "clip": config.clip},
+        "asl": {name: _in_order(name, getattr(config, name), labels) for name in ("gamma_neg", "gamma_pos", "clip")},
         "bce": {"pos_weight": config.pos_weight},
         "focal": {"gamma": config.gamma, "alpha": config.alpha},
     }
     if config.name != "bce":  # which has no focusing weight
         parameters[config.name]["differentiate_weight"] = config.differentiate_weight
     return LOSSES[config.name](**parameters[config.name])
+
+
+def _in_order(name: str, value: float | Mapping[str, float], labels: Sequence[str]) -> float | list[float]:
+    if not isinstance(value, Mapping):
+        return value
+    unknown = [label for label in value if label not in labels]
+    missing = [label for label in labels if label not in value]
+    if unknown or missing:
+        hint = nearest(unknown[0], labels) if unknown else ""
+        raise ConfigError(
+            f"loss.{name} does not fit the labels",
+            expected="one number for each label",
+            got=f"no number for {listing(missing)}" if missing else f"an unknown label '{unknown[0]}'{hint}",
+            remedy=f"name every label in loss.{name}, or set it to one number",
+        )
+    return [value[label] for label in labels]
 
 
 @dataclass
@@ -77,11 +102,16 @@ class Training:
 
 def build_training(config: Config, *, fold: int, labels: Sequence[str], total_steps: int) -> Training:
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
-    precision = resolve_precision(config.train.precision, pick_device())
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     model, _ = start_model(config.model, config.images, labels=labels)
-    normalizer = build_normalizer(config.images, model).to(accelerator.device)
+    return training_of(model, build_normalizer(config.images, model), config=config, total_steps=total_steps)
+
+
+def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, total_steps: int) -> Training:
+    """What trains `model`, a fresh network on the CPU, on the device: average, optimizer and schedule."""
+    precision = resolve_precision(config.train.precision, pick_device())
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    normalizer.to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)
     optimizer = build_optimizer(model, lr=config.train.lr, weight_decay=config.train.weight_decay)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
-from pipeline.config import Config, check_config
+from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.errors import ConfigError
 from pipeline.model.build import build_model
 from pipeline.training.losses import MultiLabelLoss
@@ -99,9 +100,40 @@ def test_the_focusing_weight_is_differentiated_or_not(name: str) -> None:
         return logit.grad.item()
 
     p = torch.sigmoid(torch.tensor(0.3)).item()
-    plain = build_loss(make_config(loss={"name": name, "differentiate_weight": False}).loss)
+    plain = build_loss(make_config(loss={"name": name, "differentiate_weight": False}).loss, labels=LABELS)
     assert slope(plain) == pytest.approx(p**2 * p, rel=1e-5)
-    assert slope(build_loss(make_config(loss={"name": name}).loss)) > 1.2 * p**3
+    assert slope(build_loss(make_config(loss={"name": name}).loss, labels=LABELS)) > 1.2 * p**3
+
+
+class TestParametersPerLabel:
+    def test_a_mapping_is_put_into_the_order_of_the_labels(self) -> None:
+        config = make_config(loss={"gamma_neg": {"c": "3e0", "a": 1, "b": 2}, "clip": {"a": 0, "b": 0.1, "c": 0.2}})
+        loss = build_loss(config.loss, labels=LABELS)
+        logits = torch.tensor([[0.5, -0.5, 1.0]])
+        alone = [
+            build_loss(make_config(loss={"gamma_neg": gamma, "clip": clip}).loss, labels=LABELS)(
+                logits[:, [place]], torch.zeros(1, 1)
+            )
+            for place, (gamma, clip) in enumerate([(1, 0), (2, 0.1), (3, 0.2)])
+        ]
+        torch.testing.assert_close(loss(logits, torch.zeros(1, 3), reduction="sum"), torch.stack(alone).sum())
+
+    def test_it_must_name_every_label_and_no_other(self) -> None:
+        for gamma, part in (({"a": 1, "b": 2}, "no number for c"), ({"a": 1, "b": 2, "c": 3, "cc": 4}, "'c'")):
+            with pytest.raises(ConfigError, match=r"loss\.gamma_neg does not fit") as caught:
+                build_loss(make_config(loss={"gamma_neg": gamma}).loss, labels=LABELS)
+            assert part in str(caught.value)
+
+    def test_a_wrong_number_is_one_mistake(self) -> None:
+        for value in (-1, {"a": -1}, {}, "many", [1, 2]):
+            with pytest.raises(ConfigError, match="1 mistake") as caught:
+                make_config(loss={"gamma_neg": value})
+            assert "loss.gamma_neg: expected a number of at least 0, or a mapping" in str(caught.value)
+
+    def test_it_survives_being_written_down(self) -> None:
+        config = make_config(loss={"gamma_neg": {"a": 1.5, "b": 2.0, "c": 3.0}})
+        assert check_config(yaml.safe_load(dump_config(config)), source="dump") == config
+        assert changed_training_keys(make_config(), config)["loss.gamma_neg.a"] == (None, 1.5)
 
 
 @pytest.mark.slow

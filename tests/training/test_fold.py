@@ -1,0 +1,42 @@
+"""One fold's training as a caller sees it: the hook after each epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import load_config
+from pipeline.images.dataset import DecodedSource
+from pipeline.inference.out_of_fold import image_form, rows_of
+from pipeline.plan import prepare
+from pipeline.runs import FoldFolder
+from pipeline.training.fold import ValidatedEpoch, train_fold
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(tiny_config: Path, tmp_path: Path) -> None:
+    config = load_config(tiny_config, ["train.epochs=3"])
+    plan = prepare(config, debug=False, listen=lambda _: None)
+    rows, folder = rows_of(plan.folds, 1), FoldFolder(tmp_path / "fold")
+    seen: list[ValidatedEpoch] = []
+
+    def stop_after_two(epoch: ValidatedEpoch) -> None:
+        seen.append(epoch)
+        if epoch.epoch == 2:
+            raise _EnoughError
+
+    source = DecodedSource(plan.table.paths, image_form(config.images))
+    with pytest.raises(_EnoughError):
+        train_fold(
+            config, plan.table, rows, source=source, folder=folder, workers=0, listen=print, on_epoch=stop_after_two
+        )
+    assert [(epoch.fold, epoch.epoch) for epoch in seen] == [(1, 1), (1, 2)]
+    assert seen[0].logits.shape == (len(rows.validation), 3)
+    assert not np.array_equal(seen[0].logits, seen[1].logits)
+    assert not folder.weights.exists()
+    assert len(folder.epochs.read_text().splitlines()) == 2
