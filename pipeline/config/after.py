@@ -21,6 +21,7 @@ class PredictConfig(Section):
     views: Annotated[list[str], Field(min_length=1)] = ["identity"]
     average: Literal["probability", "logit"] = "probability"
     batch_size: PositiveInt | None = None
+    broken: Literal["error", "fallback"] = "error"
 
 
 class SubmissionConfig(Section):

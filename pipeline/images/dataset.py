@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
+from pipeline.errors import ImageError
 from pipeline.images.cache import ImageMap, open_map
 from pipeline.images.decode import ImageForm as ImageForm  # part of what this module offers
 from pipeline.images.decode import Pixels, fit_image, load_image, read_image
@@ -33,10 +34,25 @@ class TrainBatch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """`images`: per form one (B, C, h, w) uint8 tensor in channels-last memory, `indices` (B,) int64."""
+    """A batch for evaluation.
+
+    Attributes:
+        images: per form one (B, C, h, w) uint8 tensor in channels-last memory.
+        indices: (B,) int64.
+        problems: by index what is wrong with an image that cannot be read; its pixels are zeros.
+    """
 
     images: tuple[Tensor, ...]
     indices: Tensor
+    problems: dict[int, str]
+
+
+class EvalItem(NamedTuple):
+    """One image as a uint8 tensor (C, h, w) per form, its row, and why it is black: it cannot be read."""
+
+    images: tuple[Tensor, ...]
+    row: int
+    problem: str | None
 
 
 class ImageSource(Protocol):
@@ -143,42 +159,58 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         return _channels_first(image), self._targets[index], index
 
 
-class EvalImages(Dataset[tuple[tuple[Tensor, ...], int]]):
+class EvalImages(Dataset[EvalItem]):
     """Images without augmentation, each in all `forms`.
 
-    Item `index` is one uint8 tensor (C, h, w) per form, and the index. A file is decoded once for all forms
+    A file is decoded once for all forms
     of the same channels, and not at all where `source` holds the only form that is asked for.
 
     Args:
         paths: the files of N images.
         forms: at least one.
         source: the same N images in one form. Its `fit` must be that of `forms`: pixels do not tell.
+        tolerant: give zeros and a word on the problem for an image that cannot be read, and go on.
 
     Raises:
         ValueError: there is no form, or the source has another number of images.
     """
 
     def __init__(
-        self, paths: Sequence[ImagePaths], *, forms: Sequence[ImageForm], source: ImageSource | None = None
+        self,
+        paths: Sequence[ImagePaths],
+        *,
+        forms: Sequence[ImageForm],
+        source: ImageSource | None = None,
+        tolerant: bool = False,
     ) -> None:
         if not forms:
             raise ValueError("expected at least one form but got none")
         if source is not None and len(source) != len(paths):
             raise ValueError(f"expected a source of {len(paths)} images but got {len(source)}")
-        self._paths, self._forms = list(paths), tuple(forms)
+        self._paths, self._forms, self._tolerant = list(paths), tuple(forms), tolerant
         holds_all = source is not None and [form.shape for form in self._forms] == [source.shape]
         self._source = source if holds_all else None
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], int]:
+    def __getitem__(self, index: int) -> EvalItem:
+        """Raises ImageError if the image cannot be read, unless `tolerant`."""
+        try:
+            return EvalItem(self._load(index), index, None)
+        except ImageError as error:
+            if not self._tolerant:
+                raise
+            blank = (_channels_first(np.zeros(form.shape, np.uint8)) for form in self._forms)
+            return EvalItem(tuple(blank), index, error.problem)
+
+    def _load(self, index: int) -> tuple[Tensor, ...]:
         if self._source is not None:
-            return (_channels_first(self._source.load(index)),), index
+            return (_channels_first(self._source.load(index)),)
         kinds = {form.channels for form in self._forms}
         decoded = {kind: read_image(self._paths[index], channels=kind) for kind in kinds}
         fitted = [fit_image(decoded[form.channels], size=form.size, fit=form.fit) for form in self._forms]
-        return tuple(_channels_first(image) for image in fitted), index
+        return tuple(_channels_first(image) for image in fitted)
 
 
 def train_loader(
@@ -236,9 +268,10 @@ def _collate_train(items: list[tuple[Tensor, Tensor, int]]) -> TrainBatch:
     return TrainBatch(_stack(images), torch.stack(targets), torch.tensor(indices))
 
 
-def _collate_eval(items: list[tuple[tuple[Tensor, ...], int]]) -> EvalBatch:
-    by_row, indices = zip(*items, strict=True)
-    return EvalBatch(tuple(_stack(images) for images in zip(*by_row, strict=True)), torch.tensor(indices))
+def _collate_eval(items: list[EvalItem]) -> EvalBatch:
+    images = tuple(_stack(views) for views in zip(*(item.images for item in items), strict=True))
+    problems = {item.row: item.problem for item in items if item.problem is not None}
+    return EvalBatch(images, torch.tensor([item.row for item in items]), problems)
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

@@ -65,12 +65,12 @@ def predict(
     """
     forms = needed_forms(ensembles)
     rows: list[list[NDArray[np.float64]]] = [[] for _ in ensembles]
-    for images, numbers in batches:
-        at_hand = dict(zip(forms, (part.to(device, non_blocking=True) for part in images), strict=True))
+    for batch in batches:
+        at_hand = dict(zip(forms, (part.to(device, non_blocking=True) for part in batch.images), strict=True))
         for ensemble, collected in zip(ensembles, rows, strict=True):
             collected.append(_answer(ensemble, at_hand, device=device, precision=precision))
         if on_batch is not None:
-            on_batch(len(numbers))
+            on_batch(len(batch.indices))
     return [np.concatenate(collected) for collected in rows]
 
 

@@ -29,6 +29,7 @@ from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.thresholds import decide
 from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.decode import require_images
+from pipeline.inference.broken import fill_in, mean_out_of_fold, noting_problems, write_broken
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.predict import Ensemble, needed_forms, predict
@@ -131,7 +132,9 @@ def submit(
     asked, test = _read_test(first.config, images=images, sample=sample)
     form, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
     check_sample(asked, form, id_column=first.config.competition.id)
-    require_images(test.paths, threads=os.cpu_count() or 1)
+    tolerant = first.config.predict.broken == "fallback"
+    if not tolerant:
+        require_images(test.paths, threads=os.cpu_count() or 1)
     thresholds, scores, notes = _thresholds(runs)
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
@@ -139,8 +142,11 @@ def submit(
     device = pick_device()
     ensembles = [_load_ensemble(run, views, device=device) for run in runs]
     with memory_errors_told():
-        per_run = _predict_test(runs, ensembles, test, device=device, on_image=on_image)
+        per_run, problems = _predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
     probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
+    if problems:
+        fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
+        probabilities = fill_in(probabilities, problems, fallback)
     decisions = decide(probabilities, thresholds, empty=empty)
     id_column = first.config.competition.id
     frame = build_submission(
@@ -150,6 +156,7 @@ def submit(
     table.insert(0, "id", list(test.ids))
     write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
     write_submission(path, frame, asked, form, id_column=id_column)
+    notes += write_broken(path.with_suffix(".broken.csv"), test.ids, problems)
     return Submitted(
         path=path,
         rows=len(frame),
@@ -263,9 +270,11 @@ def _predict_test(
     ensembles: Sequence[Ensemble],
     test: TestTable,
     *,
+    tolerant: bool,
     device: torch.device,
     on_image: Callable[[int, int], None] | None,
-) -> list[NDArray[np.float64]]:
+) -> tuple[list[NDArray[np.float64]], dict[int, str]]:
+    """The logits (N, K) of each run, and by row what is wrong with images that cannot be read."""
     config = runs[0].config
     done = 0
 
@@ -277,11 +286,13 @@ def _predict_test(
 
     workers = config.train.workers if config.train.workers != "auto" else loading_workers(device)
     loader = eval_loader(
-        EvalImages(test.paths, forms=needed_forms(ensembles)),
+        EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=tolerant),
         range(len(test.ids)),
         batch_size=config.predict.batch_size or config.train.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
     )
     precision = resolve_precision(config.train.precision, device)
-    return predict(ensembles, loader, device=device, precision=precision, on_batch=count)
+    problems: dict[int, str] = {}
+    batches = noting_problems(loader, problems)
+    return predict(ensembles, batches, device=device, precision=precision, on_batch=count), problems

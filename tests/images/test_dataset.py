@@ -120,7 +120,7 @@ def test_training_data_of_different_lengths_or_shapes_are_refused(paths: list[Im
 
 def test_an_evaluation_item_is_the_image_in_every_form(paths: list[ImagePaths]) -> None:
     forms = [FORM, ImageForm((24, 8), "pad", 3), ImageForm((9, 9), "crop", 1)]
-    tensors, index = EvalImages(paths, forms=forms)[4]
+    tensors, index, _ = EvalImages(paths, forms=forms)[4]
     assert index == 4
     for tensor, form in zip(tensors, forms, strict=True):
         np.testing.assert_array_equal(tensor.numpy(), chw(load_image(paths[4], form)))
@@ -146,7 +146,7 @@ def test_a_cached_image_of_the_only_form_is_not_decoded(paths: list[ImagePaths],
     both = EvalImages(paths, forms=[FORM, FORM._replace(size=(8, 8))], source=source)[0][0]
     assert [tuple(tensor.shape) for tensor in both] == [(3, 16, 16), (3, 8, 8)]
     paths[0][0].unlink()
-    ((tensor,), _) = EvalImages(paths, forms=[FORM], source=source)[0]
+    ((tensor,), *_) = EvalImages(paths, forms=[FORM], source=source)[0]
     np.testing.assert_array_equal(tensor.numpy(), chw(expected))
 
 
@@ -173,7 +173,8 @@ def test_evaluation_batches_follow_the_rows_and_lose_none(paths: list[ImagePaths
     rows = np.array([6, 2, 4, 0, 1])
     batches = list(eval_loader(images, rows, batch_size=2, workers=0, pin_memory=False))
     assert [batch.indices.tolist() for batch in batches] == [[6, 2], [4, 0], [1]]
-    for views, indices in batches:
+    for views, indices, problems in batches:
+        assert not problems
         for number, view in enumerate(views):
             assert view.dtype == torch.uint8
             assert view.is_contiguous(memory_format=torch.channels_last)
