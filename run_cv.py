@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from pipeline.commands import run_command
@@ -48,6 +49,8 @@ def main(arguments: argparse.Namespace) -> None:
             print_note(console, note)
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
     if scores is None:
+        if time.monotonic() > plan.deadline:
+            console.print(f"train.time_budget={config.train.time_budget} is used; all is saved")
         console.print("scores follow when all folds are finished: run it again without --folds, and without --fresh")
         return
     print_scores(console, scores)
@@ -66,6 +69,10 @@ def parse_folds(text: str) -> list[int]:
 if __name__ == "__main__":
     again = shlex.join(["python", *[word for word in sys.argv if word != "--fresh"]])
     arguments = parse_arguments()
-    kept = "nothing is kept of a --debug run" if arguments.debug else "every finished epoch is saved"
+    kept = (
+        "nothing is kept of a --debug run"
+        if arguments.debug
+        else "the state is saved after every epoch and every train.checkpoint_minutes"
+    )
     saved = f"{kept}; to go on:\n  {again}"
     sys.exit(run_command(lambda: main(arguments), after_interrupt=saved))

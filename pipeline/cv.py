@@ -89,7 +89,8 @@ def run_cv(
 def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     """Bring one fold to its end: weights, out-of-fold logits, then `done.json`.
 
-    A trained fold is only predicted again, for views or averages that have changed since.
+    A trained fold is only predicted again, for views or averages that have changed since. Where
+    `train.time_budget` is used up, the fold's state is saved and it stays unfinished.
 
     Raises:
         RunError: another process works on this fold.
@@ -99,13 +100,14 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     try:
         with FileLock(folder.lock, timeout=_LOCK_SECONDS), memory_errors_told():
             trained = folder.done.exists()
-            _finish_fold(plan, run, fold, train=not trained, listen=listen)
+            finished = _finish_fold(plan, run, fold, train=not trained, listen=listen)
     except Timeout:
         raise RunError(
             f"fold {fold} of {run.path} is being trained by another process",
             remedy="wait for it or stop it; several commands may share a run when their --folds differ",
         ) from None
-    listen(FoldDone(fold, resumed=trained))
+    if finished:
+        listen(FoldDone(fold, resumed=trained))
 
 
 def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
@@ -194,18 +196,29 @@ def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
         ) from None
 
 
-def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> None:
+def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> bool:
+    """Train where asked for, then predict; False if `train.time_budget` ended first."""
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
     source = open_source(plan, run, listen)
     asked = plan.config.train.workers
     beside = plan.config.train.parallel_folds
     workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
-    if train:
-        train_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers, listen=listen)
+    if train and not train_fold(
+        plan.config,
+        plan.table,
+        rows,
+        source=source,
+        folder=folder,
+        workers=workers,
+        listen=listen,
+        deadline=plan.deadline,
+    ):
+        return False
     frame = predict_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers)
     write_parquet(folder.oof, frame)
     write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": _predict_facts(plan)})
     shutil.rmtree(folder.resume)
+    return True
 
 
 def _predict_facts(plan: Plan) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Nothing is written here but the built-in competition, where that is asked for an
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from pipeline.competition.digit_scenes import make_digit_scenes
 from pipeline.competition.sample import read_sample, read_test
 from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
 from pipeline.competition.table import TrainTable, read_train
-from pipeline.config import Config
+from pipeline.config import Config, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
@@ -53,6 +55,7 @@ class Plan:
     form: SubmissionFormat
     empty: EmptyRule
     notes: tuple[str, ...]
+    deadline: float = math.inf  # on the clock of time.monotonic: where train.time_budget ends
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
@@ -71,6 +74,8 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     Raises:
         PipelineError: whatever is wrong with the config, the files, the images or the folds.
     """
+    budget = config.train.time_budget
+    deadline = math.inf if budget is None else time.monotonic() + seconds_of(budget)
     _require_one_process()
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
@@ -87,7 +92,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
         threads=os.cpu_count() or 1,
         progress=lambda done: listen(ImagesSeen("checking images", done, len(table.paths))),
     )
-    return Plan(config, table, folds, metric, form, empty, tuple(notes))
+    return Plan(config, table, folds, metric, form, empty, tuple(notes), deadline)
 
 
 def _require_one_process() -> None:

@@ -12,7 +12,7 @@ from pipeline.config.images import ImageFiles, ImagesConfig
 from pipeline.config.labels import DelimitedLabels, Labels, WideLabels
 from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, unused_keys
-from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
 
 __all__ = [
     "AugmentConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "ImagesConfig",
     "Labels",
     "LossConfig",
+    "MixConfig",
     "ModelConfig",
     "PredictConfig",
     "SubmissionConfig",
@@ -36,5 +37,6 @@ __all__ = [
     "check_config",
     "dump_config",
     "load_config",
+    "seconds_of",
     "unused_keys",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,11 +18,28 @@ from pipeline.config.section import (
     Share,
 )
 
+Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds of a duration such as 8h30m, 45m or 90s."""
+    numbers = re.findall(r"(\d+)([hms])", duration)
+    return float(sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in numbers))
+
+
+class MixConfig(Section):
+    """Images of a training batch mixed with each other; 0 switches a kind off."""
+
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+    probability: Share = 1.0
+
 
 class AugmentConfig(Section):
-    """Albumentations by name, applied in this order to training images."""
+    """Albumentations by name, applied in this order to training images, or the name of a ready list."""
 
-    train: list[dict[str, dict[str, Any] | None]] = [
+    mix: MixConfig = MixConfig()
+    train: Literal["light", "medium", "heavy"] | list[dict[str, dict[str, Any] | None]] = [
         {"HorizontalFlip": {"p": 0.5}},
         {
             "Affine": {
@@ -83,6 +101,9 @@ class TrainConfig(Section):
     batch_size: PositiveInt = 64
     accumulate: PositiveInt = 1
     lr: Positive = 1e-4
+    backbone_lr: Positive | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze_backbone_epochs: Annotated[int, Field(ge=0)] = 0
     weight_decay: NonNegative = 0.01
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -90,7 +111,10 @@ class TrainConfig(Section):
     clip_grad: Positive | None = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
     select: Literal["last", "best"] = "last"
     seed: int = 0
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"
     parallel_folds: Annotated[PositiveInt, After] = 1
+    checkpoint_minutes: Annotated[Positive, After] = 10.0
+    time_budget: Annotated[Duration | None, After] = None

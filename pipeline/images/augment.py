@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError, listing, nearest
 from pipeline.images.decode import Channels, Pixels, Size
+from pipeline.images.presets import preset
 from pipeline.seeds import stable_seed
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import would ask the package index for a newer version
@@ -87,8 +88,10 @@ class Augmentation:
             _try(certain, names, image, key=(0, trial, "trial"))
 
 
-def build_augmentation(specs: Sequence[Spec], *, size: Size, channels: Channels) -> Augmentation:
+def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: Channels) -> Augmentation:
     """The augmentation that `specs` describe, tried out on images of (*size, channels).
+
+    A word is the name of a ready list, see `pipeline.images.presets`.
 
     Each spec is `{Name: {argument: value, ...}}` or `{Name: None}`. `OneOf`, `SomeOf`, `RandomOrder`,
     `OneOrOther`, `Sequential` and `SelectiveChannelTransform` hold further specs in their `transforms`.
@@ -97,7 +100,8 @@ def build_augmentation(specs: Sequence[Spec], *, size: Size, channels: Channels)
         ConfigError: an unknown name, a wrong argument or value, a transform that fails, or a result that is
             not uint8 of the given size and channels.
     """
-    augmentation = Augmentation(specs, size=size, channels=channels)
+    described = preset(specs, size=size) if isinstance(specs, str) else specs
+    augmentation = Augmentation(described, size=size, channels=channels)
     augmentation.try_out()
     return augmentation
 

@@ -39,6 +39,7 @@ class Backbone(nn.Module):
         self.name, self.index, self.size = name, index, size
         self.multiple: int | None = 1
         self.frozen_batch_norm = False
+        self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
         self.body = body
 
@@ -58,9 +59,40 @@ class Backbone(nn.Module):
             for module in self._batch_norms():
                 module.eval().requires_grad_(False)
 
+    def hold(self, held: bool) -> None:
+        """Keep the whole network as it is, batch statistics included, or let go what `freeze` does not keep."""
+        if held and not self._held:
+            self._held = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        for parameter in self._held:
+            parameter.requires_grad_(not held)
+        if not held:
+            self._held = []
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them.
+
+        Raises:
+            ConfigError: timm cannot do so for this network.
+        """
+        try:
+            self.body.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, TypeError):
+            raise ConfigError(
+                f"backbone {self.name} cannot compute its activations again in this version of timm",
+                remedy="set train.gradient_checkpointing=false, or choose another model.backbone",
+            ) from None
+
+    def layers(self) -> list[list[str]]:
+        """The names of all parameters, layer by layer from the stem on, as timm groups them."""
+        names = [name for name, _ in self.body.named_parameters()]
+        if not hasattr(self.body, "group_matcher"):
+            return [[f"body.{name}" for name in names]]
+        groups = group_parameters(self.body, self.body.group_matcher(coarse=False))
+        return [[f"body.{name}" for name in groups[depth]] for depth in sorted(groups)]
+
     def train(self, mode: bool = True) -> Self:
-        """Switch as usual, but leave frozen batch norms in evaluation mode."""
-        super().train(mode)
+        """Switch as usual, but leave what is held, and frozen batch norms, in evaluation mode."""
+        super().train(mode and not self._held)
         if self.frozen_batch_norm:
             for module in self._batch_norms():
                 module.eval()

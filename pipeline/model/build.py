@@ -57,10 +57,16 @@ def build_model(
     )
 
 
+def backbone_of(model: nn.Module) -> Backbone:
+    """The backbone of a network from `build_model`."""
+    backbone = model.backbone
+    assert isinstance(backbone, Backbone)  # both heads have one
+    return backbone
+
+
 def build_normalizer(images: ImagesConfig, model: nn.Module) -> PixelNormalizer:
     """Normalisation by the config's mean and std, or where they are null by the backbone's own."""
-    backbone = model.backbone
-    assert isinstance(backbone, Backbone)  # both heads of build_model have one
+    backbone = backbone_of(model)
     mean = images.mean if images.mean is not None else statistics_for(backbone.mean, images.channels)
     std = images.std if images.std is not None else statistics_for(backbone.std, images.channels)
     return PixelNormalizer(mean, std)

@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable
 from pipeline.inference.submit import Submitted
-from pipeline.training.progress import EpochDone, Event, FoldDone, ImagesSeen, StepDone
+from pipeline.training.progress import EpochDone, Event, FoldDone, ImagesSeen, Remark, StepDone
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
 
@@ -86,6 +86,8 @@ class LiveProgress:
             self._show(f"fold {event.fold}", event.step, event.steps, f"{state}  {rate}")
         elif isinstance(event, EpochDone):
             self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
+        elif isinstance(event, Remark):
+            print_note(self._console, f"fold {event.fold}: {event.sentence}")
         elif isinstance(event, FoldDone):
             self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
 

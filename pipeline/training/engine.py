@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.errors import PipelineError
 from pipeline.images.dataset import TrainBatch
 from pipeline.training.ema import WarmEma
+from pipeline.training.faults import TrainingError, is_finite, non_finite
 from pipeline.training.losses import MultiLabelLoss, known_cells
+from pipeline.training.mixing import BatchMixer, Mix
 
-
-class TrainingError(PipelineError):
-    """Training cannot go on with these settings."""
+SMALLEST_PART = 2  # images that a batch norm needs at least
+Say = Callable[[str], None]
 
 
 class Step(NamedTuple):
@@ -28,6 +28,23 @@ class Step(NamedTuple):
     loss: float  # mean over the known cells of the step's images
     lr: float
     images: int
+
+
+@dataclass
+class EpochSums:
+    """What an epoch has added up so far; saved with a state in the middle of it, and gone on from."""
+
+    loss: float = 0.0  # over all known cells
+    cells: int = 0
+    steps: int = 0
+    skipped: int = 0  # steps that the scaler of fp16 left out because a gradient overflowed
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the known cells."""
+        return self.loss / max(self.cells, 1)
 
 
 def train_epoch(
@@ -42,48 +59,74 @@ def train_epoch(
     accelerator: Accelerator,
     accumulate: int,
     clip_grad: float | None,
-    on_step: Callable[[Step], None],
-) -> float:
-    """One pass over `batches`, an optimizer step every `accumulate` of them; the mean loss of the epoch.
+    sums: EpochSums,
+    seed_of: Callable[[int], int],
+    on_step: Callable[[Step], bool],
+    say: Say,
+    mixer: BatchMixer | None = None,
+    name_of: Callable[[int], str] = str,
+) -> bool:
+    """One pass over `batches`, an optimizer step every `accumulate` of them, added up in `sums`.
 
     The loss of a step is summed over its micro-batches and divided by all their known cells, so that
-    accumulation equals one large batch, also where cells are unknown or the last batch is short.
+    accumulation equals one large batch, also where cells are unknown or the last batch is short. What is drawn
+    in a step (dropout, mixing) is a function of `seed_of` and its number: a training that goes on in the middle
+    of an epoch draws the same. Where memory runs out, micro-batches are cut in halves and the step is repeated.
 
     Args:
-        batches: micro-batches on the host.
+        batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning.
         model: gives logits (B, K); prepared by `accelerator`, as is `optimizer`.
         ema: averages the unprepared model.
         clip_grad: the largest gradient norm, or None.
-        on_step: called after each optimizer step.
+        seed_of: optimizer step, from 0 over all epochs, to the seed of all that is drawn in it.
+        on_step: called after each optimizer step; False stops the epoch there.
+        say: told in a sentence what a person should know.
+        mixer: mixes the images of a batch with each other, or None.
+        name_of: a row's name, for messages.
+
+    Returns:
+        Whether the epoch came to its end.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the gradient is not finite; weights, average and `sums` are as before the step.
     """
     model.train()
-    total, cells = 0.0, 0
+    backward = _Backward(model, normalizer, loss_function, optimizer, accelerator, say)
     for group in _grouped(batches, accumulate):
-        known = int(sum(known_cells(targets) for _, targets, _ in group))
-        step_loss = torch.zeros((), device=accelerator.device)
-        for position, (images, targets, _) in enumerate(group, start=1):
-            syncing = contextlib.nullcontext() if position == len(group) else accelerator.no_sync(model)
-            with syncing:
-                logits = model(normalizer(images.to(accelerator.device, non_blocking=True)))
-                target = targets.to(accelerator.device, non_blocking=True)
-                loss = loss_function(logits, target, reduction="sum") / max(known, 1)
-                accelerator.backward(loss)
-            step_loss += loss.detach()
-        if clip_grad is not None:
-            accelerator.clip_grad_norm_(model.parameters(), clip_grad)
+        step = schedule.last_epoch
         lr = float(schedule.get_last_lr()[0])
+        mixed = [_mixed(batch, mixer, seed=seed_of(step), position=place) for place, batch in enumerate(group)]
+        known = int(sum(known_cells(targets) for _, _, targets in mixed))
+        loss = backward(mixed, known, seed=seed_of(step)).item()
+        norm = None if clip_grad is None else accelerator.clip_grad_norm_(model.parameters(), clip_grad)
+        if not is_finite(loss, norm, scaled=accelerator.scaler is not None):
+            optimizer.zero_grad(set_to_none=True)
+            raise non_finite(loss, group, model=model, normalizer=normalizer, step=step, lr=lr, name_of=name_of)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ema.update(accelerator.unwrap_model(model), step=schedule.last_epoch)
+        ema.update(accelerator.unwrap_model(model), step=step)
         schedule.step()
 
-        value = _finite(step_loss.item(), step=schedule.last_epoch, lr=lr)
-        total, cells = total + value * known, cells + known
-        on_step(Step(loss=value, lr=lr, images=sum(len(images) for images, _, _ in group)))
-    return total / max(cells, 1)
+        images = sum(len(batch.images) for batch in group)
+        sums.loss, sums.cells = sums.loss + loss * known, sums.cells + known
+        sums.steps, sums.images = sums.steps + 1, sums.images + images
+        sums.skipped += int(accelerator.optimizer_step_was_skipped)
+        if not on_step(Step(loss=loss, lr=lr, images=images)):
+            return False
+    return True
+
+
+class _Mixed(NamedTuple):
+    """A micro-batch on the host, how its images will be mixed on the device, and its targets, mixed already."""
+
+    batch: TrainBatch
+    mix: Mix
+    targets: Tensor
+
+
+def _mixed(batch: TrainBatch, mixer: BatchMixer | None, *, seed: int, position: int) -> _Mixed:
+    mix = Mix() if mixer is None else mixer.draw(batch.images, seed=seed, position=position)
+    return _Mixed(batch, mix, mix.targets(batch.targets))
 
 
 def _grouped(batches: Iterable[TrainBatch], size: int) -> Iterator[list[TrainBatch]]:
@@ -92,11 +135,57 @@ def _grouped(batches: Iterable[TrainBatch], size: int) -> Iterator[list[TrainBat
         yield group
 
 
-def _finite(loss: float, *, step: int, lr: float) -> float:
-    if math.isfinite(loss):
-        return loss
-    raise TrainingError(
-        f"the loss became {loss} at optimizer step {step} (learning rate {lr:.2e})",
-        remedy="lower train.lr, set train.clip_grad, or set train.precision=fp32; "
-        "the same command goes on from the last finished epoch, --fresh starts over",
-    )
+class _Backward:
+    """The gradient of a step's micro-batches; it remembers into how many parts they must be cut to fit."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalizer: nn.Module,
+        loss_function: MultiLabelLoss,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        say: Say,
+    ) -> None:
+        self.model, self.normalizer, self.loss_function = model, normalizer, loss_function
+        self.optimizer, self.accelerator, self.say = optimizer, accelerator, say
+        self.parts = 1
+
+    def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> Tensor:
+        """Add the gradient of the mean loss over the `known` cells; the loss, a scalar on the device."""
+        while True:
+            torch.manual_seed(seed)  # dropout
+            with contextlib.suppress(torch.OutOfMemoryError):
+                return self._sum(batches, known)
+            self._cut_finer(max(len(targets) for _, _, targets in batches))
+
+    def _cut_finer(self, images: int) -> None:
+        """Halve the parts of micro-batches of so many `images`. Raises TrainingError where they are too small."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if images < 2 * SMALLEST_PART * self.parts:
+            raise TrainingError(
+                f"the device's memory is full with parts of {images // self.parts} images",
+                remedy="lower images.size, take a smaller model.backbone, or set train.gradient_checkpointing=true",
+            )
+        self.parts *= 2
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(
+            f"the device's memory is full: each batch of {images} images now goes through in {self.parts} parts; the "
+            f"effective batch stays the same; batch_size={images // self.parts} with {self.parts} times the "
+            "train.accumulate would say so from the start"
+        )
+
+    def _sum(self, batches: list[_Mixed], known: int) -> Tensor:
+        device = self.accelerator.device
+        total = torch.zeros((), device=device)
+        for position, (batch, mix, targets) in enumerate(batches, start=1):
+            images = mix.images(self.normalizer(batch.images.to(device, non_blocking=True)))
+            pieces = list(zip(images.chunk(self.parts), targets.to(device).chunk(self.parts), strict=True))
+            for number, (part, target) in enumerate(pieces, start=1):
+                last = position == len(batches) and number == len(pieces)
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                    loss = self.loss_function(self.model(part), target, reduction="sum") / max(known, 1)
+                    self.accelerator.backward(loss)
+                total += loss.detach()
+        return total

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.competition.table import TrainTable
@@ -23,8 +22,9 @@ from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.runs import FoldFolder, write_json_lines
 from pipeline.seeds import stable_seed
-from pipeline.training.engine import Step, train_epoch
-from pipeline.training.progress import EpochDone, Listener, StepDone
+from pipeline.training.engine import EpochSums, Step, train_epoch
+from pipeline.training.mixing import BatchMixer
+from pipeline.training.progress import EpochDone, Listener, Remark, StepDone
 from pipeline.training.setup import Training, build_loss, build_training
 
 
@@ -50,8 +50,9 @@ def train_fold(
     workers: int,
     listen: Listener,
     on_epoch: Callable[[ValidatedEpoch], None] = _go_on,
-) -> None:
-    """Train until `train.epochs`, from the last finished epoch if there is one.
+    deadline: float = math.inf,
+) -> bool:
+    """Train until `train.epochs`, from the last saved state if there is one, be it in the middle of an epoch.
 
     What stands in `folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
     `epochs.jsonl`, and `resume/` with the last state.
@@ -65,11 +66,17 @@ def train_fold(
         workers: processes that load images; 0 loads in this one.
         listen: told of each step and epoch.
         on_epoch: called when an epoch is validated and saved; what it raises ends the training there.
+        deadline: on the clock of `time.monotonic`; the training stops after it, its state saved.
+
+    Returns:
+        Whether it came to its end.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or the gradient is not finite.
         ImageError: an image cannot be read.
     """
+    if time.monotonic() > deadline:
+        return False
     train = config.train
     images = TrainImages(
         source,
@@ -89,13 +96,16 @@ def train_fold(
     training = build_training(config, fold=rows.fold, labels=table.labels, total_steps=total_steps)
     training.resume(folder)
     loss = build_loss(config.loss, labels=table.labels)
+    mixer = BatchMixer(**config.augment.mix.model_dump())
     pin = training.accelerator.device.type == "cuda"
     loader = train_loader(images, batches_of(0), workers=workers, pin_memory=pin)
     for epoch in range(len(training.records), train.epochs):
-        loader.batches = batches_of(epoch)
-        torch.manual_seed(stable_seed(train.seed, rows.fold, epoch))  # dropout
-        watch = _Stopwatch(rows.fold, epoch, train.epochs, steps_per_epoch, listen)
-        mean_loss = train_epoch(
+        loader.batches = batches_of(epoch)[training.sums.steps * train.accumulate :]
+        training.freeze_backbone(epoch < train.freeze_backbone_epochs)
+        watch = _Watch(
+            rows.fold, epoch, training, folder, config, steps=steps_per_epoch, listen=listen, deadline=deadline
+        )
+        finished = train_epoch(
             loader,
             model=training.prepared,
             ema=training.ema,
@@ -106,11 +116,20 @@ def train_fold(
             accelerator=training.accelerator,
             accumulate=train.accumulate,
             clip_grad=train.clip_grad,
+            sums=training.sums,
+            seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
             on_step=watch.step,
+            say=lambda sentence: listen(Remark(rows.fold, sentence)),
+            mixer=mixer,
+            name_of=lambda row: table.ids[row],
         )
+        if not finished:
+            return False
+        facts = watch.facts()
         logits = _validate(config, table, rows, training, source, workers=workers)
         scores = _judge(config, table, rows, logits)
-        training.records.append({"epoch": epoch + 1, "loss": mean_loss, **watch.facts(), **scores})
+        training.records.append({"epoch": epoch + 1, "loss": training.sums.mean_loss, **facts, **scores})
+        training.sums = EpochSums()
         if train.select == "best" and kept_epoch(config, training.records) == epoch + 1:
             save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
         training.save(folder)
@@ -118,6 +137,7 @@ def train_fold(
         listen(EpochDone(rows.fold, training.records[-1]))
         on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
     _keep_weights(config, table, training, folder)
+    return True
 
 
 def kept_epoch(config: Config, records: Sequence[Mapping[str, Any]]) -> int:
@@ -131,44 +151,65 @@ def kept_epoch(config: Config, records: Sequence[Mapping[str, Any]]) -> int:
     return values.index(max(values)) + 1
 
 
-class _Stopwatch:
-    """Tells the listener of each step, and how fast the epoch went."""
+class _Watch:
+    """After each step: tells the listener, saves the state when it is due, and stops when the time is used."""
 
-    def __init__(self, fold: int, epoch: int, epochs: int, steps: int, listen: Listener) -> None:
-        self._fold, self._epoch, self._epochs, self._steps, self._listen = fold, epoch, epochs, steps, listen
-        self._begin = time.perf_counter()
-        self._done = self._images = 0
+    def __init__(
+        self,
+        fold: int,
+        epoch: int,
+        training: Training,
+        folder: FoldFolder,
+        config: Config,
+        *,
+        steps: int,
+        listen: Listener,
+        deadline: float,
+    ) -> None:
+        self._fold, self._epoch, self._steps, self._epochs = fold, epoch, steps, config.train.epochs
+        self._training, self._folder, self._listen, self._deadline = training, folder, listen, deadline
+        self._every = 60 * config.train.checkpoint_minutes
         self._lr = 0.0
+        # time.monotonic throughout: a clock that is set anew changes nothing
+        self._last = self._saved = time.monotonic()
 
-    def step(self, step: Step) -> None:
-        self._done += 1
-        self._images += step.images
+    def step(self, step: Step) -> bool:
+        """Take note of a step; False if training must stop here, its state saved."""
+        sums = self._training.sums
+        now = time.monotonic()
+        sums.seconds, self._last = sums.seconds + now - self._last, now
         self._lr = step.lr
         self._listen(
             StepDone(
                 fold=self._fold,
                 epoch=self._epoch + 1,
                 epochs=self._epochs,
-                step=self._epoch * self._steps + self._done,
+                step=self._epoch * self._steps + sums.steps,
                 steps=self._epochs * self._steps,
                 loss=step.loss,
                 lr=step.lr,
                 images_per_second=self._rate(),
             )
         )
+        late = now > self._deadline
+        if sums.steps < self._steps and (late or now - self._saved > self._every):
+            self._training.save(self._folder)
+            self._saved = time.monotonic()
+        return not late or sums.steps == self._steps  # a whole epoch is validated before it stops
 
     def facts(self) -> dict[str, float]:
+        sums = self._training.sums
+        skipped = {"skipped_steps": sums.skipped} if self._training.accelerator.scaler is not None else {}
         return {
             "lr": self._lr,
             "images_per_second": round(self._rate(), 1),
-            "seconds": round(self._seconds(), 2),
+            "seconds": round(sums.seconds, 2),
+            **skipped,
         }
 
-    def _seconds(self) -> float:
-        return time.perf_counter() - self._begin
-
     def _rate(self) -> float:
-        return self._images / max(self._seconds(), 1e-9)
+        sums = self._training.sums
+        return sums.images / max(sums.seconds, 1e-9)
 
 
 def _validate(

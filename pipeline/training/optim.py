@@ -9,18 +9,51 @@ from typing import Literal
 import torch
 from torch import nn
 
+from pipeline.model.backbone import Backbone
+
 Schedule = Literal["onecycle", "cosine"]
 
 _ONECYCLE_START, _ONECYCLE_END = 1 / 25, 1 / 25e4  # PyTorch's div_factor and final_div_factor
 
 
-def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; norms, biases (one-dimensional) and label queries do not decay."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plain = [parameter for name, parameter in trainable if not _decays(name, parameter)]
-    decayed = [parameter for name, parameter in trainable if _decays(name, parameter)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=_can_fuse(plain + decayed))
+def build_optimizer(
+    model: nn.Module, *, lr: float, weight_decay: float, backbone_lr: float | None = None, layer_decay: float = 1.0
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters; norms, biases (one-dimensional) and label queries do not decay.
+
+    Args:
+        model: its backbone, where it has one, may learn at other rates.
+        lr: the peak rate.
+        weight_decay: decoupled, of the parameters that decay.
+        backbone_lr: the peak rate of the backbone; `lr` if None.
+        layer_decay: factor on the backbone's rate for each layer further from the head, as timm counts layers
+            (Clark et al. 2020, ELECTRA); 1 for none.
+    """
+    rates = _backbone_rates(model, lr=lr if backbone_lr is None else backbone_lr, layer_decay=layer_decay)
+    groups: dict[tuple[float, float], list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if _decays(name, parameter) else 0.0
+            groups.setdefault((rates.get(name, lr), decay), []).append(parameter)
+    everything = [parameter for parameters in groups.values() for parameter in parameters]
+    return torch.optim.AdamW(
+        [{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()],
+        lr=lr,
+        fused=_can_fuse(everything),
+    )
+
+
+def _backbone_rates(model: nn.Module, *, lr: float, layer_decay: float) -> dict[str, float]:
+    """The peak rate of each of the backbone's parameters, by its name in `model`."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        return {}
+    layers = backbone.layers()
+    return {
+        f"backbone.{name}": lr * layer_decay ** (len(layers) - 1 - depth)
+        for depth, names in enumerate(layers)
+        for name in names
+    }
 
 
 def _decays(name: str, parameter: torch.Tensor) -> bool:

@@ -41,5 +41,12 @@ class FoldDone(NamedTuple):
     resumed: bool  # it was finished before this command
 
 
-Event = ImagesSeen | StepDone | EpochDone | FoldDone
+class Remark(NamedTuple):
+    """A sentence a person should read, about a fold in training."""
+
+    fold: int
+    sentence: str
+
+
+Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark
 Listener = Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,13 @@ from torch import nn
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
-from pipeline.model.build import build_normalizer
+from pipeline.model.build import backbone_of, build_normalizer
 from pipeline.model.start import start_model
 from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.checkpoint import load_training_state, save_training_state
 from pipeline.training.ema import WarmEma
+from pipeline.training.engine import EpochSums
 from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.optim import build_optimizer, build_schedule
 
@@ -71,6 +73,11 @@ class Training:
     optimizer: Any  # Accelerate's wrapper around AdamW
     schedule: torch.optim.lr_scheduler.LambdaLR
     records: list[dict[str, Any]]
+    sums: EpochSums  # of the epoch that is under way
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Train only what follows the backbone, or all of the model again."""
+        backbone_of(self.model).hold(frozen)
 
     def save(self, folder: FoldFolder) -> None:
         """Write the whole state, so that a killed run goes on from here."""
@@ -82,6 +89,7 @@ class Training:
             optimizer=self.optimizer.optimizer,
             facts={
                 "records": self.records,
+                "sums": dataclasses.asdict(self.sums),
                 "schedule": self.schedule.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
             },
@@ -95,6 +103,7 @@ class Training:
             folder.checkpoint, model=self.model, ema=self.ema.module, optimizer=self.optimizer.optimizer
         )
         self.records = facts["records"]
+        self.sums = EpochSums(**facts["sums"])
         self.schedule.load_state_dict(facts["schedule"])
         if self.accelerator.scaler is not None and facts["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
@@ -114,9 +123,18 @@ def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, tota
     normalizer.to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)
-    optimizer = build_optimizer(model, lr=config.train.lr, weight_decay=config.train.weight_decay)
+    train = config.train
+    optimizer = build_optimizer(
+        model,
+        lr=train.lr,
+        weight_decay=train.weight_decay,
+        backbone_lr=train.backbone_lr,
+        layer_decay=train.layer_decay,
+    )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
     prepared, wrapped = accelerator.prepare(model, optimizer)
-    if config.train.compile:
+    if train.gradient_checkpointing:
+        backbone_of(model).checkpoint_gradients()
+    if train.compile:
         prepared.compile()  # in place, after the average was copied: names of weights stay as they are
-    return Training(accelerator, model, prepared, ema, normalizer, wrapped, schedule, records=[])
+    return Training(accelerator, model, prepared, ema, normalizer, wrapped, schedule, [], EpochSums())

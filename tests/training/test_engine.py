@@ -12,8 +12,10 @@ from torch import nn
 from pipeline.images.dataset import TrainBatch
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.training.ema import WarmEma
-from pipeline.training.engine import Step, TrainingError, train_epoch
+from pipeline.training.engine import EpochSums, Step, train_epoch
+from pipeline.training.faults import TrainingError
 from pipeline.training.losses import AsymmetricLoss
+from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import build_optimizer, build_schedule
 
 LABELS = 3
@@ -37,16 +39,30 @@ def _batches(images: torch.Tensor, targets: torch.Tensor, size: int) -> Iterator
 
 
 def _train(
-    batches: Iterator[TrainBatch], *, accumulate: int, clip_grad: float | None = None, epochs_steps: int = 4
+    batches: Iterator[TrainBatch],
+    *,
+    accumulate: int,
+    clip_grad: float | None = None,
+    epochs_steps: int = 4,
+    between: nn.Module | None = None,
+    mixer: BatchMixer | None = None,
+    said: list[str] | None = None,
 ) -> tuple[dict[str, torch.Tensor], float, list[Step]]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.GELU(), nn.Linear(8, LABELS))
+    middle = nn.GELU() if between is None else between
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), middle, nn.Linear(8, LABELS))
     accelerator = Accelerator(cpu=True)
     optimizer = build_optimizer(model, lr=0.01, weight_decay=0.1)
     schedule = build_schedule(optimizer, total=epochs_steps, warmup=0.2, schedule="cosine")
     prepared, wrapped = accelerator.prepare(model, optimizer)
     steps: list[Step] = []
-    loss = train_epoch(
+    sums = EpochSums()
+
+    def note(step: Step) -> bool:
+        steps.append(step)
+        return True
+
+    assert train_epoch(
         batches,
         model=prepared,
         ema=WarmEma(model, decay=0.9),
@@ -57,9 +73,14 @@ def _train(
         accelerator=accelerator,
         accumulate=accumulate,
         clip_grad=clip_grad,
-        on_step=steps.append,
+        sums=sums,
+        seed_of=lambda step: step,
+        on_step=note,
+        say=([] if said is None else said).append,
+        mixer=mixer,
+        name_of=lambda row: f"image {row}",
     )
-    return model.state_dict(), loss, steps
+    return model.state_dict(), sums.mean_loss, steps
 
 
 @pytest.mark.parametrize("clip_grad", [None, 0.05])
@@ -106,6 +127,72 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy() -> None:
     targets[1] = float("inf")
     with pytest.raises(TrainingError, match=r"remedy: .*train\.lr"):
         _train(_batches(_images(4), targets, 4), accumulate=1)
+
+
+class Planted(nn.Module):
+    """A layer whose numbers overflow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / torch.zeros_like(x)
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_the_layer_that_went_bad_first() -> None:
+    with pytest.raises(TrainingError, match=r"layer '2' \(Planted\) goes bad first: its numbers overflow") as caught:
+        _train(_batches(_images(4), _targets(4), 2), accumulate=2, between=Planted())
+    assert "image 0, image 1, image 2, image 3" in str(caught.value)
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    planted = nn.Linear(8, 8)
+    with torch.no_grad():
+        planted.weight[3, 3] = float("nan")
+    with pytest.raises(TrainingError, match=r"layer '2' \(Linear\) goes bad first: its weight are not finite"):
+        _train(_batches(_images(4), _targets(4), 4), accumulate=1, between=planted)
+
+
+class Cramped(nn.Module):
+    """Memory for so many images."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, list[int]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.nn.functional.gelu(x)
+
+
+def test_where_memory_runs_out_the_step_is_repeated_in_parts_and_comes_to_the_same() -> None:
+    images, targets = _images(16), _targets(16)
+    whole, loss, _ = _train(_batches(images, targets, 8), accumulate=1)
+    cramped, said = Cramped(3), list[str]()
+    parts, parts_loss, steps = _train(_batches(images, targets, 8), accumulate=1, between=cramped, said=said)
+    assert cramped.seen == [8, 4] + [2] * 8  # found out once, remembered for the second step
+    assert len(steps) == 2
+    assert [f"in {parts} parts" in sentence for parts, sentence in zip((2, 4), said, strict=True)] == [True, True]
+    assert parts_loss == pytest.approx(loss, rel=1e-6)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-6)
+
+
+def test_memory_for_no_two_images_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(TrainingError, match=r"memory is full with parts of 2 images(.|\n)*images\.size"):
+        _train(_batches(_images(8), _targets(8), 8), accumulate=1, between=Cramped(1))
+
+
+def test_mixing_changes_the_training_and_depends_on_the_step_alone() -> None:
+    images, targets = _images(8), _targets(8)
+    plain, _, _ = _train(_batches(images, targets, 4), accumulate=1)
+    mixed, loss, _ = _train(_batches(images, targets, 4), accumulate=1, mixer=MIXUP)
+    again, same, _ = _train(_batches(images, targets, 4), accumulate=1, mixer=MIXUP)
+    assert loss == same
+    assert all(torch.equal(mixed[name], again[name]) for name in mixed)
+    assert any(not torch.equal(mixed[name], plain[name]) for name in mixed)
+
+
+MIXUP = BatchMixer(mixup=1.0, cutmix=0.0, probability=1.0)
 
 
 def test_the_normalizer_takes_uint8_only_and_equals_its_formula() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.errors import ConfigError
-from pipeline.model.build import build_model
+from pipeline.model.build import backbone_of, build_model
 from pipeline.training.losses import MultiLabelLoss
 from pipeline.training.setup import Training, build_loss, build_training
 
@@ -69,6 +69,76 @@ class TestFreezing:
         held = [each for group in training.optimizer.param_groups for each in group["params"]]
         assert all(each.requires_grad for each in held)
         assert len(held) == sum(each.requires_grad for each in training.model.parameters())
+
+    def test_a_held_backbone_keeps_even_its_statistics_and_is_let_go_again(self) -> None:
+        config = make_config(model={"freeze": ["stem"]}, train={"lr": 1e-3})
+        training = build_training(config, fold=0, labels=LABELS, total_steps=4)
+        before = {name: value.clone() for name, value in training.model.state_dict().items()}
+        training.freeze_backbone(True)
+        train_one_step(training)
+        assert not {name for name in changed(before, training.model) if name.startswith("backbone.")}
+        assert "projection.weight" in changed(before, training.model)
+        training.freeze_backbone(False)
+        train_one_step(training)
+        moved = changed(before, training.model)
+        assert any(name.startswith("backbone.body.layer4") for name in moved)
+        assert "backbone.body.layer1.0.conv1.weight" not in moved  # frozen for good
+
+
+class TestRates:
+    def test_the_backbone_may_learn_at_a_rate_of_its_own(self) -> None:
+        assert rates(make_config(train={"lr": 1e-3, "backbone_lr": 1e-5})) == {"backbone": {1e-5}, "rest": {1e-3}}
+        assert rates(make_config(train={"lr": 1e-3})) == {"backbone": {1e-3}, "rest": {1e-3}}
+
+    def test_rates_fall_from_the_head_to_the_stem(self) -> None:
+        config = make_config(train={"lr": 1.0, "layer_decay": 0.5})
+        by_name = rate_by_name(build_training(config, fold=0, labels=LABELS, total_steps=2))
+        first, last = by_name["backbone.body.conv1.weight"], by_name["backbone.body.layer4.1.conv2.weight"]
+        assert first == min(by_name.values()) == 0.5 ** (len(set(by_name.values())) - 1)
+        assert last == 1.0 == by_name["query_embed"]
+
+
+def rate_by_name(training: Training) -> dict[str, float]:
+    """Each parameter's peak rate, which the schedule multiplies."""
+    names = {id(parameter): name for name, parameter in training.model.named_parameters()}
+    groups = training.optimizer.param_groups
+    return {names[id(each)]: group["initial_lr"] for group in groups for each in group["params"]}
+
+
+def rates(config: Config) -> dict[str, set[float]]:
+    parts: dict[str, set[float]] = {"backbone": set(), "rest": set()}
+    for name, rate in rate_by_name(build_training(config, fold=0, labels=LABELS, total_steps=2)).items():
+        parts["backbone" if name.startswith("backbone.") else "rest"].add(rate)
+    return parts
+
+
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient() -> None:
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        config = make_config(train={"gradient_checkpointing": checkpointing}, model={"dropout": 0.0})
+        model = build_training(config, fold=0, labels=LABELS, total_steps=2).model.train()
+        torch.manual_seed(1)
+        cells = [0]
+
+        def keep(tensor: torch.Tensor, cells: list[int] = cells) -> torch.Tensor:
+            cells[0] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(torch.rand(4, 3, 64, 64)).square().sum()
+        kept.append(cells[0])
+        loss.backward()
+        gradients.append({name: each.grad for name, each in model.named_parameters()})
+    assert kept[1] < kept[0] / 2
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_a_network_that_cannot_compute_activations_again_is_refused() -> None:
+    backbone = backbone_of(build_training(make_config(), fold=0, labels=LABELS, total_steps=2).model)
+    backbone.body = nn.Identity()
+    with pytest.raises(ConfigError, match="cannot compute its activations again"):
+        backbone.checkpoint_gradients()
 
 
 class TestQueryInit:
