@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.paths import nearest_file
 from pipeline.competition.sample import read_sample, read_test
 from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
 from pipeline.competition.table import TrainTable, read_train
@@ -25,7 +27,8 @@ from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.images.augment import build_augmentation
-from pipeline.images.decode import require_images
+from pipeline.images.check import check_images, refuse_images, require_images
+from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.views import parse_views
 from pipeline.model.build import build_normalizer
 from pipeline.model.start import start_model
@@ -80,19 +83,42 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
     metric = get_metric(config.competition.metric)
-    table = read_train(config.competition)
+    complete = table = read_train(config.competition)
+    left_out: list[str] = []
+    if config.images.broken == "skip":
+        table, left_out = _without_broken_images(config, table, listen)
     form, empty = submission_form(config.submission, config.competition.labels, table.labels)
-    notes = _check_submission_files(config, form)
-    folds = _deal_folds(config, table)
+    notes = left_out + _check_submission_files(config, form)
+    folds = _deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
     notes += _build_everything(config, table.labels)
-    require_images(
-        table.paths,
-        threads=os.cpu_count() or 1,
-        progress=lambda done: listen(ImagesSeen("checking images", done, len(table.paths))),
-    )
+    if config.images.broken == "error":
+        require_images(
+            table.paths,
+            image_form(config.images),
+            threads=os.cpu_count() or 1,
+            progress=lambda done: listen(ImagesSeen("checking images", done, len(table.paths))),
+        )
     return Plan(config, table, folds, metric, form, empty, tuple(notes), deadline)
+
+
+def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
+    """The rows whose images can be decoded, and a sentence on the others, if there are any."""
+    problems = check_images(
+        table.paths,
+        image_form(config.images),
+        threads=os.cpu_count() or 1,
+        decode=True,
+        progress=lambda done: listen(ImagesSeen("decoding images", done, len(table.paths))),
+    )
+    broken = [f"{id_} ({problem})" for id_, problem in zip(table.ids, problems, strict=True) if problem is not None]
+    if len(broken) == len(table.ids):
+        refuse_images([problem for problem in problems if problem is not None], table.paths)
+    if not broken:
+        return table, []
+    note = f"{len(broken)} of {len(table.ids)} training images cannot be read and are left out: {listing(broken, 20)}"
+    return _rows_of_table(table, [row for row, problem in enumerate(problems) if problem is None]), [note]
 
 
 def _require_one_process() -> None:
@@ -115,14 +141,19 @@ def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]
         images = read_test(config.competition, sample).paths
         missing = [path for image in images for path in image if not path.exists()]
         if missing:
-            return [f"{len(missing)} test images are not there (yet): {listing(missing, 3)}"]
+            return [
+                f"{len(missing)} test images are not there (yet): {listing(missing, 3)}; {nearest_file(missing[0])}"
+            ]
     return []
 
 
-def _deal_folds(config: Config, table: TrainTable) -> NDArray[np.int64]:
+def _deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArray[np.int64]:
+    """The fold of each row of `table`; a fold file is about the rows of the `complete` one."""
     if config.folds.file is not None:
         path = Path(config.competition.root) / config.folds.file
-        return read_fold_file(path, table.ids, groups=table.groups)
+        folds = read_fold_file(path, complete.ids, groups=complete.groups)
+        fold_of = dict(zip(complete.ids, folds.tolist(), strict=True))
+        return np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
     return make_folds(
         table.ids,
         table.targets,
@@ -163,11 +194,14 @@ def _few_rows(
     """A random part of every fold, for a quick try of the whole way."""
     order = sorted(range(len(folds)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
     rows = sorted(row for fold in np.unique(folds) for row in [row for row in order if folds[row] == fold][:per_fold])
-    few = replace(
+    return _rows_of_table(table, rows), folds[rows]
+
+
+def _rows_of_table(table: TrainTable, rows: Sequence[int]) -> TrainTable:
+    return replace(
         table,
         ids=tuple(table.ids[row] for row in rows),
         paths=tuple(table.paths[row] for row in rows),
-        targets=table.targets[rows],
+        targets=table.targets[list(rows)],
         groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
     )
-    return few, folds[rows]

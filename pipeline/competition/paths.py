@@ -1,8 +1,11 @@
-"""From ids to image files: a CSV column with relative paths, or a template with `{id}`."""
+"""From ids to image files: by a CSV column or a template, in one folder or several, with or without extensions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,46 +13,193 @@ import pandas as pd
 
 from pipeline.competition.csvs import column_of, refuse_blank
 from pipeline.config import CompetitionConfig
-from pipeline.errors import CompetitionError
+from pipeline.config.templates import Placeholder, columns_of, parse_template
+from pipeline.errors import CompetitionError, listing
 
 ImagePaths: TypeAlias = tuple[Path, ...]  # the file of one image, or one file for each of its channels
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# In this order one is taken where an image lies there in several.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 def image_paths(
     competition: CompetitionConfig, frame: pd.DataFrame, path: Path, *, test: bool
 ) -> tuple[ImagePaths, ...]:
-    """The files of each row of `frame`, the table read from `path`, as `competition.images` says."""
-    images = competition.images
+    """The files of each row of `frame`, the table read from `path`, as `competition.images` says.
+
+    A name is looked up in each folder in turn: as it stands; then with any image extension, where it has none;
+    then with another one. What is nowhere keeps its name in the first folder, and is missed when it is read.
+
+    Raises:
+        CompetitionError: a column is missing or has blank cells, a template does not fit the ids.
+    """
+    images, root = competition.images, Path(competition.root)
+    wanted = images.test_folders if test and images.test_folders is not None else images.folders
     if images.template is None:
         assert images.column is not None  # the schema holds exactly one of the two
         values = column_of(frame, images.column, path=path, key="competition.images.column")
         refuse_blank(values, frame[competition.id].tolist(), path=path, column=images.column)
-        return paths_from_column(values, csv=path)
+        folders = _folders(root, wanted) if wanted else [path.parent]
+        return tuple((found,) for found in _find([value.replace("\\", "/") for value in values], folders))
     template = images.test_template if test and images.test_template is not None else images.template
-    return paths_from_template(frame[competition.id].tolist(), template=template, root=Path(competition.root))
+    columns = {
+        name: column_of(frame, name, path=path, key="competition.images.template") for name in _columns(template)
+    }
+    columns["id"] = frame[competition.id].tolist()
+    folders = _folders(root, wanted) if wanted else [root]
+    return paths_from_template(template, columns, folders=folders, channels=images.channel_files)
 
 
-def paths_from_column(values: Sequence[str], *, csv: Path) -> tuple[ImagePaths, ...]:
-    """The files that a column of `csv` names, relative to that CSV's own folder; a leading `./` is fine."""
-    return tuple((csv.parent / value,) for value in values)
+def paths_from_template(
+    template: str,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    folders: Sequence[Path],
+    channels: Sequence[str] = (),
+) -> tuple[ImagePaths, ...]:
+    """The files that a template names for each row.
 
-
-def paths_from_template(ids: Sequence[str], *, template: str, root: Path) -> tuple[ImagePaths, ...]:
-    """`root` / `template` with `{id}` replaced by each id as it stands, dots and zeros included.
+    Args:
+        template: as `parse_template` reads it; `{channel}` stands for each of `channels`.
+        columns: the cells of each placeholder; `id` always.
+        folders: at least one, searched in turn.
+        channels: one file per image and channel, in this order; empty for one file per image.
 
     Raises:
-        CompetitionError: the template adds an image extension to ids that already end with one, and the
-            first file does not exist under the doubled name.
+        CompetitionError: the template asks for numbers where there are none, or adds an image extension to ids
+            that already end with one, and the first file does not exist under the doubled name.
     """
-    paths = tuple((root / template.replace("{id}", id_),) for id_ in ids)
-    doubled = template.lower().endswith(IMAGE_EXTENSIONS) and template.rpartition("{id}")[2].startswith(".")
-    if paths and doubled and ids[0].lower().endswith(IMAGE_EXTENSIONS) and not paths[0][0].exists():
+    count = len(columns["id"])
+    each = []
+    for channel in channels or [""]:
+        names = fill_template(template, {**columns, "channel": [channel] * count}, count)
+        _refuse_doubled_extension(template, columns["id"], names, folders[0])
+        each.append(_find(names, folders))
+    return tuple(zip(*each, strict=True))
+
+
+def fill_template(template: str, columns: Mapping[str, Sequence[str]], count: int) -> list[str]:
+    """The template filled for each of `count` rows; `columns` holds the cells of each placeholder.
+
+    Raises:
+        CompetitionError: a placeholder asks for numbers, and some cells are none.
+    """
+    filled = [
+        [part] * count if isinstance(part, str) else _fill(part, columns[part.name])
+        for part in parse_template(template)
+    ]
+    return ["".join(row) for row in zip(*filled, strict=True)]
+
+
+def moved_to(folder: Path, paths: Sequence[ImagePaths]) -> tuple[ImagePaths, ...]:
+    """The files of the same names in `folder`, with whatever image extension they have there."""
+    channels = [_find([path.name for path in files], [folder]) for files in zip(*paths, strict=True)]
+    return tuple(zip(*channels, strict=True))
+
+
+def nearest_file(path: Path) -> str:
+    """A sentence on what lies where the missing `path` was looked for."""
+    names = sorted(_listing(path.parent))
+    if not names:
+        words = "is empty" if path.parent.is_dir() else "does not exist"
+        return f"the folder {path.parent} {words}"
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.0)
+    return f"the file nearest to {path.name} in {path.parent} is {close[0]}"
+
+
+def _fill(place: Placeholder, cells: Sequence[str]) -> list[str]:
+    texts = [cell if place.part is None else cell[place.part] for cell in cells]
+    if not place.is_number:
+        return [format(text, place.spec) for text in texts]
+    wrong = [text for text in texts if not re.fullmatch(r"\s*[-+]?[0-9]+\s*", text)]
+    if wrong:
         raise CompetitionError(
-            f"the image template '{template}' adds an extension that the ids already hold",
-            expected=f"a file such as {root / template.rpartition('.')[0].replace('{id}', ids[0])}",
-            got=str(paths[0][0]),
-            remedy=f"write the template as '{template.rpartition('.')[0]}'",
+            f"the image template asks for numbers with {{{place.name}:{place.spec}}}, but {len(wrong)} values are none",
+            expected="whole numbers",
+            got=listing(wrong),
+            remedy=f"write {{{place.name}}} in competition.images.template, or correct the column",
         )
-    return paths
+    return [format(int(text), place.spec) for text in texts]
+
+
+def _columns(template: str) -> list[str]:
+    return [name for name in columns_of(template) if name not in ("id", "channel")]
+
+
+def _folders(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """The folders that `patterns` name, in their order, and those of one pattern by name."""
+    found: list[Path] = []
+    for pattern in patterns:
+        matches = sorted(path for path in root.glob(pattern) if path.is_dir()) if "*" in pattern else []
+        found += matches or [root / pattern]
+    return found
+
+
+def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
+    """Each name's file in the first folder that has it. Each folder is listed once: a question per id is slow."""
+    listings: dict[str, _Listing] = {}
+
+    def looked_up(name: str) -> Path:
+        for folder in folders:
+            where, _, file = f"{folder}/{name}".rpartition("/")
+            if where not in listings:
+                listings[where] = _Listing(where)
+            found = listings[where].find(file)
+            if found is not None:
+                return Path(where, found)
+        return folders[0] / name
+
+    return [looked_up(name) for name in names]
+
+
+class _Listing:
+    """The names in one folder; a folder that is not there has none."""
+
+    def __init__(self, folder: str) -> None:
+        self._names = _listing(Path(folder))
+        self._by_stem: dict[str, list[str]] | None = None
+
+    def find(self, name: str) -> str | None:
+        """The file of this name, or of its stem with an image extension; None if there is none."""
+        if name in self._names:
+            return name
+        if self._by_stem is None:
+            self._by_stem = {}
+            for known in sorted(self._names, key=_rank):
+                stem, extension = split_extension(known)
+                if extension:
+                    self._by_stem.setdefault(stem, []).append(known)
+        found = self._by_stem.get(split_extension(name)[0])
+        return found[0] if found else None
+
+
+def split_extension(name: str) -> tuple[str, str]:
+    """(stem, extension), the extension empty unless it is a known image extension in any case: ids hold dots."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem, dot + ending) if stem and f".{ending.lower()}" in IMAGE_EXTENSIONS else (name, "")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    extension = split_extension(name)[1].lower()
+    return (IMAGE_EXTENSIONS.index(extension) if extension else len(IMAGE_EXTENSIONS), name)
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
+def _refuse_doubled_extension(template: str, ids: Sequence[str], names: Sequence[str], folder: Path) -> None:
+    shorter, extension = split_extension(template)
+    if not (ids and extension and shorter.endswith("{id}") and split_extension(ids[0])[1]):
+        return
+    if (folder / names[0]).exists():
+        return
+    raise CompetitionError(
+        f"the image template '{template}' adds an extension that the ids already hold",
+        expected=f"a file such as {folder / names[0].removesuffix(extension)}",
+        got=str(folder / names[0]),
+        remedy=f"write the template as '{shorter}'",
+    )

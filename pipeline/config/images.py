@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.section import After, Positive, PositiveInt, Section
+from pipeline.config.templates import columns_of
+
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ImageFiles(Section):
-    """Where an id's image lies: a CSV column with paths relative to that CSV, or a template with `{id}`."""
+    """Where an id's image lies: a CSV column with file names, or a template such as `train/{id}.jpg`.
+
+    The column's names are relative to that CSV's folder, the template to `competition.root`; with `folders`
+    both are looked for in each of these.
+    """
 
     column: str | None = "img_path"
     template: str | None = None
     test_template: str | None = None
+    folders: list[str] = []
+    test_folders: list[str] | None = None
+    channel_files: list[str] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -28,12 +38,21 @@ class ImageFiles(Section):
     def _exactly_one_way(self) -> Self:
         if (self.column is None) == (self.template is None):
             raise ValueError("name either a column or a template, not both and not neither")
-        for template in (self.template, self.test_template):
-            if template is not None and "{id}" not in template:
-                raise ValueError(f"a template must hold {{id}}, got '{template}'")
         if self.test_template is not None and self.template is None:
             raise ValueError("test_template goes with template; with a column the test CSV names the files")
+        if self.channel_files and self.template is None:
+            raise ValueError("channel_files needs a template with {channel}, such as train/{id}_{channel}.png")
+        for template in (self.template, self.test_template):
+            if template is not None:
+                self._check_template(template)
         return self
+
+    def _check_template(self, template: str) -> None:
+        names = columns_of(template)
+        if not set(names) - {"channel"}:
+            raise ValueError(f"a template must hold {{id}} or the name of another column, got '{template}'")
+        if bool(self.channel_files) != ("channel" in names):
+            raise ValueError(f"{{channel}} in the template and channel_files go together, got '{template}'")
 
 
 class ImagesConfig(Section):
@@ -41,9 +60,12 @@ class ImagesConfig(Section):
 
     size: PositiveInt | tuple[PositiveInt, PositiveInt] = 384
     fit: Literal["stretch", "crop", "pad"] = "stretch"
-    channels: Literal[1, 3, 4] = 3
+    channels: PositiveInt = 3
+    window: tuple[float, float] | None = None
+    alpha: tuple[Byte, Byte, Byte] | None = None
     mean: list[float] | None = None
     std: list[Positive] | None = None
+    broken: Annotated[Literal["error", "skip"], After] = "error"
     cache: Annotated[str, After] = "auto"
 
     @property
@@ -56,4 +78,10 @@ class ImagesConfig(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"{name} needs {self.channels} numbers, one per channel, got {len(values)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_window_is_open(self) -> Self:
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"window needs [low, high] with low below high, got {list(self.window)}")
         return self

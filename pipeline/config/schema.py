@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
 from pipeline.config.competition import CompetitionConfig
@@ -26,6 +28,16 @@ class Config(Section):
     thresholds: Annotated[ThresholdsConfig, After] = ThresholdsConfig()
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
+
+    @model_validator(mode="after")
+    def _a_channel_for_each_file(self) -> Self:
+        files = self.competition.images.channel_files
+        if files and len(files) != self.images.channels:
+            raise ValueError(
+                f"competition.images.channel_files names {len(files)} files per image, so images.channels must be "
+                f"{len(files)}, got {self.images.channels}"
+            )
+        return self
 
 
 def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pipeline.errors import ConfigError, listing, nearest
-from pipeline.images.decode import Channels, Pixels, Size
+from pipeline.images.fit import Pixels, Size
 from pipeline.images.presets import preset
 from pipeline.seeds import stable_seed
 
@@ -54,7 +54,7 @@ class Augmentation:
         ConfigError: an unknown name, a wrong argument or value.
     """
 
-    def __init__(self, specs: Sequence[Spec], *, size: Size, channels: Channels) -> None:
+    def __init__(self, specs: Sequence[Spec], *, size: Size, channels: int) -> None:
         self.specs, self.shape = tuple(specs), (*size, channels)
         self._compose = A.Compose([_build(spec) for spec in self.specs])
 
@@ -88,7 +88,7 @@ class Augmentation:
             _try(certain, names, image, key=(0, trial, "trial"))
 
 
-def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: Channels) -> Augmentation:
+def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: int) -> Augmentation:
     """The augmentation that `specs` describe, tried out on images of (*size, channels).
 
     A word is the name of a ready list, see `pipeline.images.presets`.
@@ -106,7 +106,7 @@ def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: Cha
     return augmentation
 
 
-def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, Channels]) -> Augmentation:
+def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int]) -> Augmentation:
     return Augmentation(specs, size=shape[:2], channels=shape[2])
 
 

@@ -17,11 +17,13 @@ from filelock import FileLock
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
-from pipeline.images.decode import ImageForm, Pixels, load_image, refuse_images
+from pipeline.images.check import refuse_images
+from pipeline.images.decode import load_image
+from pipeline.images.fit import ImageForm, Pixels
 
 ImageMap: TypeAlias = np.memmap[Any, np.dtype[np.uint8]]
 
-_VERSION = 1  # raise it when `read_image` or `fit_image` gives other pixels
+_VERSION = 2  # raise it when `load_image` gives other pixels
 _CHUNK = 64  # images in memory at once: enough to keep the threads busy
 
 
@@ -49,7 +51,7 @@ def open_cache(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             if not file.exists():
-                _build(file, (len(paths), *form.shape), _load(paths, form, threads), progress)
+                _build(file, paths, form, threads, progress)
     return open_map(file)
 
 
@@ -70,8 +72,7 @@ def cache_file(paths: Sequence[ImagePaths], form: ImageForm, *, folder: Path) ->
             problems.append(f"image {path} does not exist")
         else:
             files.append((str(path.absolute()), status.st_size, status.st_mtime_ns))
-    if problems:
-        refuse_images(problems, len(paths))
+    refuse_images(problems, paths)
     content = json.dumps([_VERSION, *form, files])
     return folder / f"{hashlib.blake2b(content.encode(), digest_size=16).hexdigest()}.npy"
 
@@ -91,11 +92,13 @@ def cache_fits(count: int, form: ImageForm, *, folder: Path, share: float = 0.25
 
 def _build(
     file: Path,
-    shape: tuple[int, ...],
-    images: Iterator[Pixels | ImageError],
+    paths: Sequence[ImagePaths],
+    form: ImageForm,
+    threads: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Write `images` one after the other into `file`, which appears only when all of them are in it."""
+    """Write the images one after the other into `file`, which appears only when all of them are in it."""
+    shape = (len(paths), *form.shape)
     partial = file.with_suffix(".partial")
     partial.unlink(missing_ok=True)  # of a process that was killed: we hold the lock, so nobody writes it
     _require_room(math.prod(shape), file.parent)
@@ -103,11 +106,10 @@ def _build(
         with partial.open("wb") as stream:
             # Plain writes, not a writable map: a full disk is then an error here and not a bus error.
             np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            problems = _write(stream, images, progress)
+            problems = _write(stream, _load(paths, form, threads), progress)
             stream.flush()
             os.fsync(stream.fileno())
-        if problems:
-            refuse_images(problems, shape[0])
+        refuse_images(problems, paths)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

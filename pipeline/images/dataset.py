@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
 from pipeline.images.cache import ImageMap, open_map
-from pipeline.images.decode import ImageForm as ImageForm  # part of what this module offers
-from pipeline.images.decode import Pixels, fit_image, load_image, read_image
+from pipeline.images.decode import load_forms, load_image
+from pipeline.images.fit import ImageForm as ImageForm  # part of what this module offers
+from pipeline.images.fit import Pixels
 from pipeline.images.loader import Loader
 from pipeline.seeds import stable_seed
 
@@ -163,7 +164,7 @@ class EvalImages(Dataset[EvalItem]):
     """Images without augmentation, each in all `forms`.
 
     A file is decoded once for all forms
-    of the same channels, and not at all where `source` holds the only form that is asked for.
+    of the same reading, and not at all where `source` holds the only form that is asked for.
 
     Args:
         paths: the files of N images.
@@ -207,10 +208,7 @@ class EvalImages(Dataset[EvalItem]):
     def _load(self, index: int) -> tuple[Tensor, ...]:
         if self._source is not None:
             return (_channels_first(self._source.load(index)),)
-        kinds = {form.channels for form in self._forms}
-        decoded = {kind: read_image(self._paths[index], channels=kind) for kind in kinds}
-        fitted = [fit_image(decoded[form.channels], size=form.size, fit=form.fit) for form in self._forms]
-        return tuple(_channels_first(image) for image in fitted)
+        return tuple(_channels_first(image) for image in load_forms(self._paths[index], self._forms))
 
 
 def train_loader(

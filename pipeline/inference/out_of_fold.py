@@ -36,7 +36,7 @@ def rows_of(folds: NDArray[np.int64], fold: int) -> FoldRows:
 
 def image_form(images: ImagesConfig) -> ImageForm:
     """What an image of the training size looks like."""
-    return ImageForm(images.height_width, images.fit, images.channels)
+    return ImageForm(images.height_width, images.fit, images.channels, images.window, images.alpha)
 
 
 def predict_rows(

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline.competition.paths import moved_to
 from pipeline.competition.sample import Sample, TestTable, read_sample, read_test
 from pipeline.competition.submission import (
     build_submission,
@@ -27,8 +28,8 @@ from pipeline.errors import RunError, SubmissionError, listing
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.thresholds import decide
+from pipeline.images.check import require_images
 from pipeline.images.dataset import EvalImages, eval_loader
-from pipeline.images.decode import require_images
 from pipeline.inference.broken import fill_in, mean_out_of_fold, noting_problems, write_broken
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form
@@ -134,7 +135,7 @@ def submit(
     check_sample(asked, form, id_column=first.config.competition.id)
     tolerant = first.config.predict.broken == "fallback"
     if not tolerant:
-        require_images(test.paths, threads=os.cpu_count() or 1)
+        require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     thresholds, scores, notes = _thresholds(runs)
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
@@ -208,7 +209,7 @@ def _read_test(config: Config, *, images: Path | None, sample: Path | None) -> t
                 "--images: several test images have the same file name in different folders",
                 remedy="set competition.root to the folder the whole competition lies in, instead of --images",
             )
-        test = TestTable(test.ids, tuple(tuple(images / path.name for path in image) for image in test.paths))
+        test = TestTable(test.ids, moved_to(images, test.paths))
     return asked, test
 
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from pipeline.commands import run_command
 from pipeline.device import pick_device
 from pipeline.errors import ConfigError, RunError, listing, nearest
-from pipeline.images.decode import fit_image, read_image
+from pipeline.images.decode import load_image
+from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.submit import open_run
 from pipeline.model.query2label import Query2Label
 from pipeline.model.weights import TrainedModel, load_model
 from pipeline.report.console import make_console
-from pipeline.report.figures import save_figure
+from pipeline.report.figures import save_figure, visible
 from pipeline.runs import RunFolder, read_json
 
 
@@ -84,7 +85,7 @@ def draw_attention(attention: Attention) -> Figure:
         for place, (title, heat) in zip(grid[row], shown, strict=True):
             place.set_axis_off()
             place.set_title(title, fontsize=9)
-            place.imshow(attention.image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            place.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
             if heat is not None:
                 height, width = attention.image.shape[:2]
                 smooth = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -124,15 +125,14 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device()
     trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
     values = read_json(finished.run.thresholds)["values"]
-    pixels = read_image((arguments.image,), channels=trained.images.channels)
     attention = look(
         trained,
-        fit_image(pixels, size=trained.images.height_width, fit=trained.images.fit),
+        load_image(tuple(arguments.image), image_form(trained.images)),
         labels=None if arguments.labels is None else arguments.labels.split(","),
         thresholds=np.array([values[name] for name in trained.labels]),
         device=device,
     )
-    out = arguments.out or Path(f"{arguments.image.stem}-attention.png")
+    out = arguments.out or Path(f"{arguments.image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)
     make_console().print(f"{out}: {listing(attention.labels, 20)}, as fold {arguments.fold} sees them")
 
@@ -140,7 +140,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m pipeline.report.attention", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", type=Path, nargs="+", metavar="IMAGE", help="its file, or one per channel")
     parser.add_argument("--labels", metavar="A,B", help="look for these (default: the predicted labels)")
     parser.add_argument("--fold", type=int, default=0, help="whose model looks (default 0)")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: IMAGE-attention.png, here")

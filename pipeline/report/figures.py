@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
-from pipeline.images.decode import fit_image, read_image
+from pipeline.images.decode import load_image
+from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.submit import open_run
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder, read_json, read_predictions, write_atomically
@@ -56,6 +57,11 @@ def captions_for(
     return sorted(captions, key=lambda caption: -caption.probability)
 
 
+def visible(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a figure can show of an image (H, W, C): its first three channels as RGB, or the first as grey."""
+    return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
+
+
 def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[Caption]], *, columns: int) -> Figure:
     """A grid of images (H, W, C) with coloured captions below each."""
     rows = -(-len(images) // columns)
@@ -65,7 +71,7 @@ def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[
     for place in grid.flat:
         place.set_axis_off()
     for place, image, part in zip(grid.flat, images, captions, strict=False):
-        place.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        place.imshow(visible(image), cmap="gray", vmin=0, vmax=255)
         place.set_anchor("N")
         for line, caption in enumerate(part):
             place.annotate(
@@ -94,11 +100,8 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     thresholds = np.array([read_json(run.thresholds)["values"][name] for name in labels])
     rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
     chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]
-    channels = config.images.channels
-    images = [
-        fit_image(read_image(table.paths[row], channels=channels), size=config.images.height_width, fit="pad")
-        for row in chosen
-    ]
+    form = image_form(config.images)._replace(fit="pad")
+    images = [load_image(table.paths[row], form) for row in chosen]
     captions = [
         captions_for(
             labels,

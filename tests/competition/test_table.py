@@ -53,8 +53,8 @@ def test_delimited_labels_and_templates_with_ids_that_hold_an_extension(tmp_path
 
 def test_a_template_that_doubles_the_extension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompetitionError, match=r"write the template as 'img/\{id\}'"):
-        paths_from_template(["a.jpg"], template="img/{id}.jpg", root=tmp_path)
-    assert paths_from_template(["1.2.840"], template="{id}.jpg", root=tmp_path) == ((tmp_path / "1.2.840.jpg",),)
+        paths_from_template("img/{id}.jpg", {"id": ["a.jpg"]}, folders=[tmp_path])
+    assert paths_from_template("{id}.jpg", {"id": ["1.2.840"]}, folders=[tmp_path]) == ((tmp_path / "1.2.840.jpg",),)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.images.augment import _TRANSFORMS, Augmentation, Spec, build_augmentation
-from pipeline.images.decode import Channels, Pixels
+from pipeline.images.fit import Pixels
 
 SIZE = (32, 32)
 NESTED: list[Spec] = [
@@ -31,7 +31,7 @@ NESTED: list[Spec] = [
 ]
 
 
-def build(specs: list[Any], channels: Channels = 3) -> Augmentation:
+def build(specs: list[Any], channels: int = 3) -> Augmentation:
     return build_augmentation(specs, size=SIZE, channels=channels)
 
 

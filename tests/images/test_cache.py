@@ -14,7 +14,8 @@ from PIL import Image
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.cache import ImageMap, cache_file, cache_fits, open_cache
-from pipeline.images.decode import ImageForm, load_image
+from pipeline.images.decode import load_image
+from pipeline.images.fit import ImageForm
 
 FORM = ImageForm((16, 16), "stretch", 3)
 Write = Callable[[int], list[ImagePaths]]
@@ -53,6 +54,8 @@ def test_other_images_orders_and_forms_have_their_own_file(write_images: Write, 
         (paths, FORM._replace(size=(16, 17))),
         (paths, FORM._replace(fit="pad")),
         (paths, FORM._replace(channels=1)),
+        (paths, FORM._replace(window=(0.0, 99.0))),
+        (paths, FORM._replace(alpha=(0, 0, 0))),
     ]
     assert len({cache_file(some, form, folder=tmp_path) for some, form in choices}) == len(choices)
 

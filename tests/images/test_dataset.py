@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images import dataset
+from pipeline.images import decode
 from pipeline.images.augment import Augmentation, Spec, build_augmentation
 from pipeline.images.cache import open_cache
 from pipeline.images.dataset import (
@@ -25,7 +26,8 @@ from pipeline.images.dataset import (
     eval_loader,
     train_loader,
 )
-from pipeline.images.decode import Pixels, load_image, read_image
+from pipeline.images.decode import load_image, read_image
+from pipeline.images.fit import Pixels
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = list("abcdefg")
@@ -130,11 +132,11 @@ def test_an_image_is_decoded_once_for_all_sizes(paths: list[ImagePaths], monkeyp
     """Promise 9."""
     decoded = []
 
-    def counted(path: ImagePaths, **options: int) -> Pixels:
+    def counted(path: ImagePaths, **options: Any) -> Pixels:
         decoded.append(path)
-        return read_image(path, **options)  # type: ignore[arg-type]
+        return read_image(path, **options)
 
-    monkeypatch.setattr(dataset, "read_image", counted)
+    monkeypatch.setattr(decode, "read_image", counted)
     forms = [FORM, FORM._replace(size=(24, 24)), FORM._replace(size=(32, 32))]
     assert len(EvalImages(paths, forms=forms)[3][0]) == 3
     assert decoded == [paths[3]]

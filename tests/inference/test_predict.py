@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,11 +101,11 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
     ensembles = [_ensemble(["identity", "hflip", "size:48"]), _ensemble(["vflip", "size:48x40"])]
     read: list[ImagePaths] = []
 
-    def counting(path: ImagePaths, **keys: int) -> np.ndarray:
+    def counting(path: ImagePaths, **keys: Any) -> np.ndarray:
         read.append(path)
-        return read_image(path, **keys)  # type: ignore[arg-type]
+        return read_image(path, **keys)
 
-    monkeypatch.setattr("pipeline.images.dataset.read_image", counting)
+    monkeypatch.setattr("pipeline.images.decode.read_image", counting)
     loader = eval_loader(
         EvalImages(paths, forms=needed_forms(ensembles)), range(5), batch_size=2, workers=0, pin_memory=False
     )

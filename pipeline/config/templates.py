@@ -1,0 +1,79 @@
+"""The grammar of file names with placeholders: `train/{id:05d}_{channel}.png` and the like."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_PLACEHOLDER = re.compile(r"\{([^{}\[\]:]+)(?:\[([^\[\]{}]*)\])?(?::([^{}]*))?\}")
+_POSITION, _RANGE = re.compile(r"-?\d+"), re.compile(r"(-?\d+)?:(-?\d+)?")
+_NUMBER_ENDS = tuple("bdoxX")
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """One `{...}` of a template.
+
+    Attributes:
+        name: of the column, or `channel`.
+        part: what is cut out of the cell, or None for all of it.
+        spec: a format as in Python; one that ends like `05d` is for whole numbers.
+    """
+
+    name: str
+    part: slice | None
+    spec: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the cell must be a whole number."""
+        return self.spec.endswith(_NUMBER_ENDS)
+
+
+def parse_template(template: str) -> list[str | Placeholder]:
+    """The literal parts and placeholders of a template, in their order.
+
+    A placeholder is `{column}`, and may cut a part out of the cell (`{id[0]}`, `{id[:2]}`, `{id[-3:]}`) and format it
+    (`{id:05d}`).
+
+    Raises:
+        ValueError: a brace that belongs to no placeholder, or a format Python does not know.
+    """
+    parts: list[str | Placeholder] = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(template):
+        parts.append(template[end : match.start()])
+        parts.append(_placeholder(match))
+        end = match.end()
+    parts.append(template[end:])
+    for part in parts:
+        if isinstance(part, str) and ("{" in part or "}" in part):
+            raise ValueError(
+                f"'{part}' in the template '{template}' is no placeholder such as {{id}}, {{id[:2]}} or {{id:05d}}"
+            )
+    return [part for part in parts if part != ""]
+
+
+def columns_of(template: str) -> list[str]:
+    """The names of the columns that a template needs, each once; `channel` is among them where it is used."""
+    return list(dict.fromkeys(part.name for part in parse_template(template) if isinstance(part, Placeholder)))
+
+
+def _placeholder(match: re.Match[str]) -> Placeholder:
+    name, part, spec = match.groups()
+    spec = spec or ""
+    try:
+        format(1 if spec.endswith(_NUMBER_ENDS) else "a", spec)
+    except ValueError:
+        raise ValueError(f"'{spec}' in '{match.group()}' is no format: write for example {{{name}:05d}}") from None
+    return Placeholder(name, None if part is None else _slice(part, match.group()), spec)
+
+
+def _slice(part: str, where: str) -> slice:
+    if _POSITION.fullmatch(part):
+        first = int(part)
+        return slice(first, None if first == -1 else first + 1)
+    ends = _RANGE.fullmatch(part)
+    if ends is None:
+        raise ValueError(f"'[{part}]' in '{where}' cuts out nothing: write for example [0], [:2] or [-3:]")
+    return slice(*(None if end is None else int(end) for end in ends.groups()))

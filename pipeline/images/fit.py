@@ -1,0 +1,105 @@
+"""What an image is turned into, and how it is brought to its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Fit: TypeAlias = Literal["stretch", "crop", "pad"]
+Size: TypeAlias = tuple[int, int]
+Window: TypeAlias = tuple[float, float]
+Colour: TypeAlias = tuple[int, int, int]
+
+_AT_ONCE = 4  # channels that OpenCV resizes
+
+
+class Reading(NamedTuple):
+    """How samples become channels: all of an `ImageForm` that the decoder must know."""
+
+    channels: int
+    window: Window | None
+    alpha: Colour | None
+
+
+class ImageForm(NamedTuple):
+    """What the files of an image are turned into.
+
+    Attributes:
+        size: (H, W).
+        fit: how the image is brought to that size.
+        channels: C.
+        window: the sample values that become 0 and 255; None: the full range of 8 or 16 bits.
+        alpha: the RGB colour that lies behind transparent pixels; None: transparency is not looked at.
+    """
+
+    size: Size
+    fit: Fit
+    channels: int
+    window: Window | None = None
+    alpha: Colour | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return (*self.size, self.channels)
+
+    @property
+    def reading(self) -> Reading:
+        """What two forms must share to be made of one decoded image."""
+        return Reading(self.channels, self.window, self.alpha)
+
+
+def fit_image(image: Pixels, *, size: Size, fit: Fit) -> Pixels:
+    """Bring (h, w, C) to (H, W, C), where size is (H, W).
+
+    "stretch" ignores the aspect ratio; "crop" covers the size and cuts the centre; "pad" fits inside and pads
+    evenly with zeros (an odd remainder goes below and to the right). Shrinking averages areas, enlarging is
+    linear, each axis by its own rule.
+    """
+    if fit == "stretch":
+        return _resize(image, size)
+    if fit == "crop":
+        return _cut_centre(_resize(image, _scaled(image, size, max)), size)
+    if fit == "pad":
+        return _pad_evenly(_resize(image, _scaled(image, size, min)), size)
+    raise ValueError(f"expected fit to be one of stretch, crop, pad but got {fit!r}")
+
+
+def _resize(image: Pixels, size: Size) -> Pixels:
+    height, width, channels = image.shape
+    if channels > _AT_ONCE:
+        starts = range(0, channels, _AT_ONCE)
+        parts = [_resize(np.ascontiguousarray(image[:, :, start : start + _AT_ONCE]), size) for start in starts]
+        return np.concatenate(parts, axis=2)
+    resized: NDArray[Any] = image
+    # OpenCV's area mode does not average where the other axis is enlarged, so the axes that shrink go first.
+    shrunk = (min(height, size[0]), min(width, size[1]))
+    if shrunk != (height, width):
+        resized = cv2.resize(resized, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != size:
+        resized = cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(*size, channels)  # cv2 drops the last axis of a grey image
+
+
+def _scaled(image: Pixels, size: Size, choose: Callable[[float, float], float]) -> Size:
+    """The size of `image` scaled by one factor, the smaller or larger of the two that meet `size`."""
+    height, width = image.shape[:2]
+    scale = choose(size[0] / height, size[1] / width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _cut_centre(image: Pixels, size: Size) -> Pixels:
+    top, left = ((have - want) // 2 for have, want in zip(image.shape[:2], size, strict=True))
+    return np.ascontiguousarray(image[top : top + size[0], left : left + size[1]])
+
+
+def _pad_evenly(image: Pixels, size: Size) -> Pixels:
+    canvas = np.zeros((*size, image.shape[2]), np.uint8)
+    top, left = ((want - have) // 2 for have, want in zip(image.shape[:2], size, strict=True))
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
