@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Bits, Floats, Ints
+from pipeline.evaluation.arrays import Bits, Floats, Ints, Known
 
 Unit = Literal["label", "row", "table"]
 _AXES: dict[Unit, int | None] = {"label": 0, "row": 1, "table": None}
@@ -19,19 +19,29 @@ class Counts(NamedTuple):
     true_positives: Ints  # predicted and positive
     predicted: Ints
     positives: Ints
-    size: int  # cells in a unit
+    size: Ints | int  # known cells in a unit; the others are counted nowhere
 
 
 Value = Callable[[Counts], Floats]
 
 
-def count(targets: Bits, decisions: Bits, unit: Unit) -> Counts:
-    """Count the cells of every unit of two (N, K) tables: U = K labels, N rows, or one table of shape ()."""
+def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None) -> Counts:
+    """Count the known cells of every unit of (N, K) tables: U = K labels, N rows, or one table of shape ().
+
+    Args:
+        targets: 0/1, and 0 where unknown, as `split_targets` gives them.
+        decisions: 0/1; those of unknown cells are not looked at.
+        unit: what to count over.
+        known: which cells count; all if None.
+    """
     axis = _AXES[unit]
-    true_positives = np.asarray(np.count_nonzero(targets & decisions, axis=axis))
-    predicted = np.asarray(np.count_nonzero(decisions, axis=axis))
-    positives = np.asarray(np.count_nonzero(targets, axis=axis))
-    return Counts(true_positives, predicted, positives, size=targets.size // positives.size)
+    known = np.ones(targets.shape, np.bool_) if known is None else known
+    return Counts(
+        true_positives=np.asarray(np.count_nonzero(targets & decisions, axis=axis)),
+        predicted=np.asarray(np.count_nonzero(decisions & known, axis=axis)),
+        positives=np.asarray(np.count_nonzero(targets, axis=axis)),
+        size=np.asarray(np.count_nonzero(known, axis=axis)),
+    )
 
 
 def f1(counts: Counts) -> Floats:
@@ -45,13 +55,13 @@ def f2(counts: Counts) -> Floats:
 
 
 def accuracy(counts: Counts) -> Floats:
-    """Share of the unit's cells that are decided rightly, in [0, 1]."""
+    """Share of the unit's known cells that are decided rightly, in [0, 1]; 1 where none is known."""
     wrong = counts.positives + counts.predicted - 2 * counts.true_positives
-    return np.asarray(1.0 - wrong / counts.size)
+    return np.asarray(1.0 - wrong / np.maximum(counts.size, 1))
 
 
 def exact_match(counts: Counts) -> Floats:
-    """1.0 where every cell of the unit is decided rightly, otherwise 0.0."""
+    """1.0 where every known cell of the unit is decided rightly, otherwise 0.0."""
     hit_all = counts.true_positives == counts.positives
     return np.asarray(hit_all & (counts.true_positives == counts.predicted), dtype=np.float64)
 

@@ -1,4 +1,8 @@
-"""Every metric by name, and what it does with a label that has no positives: it is left out and listed."""
+"""Every metric by name, and what it does with a label that has no positives: it is left out and listed.
+
+A target may be unknown (NaN): such a cell is in no count and no ranking, whatever was predicted for it. A row
+without a known cell leaves means over rows.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, nearest
-from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, checked_pair, checked_scores
-from pipeline.evaluation.counts import Unit, Value, accuracy, count, exact_match, f1, f2
+from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, Known, Targets, checked_pair, split_scores
+from pipeline.evaluation.counts import Counts, Unit, Value, accuracy, count, exact_match, f1, f2
 from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
 
 LOG_LOSS_CLIP = 1e-15
@@ -38,70 +42,72 @@ class Criterion(NamedTuple):
 class Metric:
     """A metric by name.
 
-    `function(targets, values)` takes targets (N, K) 0/1 and, as `takes` says, decisions (N, K) 0/1 or
+    `function(targets, values)` takes targets (N, K), see `split_targets`, and, as `takes` says, decisions (N, K) 0/1 or
     probabilities (N, K) in [0, 1]; it raises ValueError for anything else.
     """
 
     name: str
     takes: Literal["decisions", "probabilities"]
     greater_is_better: bool
-    function: Callable[[Binary, NDArray[Any]], MetricValue]
+    function: Callable[[Targets, NDArray[Any]], MetricValue]
     criterion: Criterion | None = None  # None for a metric of probabilities
 
 
-def f1_macro(targets: Binary, decisions: Binary) -> MetricValue:
+def f1_macro(targets: Targets, decisions: Binary) -> MetricValue:
     """Mean F1 over the labels; a label without positives is left out."""
-    counts = count(*checked_pair(targets, decisions), "label")
+    counts = _counts(targets, decisions, "label")
     return _mean_over_labels(np.where(counts.positives > 0, f1(counts), np.nan))
 
 
-def f1_micro(targets: Binary, decisions: Binary) -> MetricValue:
-    """F1 of all N x K cells together; 0 where there are neither positives nor decisions."""
-    return _mean_over_units(f1(count(*checked_pair(targets, decisions), "table")))
+def f1_micro(targets: Targets, decisions: Binary) -> MetricValue:
+    """F1 of all known cells together; 0 where there are neither positives nor decisions."""
+    return _mean_over_units(f1, _counts(targets, decisions, "table"))
 
 
-def f1_samples(targets: Binary, decisions: Binary) -> MetricValue:
+def f1_samples(targets: Targets, decisions: Binary) -> MetricValue:
     """Mean F1 over the rows; a row with neither positives nor decisions counts 0."""
-    return _mean_over_units(f1(count(*checked_pair(targets, decisions), "row")))
+    return _mean_over_units(f1, _counts(targets, decisions, "row"))
 
 
-def f2_samples(targets: Binary, decisions: Binary) -> MetricValue:
+def f2_samples(targets: Targets, decisions: Binary) -> MetricValue:
     """Mean F2 over the rows; a row with neither positives nor decisions counts 0."""
-    return _mean_over_units(f2(count(*checked_pair(targets, decisions), "row")))
+    return _mean_over_units(f2, _counts(targets, decisions, "row"))
 
 
-def accuracy_cells(targets: Binary, decisions: Binary) -> MetricValue:
-    """Share of the N x K cells that are right; labels without positives count too."""
-    per_label = accuracy(count(*checked_pair(targets, decisions), "label"))
-    return MetricValue(float(per_label.mean()), per_label)
+def accuracy_cells(targets: Targets, decisions: Binary) -> MetricValue:
+    """Share of the known cells that are right; labels without positives count too."""
+    counts = _counts(targets, decisions, "label")
+    per_label = np.where(np.asarray(counts.size) > 0, accuracy(counts), np.nan)
+    return MetricValue(_mean_over_units(accuracy, _counts(targets, decisions, "table")).value, per_label)
 
 
-def accuracy_subset(targets: Binary, decisions: Binary) -> MetricValue:
-    """Share of the rows with all K cells right."""
-    return _mean_over_units(exact_match(count(*checked_pair(targets, decisions), "row")))
+def accuracy_subset(targets: Targets, decisions: Binary) -> MetricValue:
+    """Share of the rows with all known cells right."""
+    return _mean_over_units(exact_match, _counts(targets, decisions, "row"))
 
 
-def auc_macro(targets: Binary, probabilities: Floats) -> MetricValue:
+def auc_macro(targets: Targets, probabilities: Floats) -> MetricValue:
     """Mean area under the ROC curve; a label without positives or without negatives is left out."""
     return _mean_of_rankings(roc_auc, targets, probabilities)
 
 
-def mean_average_precision(targets: Binary, probabilities: Floats) -> MetricValue:
+def mean_average_precision(targets: Targets, probabilities: Floats) -> MetricValue:
     """Mean step-wise average precision, ties as in scikit-learn; a label without positives is left out."""
     return _mean_of_rankings(average_precision, targets, probabilities)
 
 
-def mean_average_precision_voc(targets: Binary, probabilities: Floats) -> MetricValue:
+def mean_average_precision_voc(targets: Targets, probabilities: Floats) -> MetricValue:
     """Mean VOC average precision (see `average_precision_voc`); a label without positives is left out."""
     return _mean_of_rankings(average_precision_voc, targets, probabilities)
 
 
-def log_loss(targets: Binary, probabilities: Floats) -> MetricValue:
-    """Mean binary cross-entropy in nats over all N x K cells, probabilities clipped to [1e-15, 1 − 1e-15]."""
-    bits, table = checked_scores(targets, probabilities)
+def log_loss(targets: Targets, probabilities: Floats) -> MetricValue:
+    """Mean binary cross-entropy in nats over all known cells, probabilities clipped to [1e-15, 1 − 1e-15]."""
+    bits, known, table = split_scores(targets, probabilities)
     of_the_truth = np.clip(np.where(bits == 1, table, 1.0 - table), LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
-    per_label = -np.log(of_the_truth).mean(axis=0)
-    return MetricValue(float(per_label.mean()), per_label)
+    sums, cells = np.where(known, -np.log(of_the_truth), 0.0).sum(axis=0), known.sum(axis=0)
+    value = float(sums.sum() / cells.sum()) if cells.any() else math.nan
+    return MetricValue(value, _ratio(sums, cells))
 
 
 METRICS: dict[str, Metric] = {
@@ -143,11 +149,10 @@ class LabelTable:
     f1: Floats  # NaN without positives
 
 
-def per_label_table(targets: Binary, probabilities: Floats, decisions: Binary) -> LabelTable:
+def per_label_table(targets: Targets, probabilities: Floats, decisions: Binary) -> LabelTable:
     """The figures of every label from targets, probabilities and decisions, all (N, K)."""
-    bits, table = checked_scores(targets, probabilities)
-    counts = count(*checked_pair(bits, decisions), "label")
-    rankings = _rankings(bits, table)
+    counts = _counts(targets, decisions, "label")
+    rankings = _rankings(*split_scores(targets, probabilities))
     return LabelTable(
         positives=counts.positives,
         average_precision=np.array([average_precision(ranking) for ranking in rankings]),
@@ -158,23 +163,31 @@ def per_label_table(targets: Binary, probabilities: Floats, decisions: Binary) -
     )
 
 
-def _rankings(bits: Bits, table: Floats) -> list[Ranking]:
-    columns = np.ascontiguousarray(bits.T), np.ascontiguousarray(table.T)  # sorting strided columns is slower
-    return [rank(bits_of_label, scores) for bits_of_label, scores in zip(*columns, strict=True)]
+def _counts(targets: Targets, decisions: Binary, unit: Unit) -> Counts:
+    bits, known, chosen = checked_pair(targets, decisions)
+    return count(bits, chosen, unit, known)
 
 
-def _ratio(part: Ints, whole: Ints) -> Floats:
+def _rankings(bits: Bits, known: Known, table: Floats) -> list[Ranking]:
+    """One ranking of the known cells for each label."""
+    columns = (np.ascontiguousarray(part.T) for part in (bits, known, table))  # sorting strided columns is slower
+    return [rank(hits[there], scores[there]) for hits, there, scores in zip(*columns, strict=True)]
+
+
+def _ratio(part: Ints | Floats, whole: Ints) -> Floats:
     ratio: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return ratio
 
 
-def _mean_of_rankings(area: Callable[[Ranking], float], targets: Binary, probabilities: Floats) -> MetricValue:
-    rankings = _rankings(*checked_scores(targets, probabilities))
+def _mean_of_rankings(area: Callable[[Ranking], float], targets: Targets, probabilities: Floats) -> MetricValue:
+    rankings = _rankings(*split_scores(targets, probabilities))
     return _mean_over_labels(np.array([area(ranking) for ranking in rankings]))
 
 
-def _mean_over_units(values: Floats) -> MetricValue:
-    return MetricValue(float(values.mean()))
+def _mean_over_units(value: Value, counts: Counts) -> MetricValue:
+    """Mean over the units with a known cell; NaN if there is none."""
+    values = value(counts)[np.asarray(counts.size) > 0]
+    return MetricValue(float(values.mean()) if values.size else math.nan)
 
 
 def _mean_over_labels(per_label: Floats) -> MetricValue:

@@ -23,11 +23,11 @@ class Ranking(NamedTuple):
     @property
     def positives(self) -> int:
         """Positives among all N cells."""
-        return int(self.true_positives[-1])
+        return int(self.true_positives[-1]) if self.true_positives.size else 0
 
 
 def rank(targets: Bits, scores: Floats) -> Ranking:
-    """Rank N >= 1 cells: targets (N,) 0/1 and scores (N,) without NaN."""
+    """Rank N cells: targets (N,) 0/1 and scores (N,) without NaN; of no cells the ranking is empty, D = 0."""
     order = np.argsort(-scores)
     descending = scores[order]
     last = last_of_ties(descending)
@@ -37,7 +37,8 @@ def rank(targets: Bits, scores: Floats) -> Ranking:
 
 def last_of_ties(descending: Floats) -> Ints:
     """Where each run of equal scores ends, (D,): the only places where a threshold can cut."""
-    return np.append(np.flatnonzero(descending[1:] != descending[:-1]), descending.size - 1)
+    ends = np.flatnonzero(descending[1:] != descending[:-1])
+    return np.append(ends, descending.size - 1) if descending.size else ends
 
 
 def average_precision(ranking: Ranking) -> float:

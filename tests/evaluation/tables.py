@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.evaluation.arrays import Bits, Floats
 
+SOFT = [0.0, 0.2, 0.5, 1.0, np.nan]
 TIED = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0 - 2.0**-53, 1.0]
 Scored = tuple[Bits, Floats]
 
@@ -29,3 +30,11 @@ def decided(draw: st.DrawFn) -> tuple[Bits, Bits]:
     """Targets and decisions, both (N, K), K >= 2: scikit-learn takes a single column for something else."""
     shape = draw(st.integers(1, 12)), draw(st.integers(2, 4))
     return draw(bits(shape)), draw(bits(shape))
+
+
+@st.composite
+def masked(draw: st.DrawFn) -> tuple[Floats, Floats]:
+    """Targets (N, K), soft and with unknown cells, and probabilities (N, K)."""
+    shape = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    targets = hnp.arrays(np.float64, shape, elements=st.sampled_from(SOFT))
+    return draw(targets), draw(hnp.arrays(np.float64, shape, elements=st.sampled_from(TIED)))
