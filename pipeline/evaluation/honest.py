@@ -9,7 +9,8 @@ import numpy as np
 
 from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, checked_scores
 from pipeline.evaluation.metrics import Metric, MetricValue
-from pipeline.evaluation.thresholds import EmptyPolicy, decide, fit_thresholds
+from pipeline.evaluation.rules import EmptyPolicy
+from pipeline.evaluation.thresholds import decide, fit_thresholds
 
 EPOCH_MARK = "epoch chosen on these rows"
 """What stands beside every score of a run that kept its best epoch: a choice that cannot be cross-fitted."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.arrays import Binary, Bits, Floats, checked_scores
 from pipeline.evaluation.metrics import METRICS, Criterion, Metric
+from pipeline.evaluation.rules import EmptyPolicy, RowRules
 from pipeline.evaluation.sweep import Sweep, best_threshold, sweep_unit, sweep_units
-
-EmptyPolicy = Literal["none", "argmax"] | int
 
 
 def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: Floats) -> Floats:
@@ -54,27 +52,9 @@ def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: 
 def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "none") -> Bits:
     """Decisions (N, K) 0/1: probability >= threshold, then the policy for rows that got none.
 
-    Args:
-        probabilities: (N, K) in [0, 1].
-        thresholds: (K,).
-        empty: "none" leaves such a row empty; "argmax" gives it the label of its highest probability, whatever
-            the thresholds, the first of equals; a label index gives it that label.
-
-    Raises:
-        ValueError: the shapes do not fit, or `empty` is none of these.
+    The rules in full are `rules.RowRules`; `empty` and what is raised are as there.
     """
-    if probabilities.ndim != 2 or thresholds.shape != probabilities.shape[1:]:
-        raise ValueError(
-            f"expected probabilities (N, K), thresholds (K,), got {probabilities.shape}, {thresholds.shape}"
-        )
-    labels = thresholds.size
-    if empty not in ("none", "argmax") and not (isinstance(empty, int) and 0 <= empty < labels):
-        raise ValueError(f"expected empty 'none', 'argmax' or a label index below {labels}, got {empty!r}")
-    decisions = (probabilities >= thresholds).astype(np.uint8)
-    if empty != "none":
-        rows = np.flatnonzero(~decisions.any(axis=1))
-        decisions[rows, probabilities[rows].argmax(axis=1) if empty == "argmax" else empty] = 1
-    return decisions
+    return RowRules(empty).apply(probabilities, thresholds)
 
 
 def _fixed(_: Criterion, targets: Bits, __: Floats) -> Floats:

@@ -9,7 +9,8 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.honest import FoldedScore, HonestScores, score_out_of_fold
 from pipeline.evaluation.metrics import METRICS, MetricValue
-from pipeline.evaluation.thresholds import EmptyPolicy, decide, fit_thresholds
+from pipeline.evaluation.rules import EmptyPolicy
+from pipeline.evaluation.thresholds import decide, fit_thresholds
 
 DECISIONS = [name for name, metric in METRICS.items() if metric.takes == "decisions"]
 PROBABILITIES = [name for name, metric in METRICS.items() if metric.takes == "probabilities"]
