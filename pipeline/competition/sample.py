@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.competition.csvs import read_table
+from pipeline.competition.csvs import dialect_of, read_table
 from pipeline.competition.paths import ImagePaths, image_paths
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing
@@ -49,7 +49,7 @@ def read_test(competition: CompetitionConfig, sample: Sample) -> TestTable:
         frame = pd.DataFrame({competition.id: list(sample.ids)})
         return TestTable(sample.ids, image_paths(competition, frame, sample.path, test=True))
     path = Path(competition.root) / competition.test
-    frame = read_table(path, id_column=competition.id, key="competition.test")
+    frame = read_table(path, id_column=competition.id, key="competition.test", dialect=dialect_of(competition))
     ids = tuple(frame[competition.id])
     require_same_ids(sample, ids, other=str(path))
     return TestTable(ids, image_paths(competition, frame, path, test=True))
@@ -63,7 +63,9 @@ def read_sample(competition: CompetitionConfig) -> Sample:
             remedy="set competition.sample_submission to the organisers' file",
         )
     path = Path(competition.root) / competition.sample_submission
-    frame = read_table(path, id_column=competition.id, key="competition.sample_submission")
+    frame = read_table(
+        path, id_column=competition.id, key="competition.sample_submission", dialect=dialect_of(competition)
+    )
     return Sample(path, tuple(frame.columns), tuple(frame[competition.id]))
 
 

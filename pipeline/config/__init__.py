@@ -9,13 +9,26 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig, GroupColumn
 from pipeline.config.images import ImageFiles, ImagesConfig
-from pipeline.config.labels import DelimitedLabels, Labels, WideLabels
+from pipeline.config.labels import (
+    LABEL_FORMATS,
+    CocoLabels,
+    DelimitedLabels,
+    Labels,
+    LongLabels,
+    NamesFile,
+    PerClassLabels,
+    PolicyByLabel,
+    VocLabels,
+    WideLabels,
+)
 from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, unused_keys
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
 
 __all__ = [
+    "LABEL_FORMATS",
     "AugmentConfig",
+    "CocoLabels",
     "CompetitionConfig",
     "Config",
     "DelimitedLabels",
@@ -24,13 +37,18 @@ __all__ = [
     "ImageFiles",
     "ImagesConfig",
     "Labels",
+    "LongLabels",
     "LossConfig",
     "MixConfig",
     "ModelConfig",
+    "NamesFile",
+    "PerClassLabels",
+    "PolicyByLabel",
     "PredictConfig",
     "SubmissionConfig",
     "ThresholdsConfig",
     "TrainConfig",
+    "VocLabels",
     "WideLabels",
     "applies_after",
     "changed_training_keys",

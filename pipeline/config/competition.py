@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
 from pipeline.config.folds import GroupColumn
 from pipeline.config.images import ImageFiles
-from pipeline.config.labels import Labels, WideLabels
+from pipeline.config.labels import Labels, Text, WideLabels
 from pipeline.config.section import After, Section
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        b"".decode(name)
+    except LookupError:
+        raise ValueError("expected an encoding that Python knows, such as utf-8, latin-1 or cp949") from None
+    return name
+
+
+def _one_character(delimiter: str) -> str:
+    if delimiter != "auto" and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ValueError('expected auto or one character, such as ";" or "\\t"')
+    return delimiter
 
 
 class CompetitionConfig(Section):
@@ -19,7 +35,12 @@ class CompetitionConfig(Section):
     test: Annotated[str | None, After] = None
     sample_submission: Annotated[str | None, After] = "sample_submission.csv"
     id: str = "id"
+    encoding: Annotated[Annotated[str, AfterValidator(_known_encoding)] | None, After] = None
+    delimiter: Annotated[str, AfterValidator(_one_character), After] = "auto"
+    quoting: Annotated[Literal["standard", "none"], After] = "standard"
     images: Annotated[ImageFiles, After] = ImageFiles()
     labels: Labels = WideLabels()
+    exclude: str | list[Text] | None = None
+    corrections: str | None = None
     groups: GroupColumn | None = None
     metric: str = "f1_macro"

@@ -1,28 +1,140 @@
-"""How the organisers write down which labels an image has."""
+"""How the organisers write down which labels an image has: one section per format, chosen by `format`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.config.section import Section
 
+Policy = Literal["ones", "zeros", "ignore"]
+PolicyByLabel = Policy | dict[str, Policy]
+"""One policy for all labels, or one by label with an optional `default`."""
 
-class WideLabels(Section):
-    """One 0/1 column per label; the columns are the sample submission's unless listed here."""
+
+def _as_text(value: Any) -> Any:
+    """YAML reads -1 and 25 as numbers; cells and names are text."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Separator = Annotated[str, Field(min_length=1)]
+
+
+class LabelsSection(Section):
+    """What every format has: sets of labels of which an image has one at most."""
+
+    exclusive: tuple[tuple[Text, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _sets_are_sets(self) -> Self:
+        for names in self.exclusive:
+            if len(names) < 2 or len(set(names)) < len(names):
+                raise ValueError(f"exclusive needs lists of two or more different labels, got {list(names)}")
+        return self
+
+
+class WideLabels(LabelsSection):
+    """One column per label; the columns are the sample submission's unless listed here.
+
+    `uncertain` and `missing` (a blank cell) say what such cells count as; without a policy they are refused.
+    """
 
     format: Literal["wide"] = "wide"
-    columns: list[str] | None = None
+    columns: list[Text] | None = None
+    soft: bool = False
+    uncertain: PolicyByLabel | None = None
+    uncertain_values: list[Text] = ["-1"]
+    missing: PolicyByLabel | None = None
 
 
-class DelimitedLabels(Section):
-    """Label names in one cell, joined by a separator; an empty cell is a row without labels."""
+class NamesFile(Section):
+    """A second CSV that gives each key in the cells its name."""
+
+    file: str
+    key: str
+    value: str
+
+
+class DelimitedLabels(LabelsSection):
+    """All names of an image in one cell, joined by a separator or written as a list; numbers are names too.
+
+    A blank cell, or one of `empty_tokens`, is a row without labels unless `missing` says otherwise of blanks.
+    """
 
     format: Literal["delimited"] = "delimited"
     column: str
-    separator: Annotated[str, Field(min_length=1)] = " "
+    separator: Separator = " "
+    cells: Literal["joined", "list"] = "joined"
+    empty_tokens: list[Text] = []
+    names: NamesFile | None = None
+    classes: list[Text] | None = None
+    missing: PolicyByLabel = "zeros"
+
+
+class LongLabels(LabelsSection):
+    """One row per image and label.
+
+    The id column holds `<id><separator><label>`, or the id alone where `label_column` holds the label.
+    `column` holds the value; without it each row is a positive, which needs a `label_column`.
+    """
+
+    format: Literal["long"] = "long"
+    column: str | None = None
+    separator: Separator = "_"
+    label_column: str | None = None
+    empty_tokens: list[Text] = []
+    classes: list[Text] | None = None
+    soft: bool = False
+    uncertain: PolicyByLabel | None = None
+    uncertain_values: list[Text] = ["-1"]
+    missing: PolicyByLabel | None = None
+
+    @model_validator(mode="after")
+    def _something_says_positive(self) -> Self:
+        if self.column is None and self.label_column is None:
+            raise ValueError("set column (of the values), or label_column where every row is a positive")
+        return self
+
+
+class CocoLabels(LabelsSection):
+    """`competition.train` is an annotation JSON; an image has the labels of its objects.
+
+    `key` says what an image's id is: its file name, the file name without folders and extension, or its number.
+    """
+
+    format: Literal["coco"] = "coco"
+    key: Literal["file_name", "stem", "id"] = "file_name"
+    classes: list[Text] | None = None
+
+
+class VocLabels(LabelsSection):
+    """`competition.train` is a folder with a file `<label>_<split>.txt` of `id value` lines for each label.
+
+    Values are -1 (no), 1 (yes) and 0 (difficult), which counts as `uncertain` says.
+    """
+
+    format: Literal["voc"] = "voc"
+    split: str = "trainval"
+    classes: list[Text] | None = None
+    uncertain: PolicyByLabel = "ignore"
+    missing: PolicyByLabel | None = None
+
+
+class PerClassLabels(LabelsSection):
+    """`files`, with `{label}` in it and relative to the root: for each label a file with a positive id per line.
+
+    `competition.train` lists all ids.
+    """
+
+    format: Literal["per_class"] = "per_class"
+    files: Annotated[str, Field(pattern=r"\{label\}")]
+    classes: list[Text] | None = None
+
+
+LABEL_FORMATS = ("wide", "delimited", "long", "coco", "voc", "per_class")
 
 
 def _label_format(data: Any) -> str:
@@ -31,6 +143,11 @@ def _label_format(data: Any) -> str:
 
 
 Labels = Annotated[
-    Annotated[WideLabels, Tag("wide")] | Annotated[DelimitedLabels, Tag("delimited")],
+    Annotated[WideLabels, Tag("wide")]
+    | Annotated[DelimitedLabels, Tag("delimited")]
+    | Annotated[LongLabels, Tag("long")]
+    | Annotated[CocoLabels, Tag("coco")]
+    | Annotated[VocLabels, Tag("voc")]
+    | Annotated[PerClassLabels, Tag("per_class")],
     Discriminator(_label_format),
 ]

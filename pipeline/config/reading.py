@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.labels import LABEL_FORMATS
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, listing, nearest
 
@@ -107,14 +108,14 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 def _sentence(details: Mapping[str, Any]) -> str:
     # pydantic puts the chosen tag of a union into the location; it is no key
-    location = [part for part in details["loc"] if part not in ("wide", "delimited")]
+    location = [part for part in details["loc"] if part not in LABEL_FORMATS]
     key = ".".join(str(part) for part in location)
     if details["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         hint = nearest(str(location[-1]), known) or f"; known here: {listing(known, 12)}"
         return f"{key}: unknown key{hint}"
     if details["type"] == "union_tag_invalid":
-        return f"{key}.format: unknown format '{details['ctx']['tag']}'; choose one of wide, delimited"
+        return f"{key}.format: unknown format '{details['ctx']['tag']}'; choose one of {', '.join(LABEL_FORMATS)}"
     got = details.get("input")
     shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
     return f"{key or 'config'}: {details['msg'].removeprefix('Value error, ')}{shown}"
