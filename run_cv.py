@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     with LiveProgress(console) as progress:
         plan = prepare(config, debug=arguments.debug, listen=progress)
         console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
-        print_fold_table(console, fold_table(plan.folds, plan.table.targets, plan.table.labels))
+        print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
         for note in [*unused_keys(config), *plan.notes]:
             print_note(console, note)
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)

@@ -119,7 +119,7 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     config, labels = plan.config, list(plan.table.labels)
     validated = np.flatnonzero(plan.folds >= 0)
     probabilities = sigmoid(_out_of_fold_logits(plan, run)[validated])
-    targets = plan.table.targets[validated].astype(np.uint8)
+    targets = plan.table.truths[validated]
     parts, notes = _parts(plan, validated)
     honest = score_out_of_fold(
         plan.metric, targets, probabilities, parts, policy=config.thresholds.policy, empty=plan.empty
@@ -284,7 +284,7 @@ def _parts(plan: Plan, validated: NDArray[np.int64]) -> tuple[NDArray[np.int64],
         )
     parts = make_folds(
         [plan.table.ids[row] for row in validated],
-        plan.table.targets[validated],
+        plan.table.positives[validated],
         plan.table.labels,
         count=count,
         seed=plan.config.folds.seed,

@@ -88,7 +88,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     if config.images.broken == "skip":
         table, left_out = _without_broken_images(config, table, listen)
     form, empty = submission_form(config.submission, config.competition.labels, table.labels)
-    notes = left_out + _check_submission_files(config, form)
+    notes = [*table.notes, *left_out, *_check_submission_files(config, form)]
     folds = _deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
@@ -156,7 +156,7 @@ def _deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDAr
         return np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
     return make_folds(
         table.ids,
-        table.targets,
+        table.positives,
         table.labels,
         count=config.folds.count,
         seed=config.folds.seed,

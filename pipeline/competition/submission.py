@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.labels import encode_delimited, split_names
 from pipeline.competition.sample import Sample, require_same_ids
-from pipeline.config import DelimitedLabels, SubmissionConfig, WideLabels
+from pipeline.config import DelimitedLabels, Labels, SubmissionConfig
 from pipeline.errors import ConfigError, SubmissionError, listing
 from pipeline.runs import write_atomically
 
@@ -67,7 +67,7 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
 
 
 def submission_form(
-    submission: SubmissionConfig, encoding: WideLabels | DelimitedLabels, labels: tuple[str, ...]
+    submission: SubmissionConfig, encoding: Labels, labels: tuple[str, ...]
 ) -> tuple[SubmissionFormat, EmptyRule]:
     """The form of the submission, and the rule for rows without a decision. Raises ConfigError as `resolve_empty`."""
     empty, token = resolve_empty(submission.empty, labels, submission.format)

@@ -235,7 +235,7 @@ def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[
     train = read_train(first.config.competition)
     row = {id_: number for number, id_ in enumerate(train.ids)}
     columns = [train.labels.index(name) for name in labels]
-    targets = train.targets[[row[id_] for id_ in ids]][:, columns].astype(np.uint8)
+    targets = train.truths[[row[id_] for id_ in ids]][:, columns]
     _, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
     honest = score_out_of_fold(
         get_metric(first.config.competition.metric),

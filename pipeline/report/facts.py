@@ -18,7 +18,7 @@ def score_facts(
     *,
     metric: Metric,
     labels: Sequence[str],
-    targets: NDArray[np.uint8],
+    targets: NDArray[Any],
     probabilities: NDArray[np.float64],
     notes: Sequence[str],
 ) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def score_facts(
         "threshold_free": {
             "map": _number(average_precision.value),
             "prevalence_map": _number(
-                get_metric("map").function(targets, np.broadcast_to(targets.mean(axis=0), targets.shape)).value
+                get_metric("map").function(targets, np.broadcast_to(_prevalence(targets), targets.shape)).value
             ),
             "auc_macro": _number(get_metric("auc_macro").function(targets, probabilities).value),
         },
@@ -83,6 +83,14 @@ def _folded(score: FoldedScore) -> dict[str, Any]:
         "mean": _number(score.mean),
         "folds": [_number(value) for value in score.folds],
     }
+
+
+def _prevalence(targets: NDArray[Any]) -> NDArray[np.float64]:
+    """(K,) the share of positives among the known cells of each label, 0 where none is known."""
+    known = ~np.isnan(targets)
+    positives = np.where(known, targets, 0).sum(axis=0, dtype=np.float64)
+    share: NDArray[np.float64] = positives / np.maximum(known.sum(axis=0), 1)
+    return share
 
 
 def _number(value: float) -> float | None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -42,17 +42,20 @@ class Caption(NamedTuple):
 
 def captions_for(
     labels: Sequence[str],
-    targets: NDArray[np.uint8],
+    targets: NDArray[Any],
     probabilities: NDArray[np.float64],
     thresholds: NDArray[np.float64],
 ) -> list[Caption]:
-    """What is to be said of one image, all arguments (K,): labels that are true or predicted, best first."""
+    """What is to be said of one image, all arguments (K,): labels that are true or predicted, best first.
+
+    A label of which the truth is unknown, a NaN target, is neither found nor wrong and is left out.
+    """
     captions = [
         Caption(label, "found" if true and predicted else "missed" if true else "wrong", float(probability))
         for label, true, predicted, probability in zip(
-            labels, targets.astype(bool), probabilities >= thresholds, probabilities, strict=True
+            labels, targets, probabilities >= thresholds, probabilities, strict=True
         )
-        if true or predicted
+        if not np.isnan(true) and (true or predicted)
     ]
     return sorted(captions, key=lambda caption: -caption.probability)
 
@@ -105,7 +108,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     captions = [
         captions_for(
             labels,
-            table.targets[row].astype(np.uint8),
+            table.truths[row],
             oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64),
             thresholds,
         )

@@ -6,16 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commands import run_command
-from pipeline.competition.csvs import read_table
-from pipeline.competition.labels import decode_delimited, decode_wide, label_names
+from pipeline.competition.labels import read_labels
+from pipeline.competition.notes import tell_nobody
 from pipeline.competition.submission import submission_form
-from pipeline.config import CompetitionConfig, DelimitedLabels
-from pipeline.errors import CompetitionError, RunError, listing
+from pipeline.competition.table import truths_of
+from pipeline.config import CompetitionConfig
+from pipeline.errors import RunError
 from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.thresholds import decide
 from pipeline.report.console import make_console
@@ -55,26 +57,14 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
     }
 
 
-def read_truth(
-    competition: CompetitionConfig, path: Path, labels: Sequence[str]
-) -> tuple[list[str], NDArray[np.uint8]]:
-    """The ids and targets (N, K) of a CSV in the training table's encoding. Raises CompetitionError."""
-    frame = read_table(path, id_column=competition.id, key="the truth file")
-    encoding = competition.labels
-    if not isinstance(encoding, DelimitedLabels):
-        targets = decode_wide(frame, labels, path=path, id_column=competition.id)
-        return frame[competition.id].tolist(), targets.astype(np.uint8)
-    foreign = {encoding.column} - set(frame.columns)
-    if not foreign:
-        cells = frame[encoding.column].tolist()
-        foreign = set(label_names(cells, encoding.separator)) - set(labels)
-    if foreign:
-        raise CompetitionError(
-            f"{path}: unknown column or label: {listing(sorted(foreign))}",
-            expected=f"column '{encoding.column}' with names out of {listing(labels, 12)}",
-            remedy="give the answers in the encoding of the training table",
-        )
-    return frame[competition.id].tolist(), decode_delimited(cells, labels, encoding.separator).astype(np.uint8)
+def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]) -> tuple[list[str], NDArray[Any]]:
+    """The ids and truths (N, K) of a table in the training table's encoding, as `truths_of` gives them.
+
+    Raises:
+        CompetitionError: it cannot be read so, or holds other labels.
+    """
+    rows = read_labels(competition, path, key="the truth file", tell=tell_nobody, known=tuple(labels))
+    return rows.frame[competition.id].tolist(), truths_of(rows.targets)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -230,7 +230,7 @@ def _validate(
 
 def _judge(config: Config, table: TrainTable, rows: FoldRows, logits: NDArray[np.float64]) -> dict[str, float | None]:
     """mAP, and the competition's metric where it needs no thresholds."""
-    targets = table.targets[rows.validation].astype(np.uint8)
+    targets = table.truths[rows.validation]
     metric = get_metric(config.competition.metric)
     judges = {"map": get_metric("map")} | ({metric.name: metric} if metric.takes == "probabilities" else {})
     values = {name: judge.function(targets, sigmoid(logits)).value for name, judge in judges.items()}

@@ -1,0 +1,151 @@
+"""From the text of a label's cell to its target: 0, 1, something between, or unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.competition.labels.rows import Targets
+from pipeline.competition.notes import Tell
+from pipeline.config import LongLabels, PolicyByLabel, WideLabels
+from pipeline.errors import CompetitionError, listing, nearest
+
+Codes = NDArray[np.float32]
+"""Targets in [0, 1], or one of the codes below for a cell that a policy must decide."""
+
+UNCERTAIN, MISSING, WRONG = -1.0, -2.0, -3.0
+_KINDS = {UNCERTAIN: "uncertain", MISSING: "missing"}
+_WORDS = {"true": 1.0, "false": 0.0}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_VALUES = {"ones": 1.0, "zeros": 0.0, "ignore": np.nan}
+
+
+@dataclass(frozen=True)
+class CellRules:
+    """What cells may say beside 0 and 1, and what that counts as.
+
+    Attributes:
+        soft: whether any number in [0, 1] is a target.
+        uncertain_values: what an uncertain cell holds; numbers are compared as numbers.
+        uncertain: the policy for these, for all labels or by label; a label without one refuses such cells.
+        missing: likewise for blank cells.
+    """
+
+    soft: bool = False
+    uncertain_values: tuple[str, ...] = ()
+    uncertain: PolicyByLabel | None = None
+    missing: PolicyByLabel | None = None
+
+
+def rules_of(config: WideLabels | LongLabels) -> CellRules:
+    """The rules that a section of the config sets."""
+    return CellRules(config.soft, tuple(config.uncertain_values), config.uncertain, config.missing)
+
+
+def read_codes(cells: NDArray[np.object_] | Sequence[str], rules: CellRules) -> Codes:
+    """What each text cell says, in the shape of `cells`; policies are not applied yet."""
+    array = np.asarray(cells, dtype=object)
+    places, texts = pd.factorize(array.ravel())
+    meant = np.array([_code(text.strip(), rules) for text in texts], dtype=np.float32)
+    codes: Codes = meant[places].reshape(array.shape) if len(meant) else np.zeros(array.shape, dtype=np.float32)
+    return codes
+
+
+def _code(text: str, rules: CellRules) -> float:
+    if not text:
+        return MISSING
+    number = _number(text)
+    if text in rules.uncertain_values or (
+        number is not None and number in [_number(value) for value in rules.uncertain_values]
+    ):
+        return UNCERTAIN
+    if number is None:
+        return _WORDS.get(text.lower(), WRONG)
+    return number if number in (0.0, 1.0) or (rules.soft and 0.0 < number < 1.0) else WRONG
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def settle_codes(
+    codes: Codes,
+    labels: Sequence[str],
+    rules: CellRules,
+    *,
+    name_cell: Callable[[int, int], str],
+    path: Path,
+    tell: Tell,
+) -> Targets:
+    """Targets (N, K) of `codes` (N, K), every open cell decided by its label's policy and counted.
+
+    Args:
+        codes: from `read_codes`.
+        labels: K names.
+        rules: holds the policies.
+        name_cell: says which cell stands at a row and column, for the error.
+        path: the file they come from.
+        tell: hears how many cells were decided, and how.
+
+    Raises:
+        CompetitionError: a cell is wrong or has no policy, or a policy is for an unknown label.
+    """
+    targets = codes.copy()
+    for code, policy in ((UNCERTAIN, rules.uncertain), (MISSING, rules.missing)):
+        values = np.array([_policy_value(policy, label) for label in labels], dtype=np.float32)
+        _refuse_unknown_names(policy, labels, kind=_KINDS[code])
+        open_cells = codes == code
+        if open_cells.any():
+            np.copyto(targets, values, where=open_cells)
+            _tell_counts(targets[open_cells], _KINDS[code], path, tell)
+    rows, columns = np.nonzero(targets < 0)
+    if len(rows):
+        named = [name_cell(row, column) for row, column in zip(rows[:6].tolist(), columns[:6].tolist(), strict=True)]
+        raise CompetitionError(
+            f"{path}: {len(rows)} label cells are not 0 or 1",
+            expected="a number from 0 to 1 in every label cell" if rules.soft else "0 or 1 in every label cell",
+            got=f"{listing(named)}{f' and {len(rows) - 6} more' if len(rows) > 6 else ''}",
+            remedy=_remedy(codes[rows, columns], rules),
+        )
+    return targets
+
+
+def _policy_value(policy: PolicyByLabel | None, label: str) -> float:
+    if isinstance(policy, dict):
+        policy = policy.get(label, policy.get("default"))
+    return WRONG if policy is None else _VALUES[policy]
+
+
+def _refuse_unknown_names(policy: PolicyByLabel | None, labels: Sequence[str], *, kind: str) -> None:
+    unknown = [name for name in policy if name not in (*labels, "default")] if isinstance(policy, dict) else []
+    if unknown:
+        raise CompetitionError(
+            f"competition.labels.{kind}: there is no label '{unknown[0]}'{nearest(unknown[0], labels)}",
+            expected=f"default, or labels out of {listing(labels, 12)}",
+            remedy="correct the name",
+        )
+
+
+def _tell_counts(values: Targets, kind: str, path: Path, tell: Tell) -> None:
+    ones, zeros, unknown = int((values == 1).sum()), int((values == 0).sum()), int(np.isnan(values).sum())
+    if ones + zeros + unknown:
+        tell(f"{path}: {kind} label cells: {ones} count as positive, {zeros} as negative, {unknown} as unknown")
+
+
+def _remedy(wrong: Codes, rules: CellRules) -> str:
+    ways = ["correct these cells, or list only true label columns in competition.labels.columns"]
+    ways += ["competition.labels.missing says what blank cells count as"] if (wrong == MISSING).any() else []
+    ways += ["competition.labels.uncertain says what uncertain cells count as"] if (wrong == UNCERTAIN).any() else []
+    ways += ["labels.soft: true takes values between 0 and 1"] if (wrong == WRONG).any() and not rules.soft else []
+    return "; ".join(ways)
+
+
+def encode_cells(targets: Targets) -> list[list[str]]:
+    """Targets (N, K) as text that `read_codes` and a policy `missing: ignore` give back: unknown cells are blank."""
+    return [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in targets]

@@ -1,0 +1,95 @@
+"""The one door to all label formats: from the config to ids, labels and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.competition.labels.class_files import read_per_class, read_voc
+from pipeline.competition.labels.coco import read_coco
+from pipeline.competition.labels.delimited import read_delimited
+from pipeline.competition.labels.long import read_long
+from pipeline.competition.labels.rows import LabelledRows, Source
+from pipeline.competition.labels.wide import read_wide, sample_columns
+from pipeline.competition.notes import Tell
+from pipeline.config import CompetitionConfig
+from pipeline.errors import CompetitionError, listing, nearest
+
+RESERVED_LABELS = ("id", "fold")  # the columns that stand beside the labels in a run's prediction files
+
+READERS: dict[str, Callable[[Any, Source], LabelledRows]] = {
+    "wide": read_wide,
+    "delimited": read_delimited,
+    "long": read_long,
+    "coco": read_coco,
+    "voc": read_voc,
+    "per_class": read_per_class,
+}
+
+
+def read_labels(
+    competition: CompetitionConfig, path: Path, *, key: str, tell: Tell, known: tuple[str, ...] | None = None
+) -> LabelledRows:
+    """The labelled images at `path`, in the encoding that `competition.labels` describes.
+
+    Args:
+        competition: how the files are written.
+        path: the table, annotation JSON or folder.
+        key: the config key that names it, for remedies.
+        tell: hears what was guessed, skipped or changed.
+        known: the labels in their order, where they are settled; otherwise they are found.
+
+    Raises:
+        CompetitionError: whatever is wrong with the file or its labels.
+    """
+    source = Source(competition, path, key, known, sample_columns(competition, tell) if known is None else (), tell)
+    rows = READERS[competition.labels.format](competition.labels, source)
+    _check_labels(rows.labels, path)
+    _check_exclusive(competition, rows.labels)
+    _tell_other_columns(competition, rows, source)
+    unknown = int(np.isnan(rows.targets).all(axis=1).sum())
+    if unknown:
+        tell(f"{path}: nothing is known of {unknown} rows, which teach and score nothing")
+    return rows
+
+
+def _check_labels(labels: tuple[str, ...], path: Path) -> None:
+    reserved = [name for name in labels if name in RESERVED_LABELS]
+    repeated = [name for name in labels if labels.count(name) > 1]
+    if labels and not reserved and not repeated:
+        return
+    problem = f"a label may not be called '{reserved[0]}'" if reserved else "no labels were found"
+    raise CompetitionError(
+        f"{path}: the label '{repeated[0]}' stands twice" if repeated else f"{path}: {problem}",
+        remedy="check competition.labels and the columns of the sample submission",
+    )
+
+
+def _check_exclusive(competition: CompetitionConfig, labels: tuple[str, ...]) -> None:
+    unknown = [name for names in competition.labels.exclusive for name in names if name not in labels]
+    if unknown:
+        raise CompetitionError(
+            f"competition.labels.exclusive: there is no label '{unknown[0]}'{nearest(unknown[0], labels)}",
+            expected=f"labels out of {listing(labels, 12)}",
+            remedy="correct the name",
+        )
+
+
+def _tell_other_columns(competition: CompetitionConfig, rows: LabelledRows, source: Source) -> None:
+    """A label column that was overlooked should be seen before the training."""
+    config: Any = competition.labels
+    used = {
+        competition.id,
+        competition.images.column,
+        "file_name" if config.format == "coco" else None,
+        getattr(competition.groups, "column", None),
+        getattr(config, "column", None),
+        getattr(config, "label_column", None),
+        *(rows.labels if config.format == "wide" else ()),
+    }
+    others = [name for name in rows.frame.columns if name not in used]
+    if others:
+        source.tell(f"{source.path}: columns that are not labels: {listing(others, 12)}")

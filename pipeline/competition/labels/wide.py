@@ -1,0 +1,106 @@
+"""Wide labels: one column per label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.competition.csvs import dialect_of, read_header
+from pipeline.competition.labels.cells import WRONG, CellRules, encode_cells, read_codes, rules_of, settle_codes
+from pipeline.competition.labels.rows import LabelledRows, Source, Targets
+from pipeline.competition.notes import Tell, tell_nobody
+from pipeline.config import CompetitionConfig, WideLabels
+from pipeline.errors import CompetitionError, listing
+
+_PLAIN = CellRules()
+
+
+def read_wide(config: WideLabels, source: Source) -> LabelledRows:
+    """Rows of a table with a column per label. Raises CompetitionError as `decode_wide`, or without any labels."""
+    frame = source.table()
+    labels = source.known or tuple(config.columns or source.sample)
+    if not any(name in frame.columns for name in labels):
+        raise _no_columns(frame, labels, rules_of(config), source)
+    targets = decode_wide(
+        frame,
+        labels,
+        path=source.path,
+        id_column=source.competition.id,
+        rules=rules_of(config),
+        tell=source.tell,
+    )
+    return LabelledRows(frame, labels, targets)
+
+
+def decode_wide(
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    *,
+    path: Path,
+    id_column: str,
+    rules: CellRules = _PLAIN,
+    tell: Tell = tell_nobody,
+) -> Targets:
+    """Targets (N, K) in [0, 1], NaN where unknown, from one column per label.
+
+    Raises:
+        CompetitionError: a column is missing from `path`, or a cell is neither 0 nor 1 nor covered by the
+            rules; the first bad cells are named by id and label.
+    """
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise CompetitionError(
+            f"{path}: label columns are missing: {listing(missing)}",
+            expected=f"a 0/1 column for each of {listing(columns)}",
+            got=f"columns {listing(frame.columns, 12)}",
+            remedy="correct the CSV, or list the label columns in competition.labels.columns",
+        )
+    cells = frame[list(columns)].to_numpy(dtype=object)
+
+    def name_cell(row: int, column: int) -> str:
+        return f"{frame[id_column].iloc[row]}/{columns[column]} = '{cells[row, column]}'"
+
+    codes = read_codes(cells, rules)
+    return settle_codes(codes, columns, rules, name_cell=name_cell, path=path, tell=tell)
+
+
+def encode_wide(targets: Targets, labels: Sequence[str]) -> pd.DataFrame:
+    """One text column per label; unknown cells are blank."""
+    return pd.DataFrame(encode_cells(targets), columns=list(labels), dtype=str)
+
+
+def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, source: Source) -> CompetitionError:
+    own = {source.competition.id, source.competition.images.column}
+    candidates = [
+        name
+        for name in frame.columns
+        if name not in own and (read_codes(frame[name].to_numpy(dtype=object), rules) != WRONG).all()
+    ]
+    return CompetitionError(
+        f"{source.path}: the label columns are not known: "
+        + (f"the sample submission's columns {listing(asked)} are not there" if asked else "no sample submission"),
+        expected="the labels in competition.labels.columns, or a wide sample submission",
+        got=f"columns {listing(frame.columns, 12)}",
+        remedy=f"columns that hold nothing but 0 and 1: {listing(candidates, 30)}"
+        if candidates
+        else "set competition.labels.format to how the labels are written; no column holds nothing but 0 and 1",
+    )
+
+
+def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...]:
+    """The sample submission's columns beside the id; none where there is no such file."""
+    if competition.sample_submission is None:
+        return ()
+    path = Path(competition.root) / competition.sample_submission
+    if not path.exists():
+        return ()
+    header = read_header(
+        path,
+        id_column=competition.id,
+        key="competition.sample_submission",
+        dialect=dialect_of(competition),
+        tell=tell,
+    )
+    return tuple(name for name in header if name != competition.id)
