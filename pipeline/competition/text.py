@@ -46,7 +46,7 @@ def _decode(data: bytes, path: Path, encoding: str | None, tell: Tell) -> str:
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         return data.decode(encoding or marked)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         if encoding is not None or marked != "utf-8":
             raise CompetitionError(
                 f"{path}: not {encoding or marked}: {error}", remedy="set competition.encoding, or save it as UTF-8"

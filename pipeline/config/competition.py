@@ -14,9 +14,11 @@ from pipeline.config.section import After, Section
 
 def _known_encoding(name: str) -> str:
     try:
-        b"".decode(name)
+        b" ".decode(name)
     except LookupError:
         raise ValueError("expected an encoding that Python knows, such as utf-8, latin-1 or cp949") from None
+    except UnicodeError:  # half a letter of utf-16
+        pass
     return name
 
 
