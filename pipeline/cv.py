@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.report.facts import score_facts, threshold_facts
 from pipeline.runs import (
+    FoldFolder,
     RunFolder,
     read_json,
     read_predictions,
@@ -99,15 +101,25 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     folder.resume.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=_LOCK_SECONDS), memory_errors_told():
+            write_json(folder.owner, {"pid": os.getpid(), "host": socket.gethostname()})
             trained = folder.done.exists()
             finished = _finish_fold(plan, run, fold, train=not trained, listen=listen)
     except Timeout:
         raise RunError(
             f"fold {fold} of {run.path} is being trained by another process",
+            got=_owner(folder),
             remedy="wait for it or stop it; several commands may share a run when their --folds differ",
         ) from None
     if finished:
         listen(FoldDone(fold, resumed=trained))
+
+
+def _owner(folder: FoldFolder) -> str | None:
+    """Who holds the fold's lock, in words; None in the moment before that is written."""
+    if not folder.owner.exists():
+        return None
+    owner = read_json(folder.owner)
+    return f"process {owner['pid']} on {owner['host']}"
 
 
 def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:

@@ -70,6 +70,11 @@ class FoldFolder:
         """Held by the process that trains this fold."""
         return self.resume / "lock"
 
+    @property
+    def owner(self) -> Path:
+        """Which process holds the lock, for the message to another one."""
+        return self.resume / "owner.json"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -184,14 +189,24 @@ class RunFolder:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, flush what it wrote, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write` with a temporary path beside `path`, flush what it wrote, then rename it to `path`.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written",
+            got=error.strerror or str(error),
+            remedy="free some space, or make the folder writable; the same command goes on from what was saved",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

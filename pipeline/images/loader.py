@@ -65,7 +65,7 @@ class Loader(Generic[Batch]):
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in self._walk():
             if isinstance(batch, PipelineError):
                 try:
                     raise batch
@@ -74,6 +74,18 @@ class Loader(Generic[Batch]):
                     # collector, that ring would cost a timeout of 5 s per worker at some later moment.
                     del batch
             yield batch
+
+    def _walk(self) -> Iterator[Any]:
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise PipelineError(
+                "a process that loads images died",
+                got=str(error).splitlines()[0],
+                remedy="free some memory or lower train.workers; the same command goes on from what was saved",
+            ) from error
 
 
 class _Guarded(Dataset[Any]):

@@ -35,7 +35,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """Write `tensors` with `facts` (JSON-able) as one safetensors file, whole or not at all."""
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     metadata = {"facts": json.dumps(facts, ensure_ascii=False)}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata=metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(plain, temporary, metadata=metadata)
+        except SafetensorError as error:  # its own name for a full disk
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

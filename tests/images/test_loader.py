@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, PipelineError
 from pipeline.images.augment import Spec, build_augmentation
 from pipeline.images.dataset import (
     DecodedSource,
@@ -124,6 +124,18 @@ def test_an_error_does_not_keep_the_workers_alive(write_images: Write) -> None:
         assert not set(multiprocessing.active_children()) - before
     finally:
         gc.enable()
+
+
+def test_a_worker_that_dies_is_told(images: TrainImages) -> None:
+    before = set(multiprocessing.active_children())
+    loader = train_loader(images, batches_of(0) * 50, workers=2, pin_memory=False)
+    walk = iter(loader)
+    next(walk)
+    (worker, *_) = set(multiprocessing.active_children()) - before
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(PipelineError, match=r"loads images died(.|\n)*lower train\.workers"):
+        list(walk)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
