@@ -138,10 +138,12 @@ def _folders(root: Path, patterns: Sequence[str]) -> list[Path]:
 def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
     """Each name's file in the first folder that has it. Each folder is listed once: a question per id is slow."""
     listings: dict[str, _Listing] = {}
+    starts = [f"{folder}/" for folder in folders]
 
     def looked_up(name: str) -> Path:
-        for folder in folders:
-            where, _, file = f"{folder}/{name}".rpartition("/")
+        for start in starts:
+            where, _, file = (name if name.startswith("/") else start + name).rpartition("/")
+            where = where or "/"
             if where not in listings:
                 listings[where] = _Listing(where)
             found = listings[where].find(file)
@@ -187,7 +189,7 @@ def _rank(name: str) -> tuple[int, str]:
 def _listing(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return set()
 
 

@@ -156,6 +156,12 @@ def test_column_values_are_relative_to_their_csv_and_may_come_from_windows(tmp_p
     assert found(tmp_path, {"column": "file"}, ["1", "2"], {"file": files}) == ["lists/x/1.png", "lists/y/2.png"]
 
 
+def test_absolute_names_and_names_no_system_has_do_no_harm(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.png")
+    files = [str(tmp_path / "x/1"), str(tmp_path / "x/\0/2.png")]
+    assert found(tmp_path, {"column": "file"}, ["1", "2"], {"file": files}) == ["x/1.png", "x/\0/2.png"]
+
+
 def test_one_file_per_channel_in_the_order_of_the_config(tmp_path: Path) -> None:
     touch(tmp_path, "t/a_red.png", "t/a_green.jpg", "t/b_red.png")
     images = {"template": "t/{id}_{channel}.png", "channel_files": ["green", "red"]}
