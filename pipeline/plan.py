@@ -26,6 +26,7 @@ from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.folds import make_folds, read_fold_file
+from pipeline.grouping import with_image_groups
 from pipeline.images.augment import build_augmentation
 from pipeline.images.check import check_images, refuse_images, require_images
 from pipeline.inference.out_of_fold import image_form
@@ -88,8 +89,9 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     if config.images.broken == "skip":
         table, left_out = _without_broken_images(config, table, listen)
     form, empty = submission_form(config.submission, config.competition.labels, table.labels)
-    notes = [*table.notes, *left_out, *_check_submission_files(config, form)]
-    folds = _deal_folds(config, complete, table)
+    table, about_groups = with_image_groups(config.competition, table, listen)
+    notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form)]
+    folds = deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
     notes += _build_everything(config, table.labels)
@@ -147,11 +149,14 @@ def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]
     return []
 
 
-def _deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArray[np.int64]:
-    """The fold of each row of `table`; a fold file is about the rows of the `complete` one."""
+def deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArray[np.int64]:
+    """The fold of each row of `table`; a fold file is about the rows of the `complete` one. Raises FoldError."""
     if config.folds.file is not None:
         path = Path(config.competition.root) / config.folds.file
-        folds = read_fold_file(path, complete.ids, groups=complete.groups)
+        group_of = dict(zip(table.ids, table.groups, strict=True)) if table.groups is not None else None
+        # Groups by images are known of the rows that are kept only; a row that is left out is nobody's sibling.
+        groups = None if group_of is None else [group_of.get(id_, f"left out: {id_}") for id_ in complete.ids]
+        folds = read_fold_file(path, complete.ids, groups=groups)
         fold_of = dict(zip(complete.ids, folds.tolist(), strict=True))
         return np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
     return make_folds(

@@ -13,8 +13,8 @@ from tests.conftest import PROJECT
 LEVELS = (
     ("run_cv", "make_submission"),
     ("pipeline.cv",),
-    ("pipeline.plan", "pipeline.report"),
-    ("pipeline.parallel",),
+    ("pipeline.plan", "pipeline.audit", "pipeline.report"),
+    ("pipeline.parallel", "pipeline.grouping"),
     ("pipeline.training",),
     ("pipeline.inference",),
     ("pipeline.images",),
@@ -26,7 +26,7 @@ LEVELS = (
 DOORS = {
     "albumentations": {"pipeline.images.augment"},
     "iterstrat": {"pipeline.folds.make"},
-    "rich": {"pipeline.report.console", "make_submission"},
+    "rich": {"pipeline.report.console", "pipeline.report.audit", "make_submission"},
 }
 WITHOUT_TORCH = ("pipeline.evaluation", "pipeline.competition", "pipeline.config", "pipeline.folds", "pipeline.runs")
 

@@ -7,7 +7,15 @@ or *after* (it applies to finished folds without training again).
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
 from pipeline.config.competition import CompetitionConfig
-from pipeline.config.folds import FoldsConfig, GroupColumn
+from pipeline.config.folds import (
+    FoldsConfig,
+    GroupChunks,
+    GroupColumn,
+    GroupFile,
+    GroupImages,
+    GroupPattern,
+    GroupSource,
+)
 from pipeline.config.images import ImageFiles, ImagesConfig
 from pipeline.config.labels import (
     LABEL_FORMATS,
@@ -33,7 +41,12 @@ __all__ = [
     "Config",
     "DelimitedLabels",
     "FoldsConfig",
+    "GroupChunks",
     "GroupColumn",
+    "GroupFile",
+    "GroupImages",
+    "GroupPattern",
+    "GroupSource",
     "ImageFiles",
     "ImagesConfig",
     "Labels",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from pipeline.config.folds import GroupColumn
+from pipeline.config.folds import Groups
 from pipeline.config.images import ImageFiles
 from pipeline.config.labels import Labels, Text, WideLabels
 from pipeline.config.section import After, Section
@@ -44,5 +44,5 @@ class CompetitionConfig(Section):
     labels: Labels = WideLabels()
     exclude: str | list[Text] | None = None
     corrections: str | None = None
-    groups: GroupColumn | None = None
+    groups: Groups | None = None
     metric: str = "f1_macro"

@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import PositiveInt, Section
 
 
 class GroupColumn(Section):
-    """The training CSV's column whose values must not be split between folds."""
+    """Rows with the same value in this column of the training CSV belong together."""
 
     column: str
+
+
+class GroupPattern(Section):
+    """Rows whose id (or path) gives the same first capture of a regular expression belong together."""
+
+    regex: str
+    of: Literal["id", "path"] = "id"
+
+    @field_validator("regex")
+    @classmethod
+    def _captures_something(cls, regex: str) -> str:
+        try:
+            captures = re.compile(regex).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if captures == 0:
+            raise ValueError("the part that names the group must stand in brackets, as in '^(.+)_'")
+        return regex
+
+
+class GroupChunks(Section):
+    """So many consecutive rows of the training CSV belong together; `within` starts anew for each value of a column."""
+
+    chunks: PositiveInt
+    within: str | None = None
+
+
+class GroupFile(Section):
+    """Rows with the same value in a column of another CSV, joined by id, belong together."""
+
+    file: str
+    column: str
+
+
+class GroupImages(Section):
+    """Rows whose images are nearly the same belong together; `turned` looks at quarter turns and mirrors, too."""
+
+    images: Literal["near"]
+    turned: bool = False
+
+
+def _kind_of_group(data: Any) -> str:
+    keys = data if isinstance(data, Mapping) else type(data).model_fields if isinstance(data, Section) else {}
+    return "groups by " + next((kind for kind in ("regex", "chunks", "file", "images") if kind in keys), "column")
+
+
+GroupSource = Annotated[
+    Annotated[GroupColumn, Tag("groups by column")]
+    | Annotated[GroupPattern, Tag("groups by regex")]
+    | Annotated[GroupChunks, Tag("groups by chunks")]
+    | Annotated[GroupFile, Tag("groups by file")]
+    | Annotated[GroupImages, Tag("groups by images")],
+    Discriminator(_kind_of_group),
+]
+
+
+def _as_list(data: Any) -> Any:
+    return [data] if isinstance(data, (Mapping, Section)) else data
+
+
+# One source may stand without brackets; of several, groups that share a row become one.
+Groups = Annotated[tuple[GroupSource, ...], Field(min_length=1), BeforeValidator(_as_list)]
 
 
 class FoldsConfig(Section):

@@ -109,6 +109,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def _sentence(details: Mapping[str, Any]) -> str:
     # pydantic puts the chosen tag of a union into the location; it is no key
     location = [part for part in details["loc"] if part not in LABEL_FORMATS]
+    location = [part for part in location if not str(part).startswith("groups by ")]
     key = ".".join(str(part) for part in location)
     if details["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])

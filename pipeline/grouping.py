@@ -1,0 +1,67 @@
+"""Groups by likeness of images, joined with those of the table: they need pixels, which the table knows nothing of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.competition.groups import connect, describe_groups, join_groups
+from pipeline.competition.table import TrainTable
+from pipeline.config import CompetitionConfig, GroupImages
+from pipeline.errors import ImageError, listing
+from pipeline.images.hashing import near_pairs
+from pipeline.images.looks import Look, look_at_images
+from pipeline.training.progress import ImagesSeen, Listener
+
+
+def with_image_groups(
+    competition: CompetitionConfig, table: TrainTable, listen: Listener
+) -> tuple[TrainTable, list[str]]:
+    """The table with all groups that `competition.groups` asks for, and a sentence on them.
+
+    Raises:
+        ImageError: groups by images are asked for, and some images cannot be read.
+    """
+    looks: list[Look] = []
+    if any(isinstance(source, GroupImages) for source in competition.groups or ()):
+        looks = look_at_images(
+            table.paths,
+            threads=os.cpu_count() or 1,
+            progress=lambda done: listen(ImagesSeen("comparing images", done, len(table.paths))),
+        )
+    return group_table(competition, table, looks)
+
+
+def group_table(
+    competition: CompetitionConfig, table: TrainTable, looks: Sequence[Look]
+) -> tuple[TrainTable, list[str]]:
+    """As `with_image_groups`, for images that were looked at already."""
+    if competition.groups is None:
+        return table, []
+    by_images = [source for source in competition.groups if isinstance(source, GroupImages)]
+    if by_images:
+        sources = [] if table.groups is None else [table.groups]
+        near = near_groups(table.ids, looks, turned=any(source.turned for source in by_images))
+        table = replace(table, groups=join_groups(table.ids, [*sources, near]))
+    assert table.groups is not None
+    return table, [describe_groups(table.groups, competition.groups)]
+
+
+def near_groups(ids: Sequence[str], looks: Sequence[Look], *, turned: bool) -> tuple[str, ...]:
+    """One group per row: images of the same bytes, or nearly the same pixels, share one, named by its smallest id.
+
+    Raises:
+        ImageError: some images cannot be read.
+    """
+    problems = [look.problem for look in looks if look.problem is not None]
+    if problems:
+        raise ImageError(
+            f"groups by images need every image, and {len(problems)} of {len(looks)} cannot be read",
+            got=listing(problems),
+            remedy="copy or download them again, or take their rows out of the table",
+        )
+    pairs = near_pairs(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]), turned=turned)
+    return connect(ids, [[look.digest for look in looks]], links=np.stack([pairs.first, pairs.second], axis=1))
