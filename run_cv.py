@@ -9,12 +9,20 @@ import time
 from pathlib import Path
 
 from pipeline.commands import run_command
+from pipeline.competition.given_file import require_valid
 from pipeline.config import load_config, unused_keys
 from pipeline.cv import run_cv
 from pipeline.errors import ConfigError
 from pipeline.folds import fold_table
 from pipeline.plan import prepare
-from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_note, print_scores
+from pipeline.report.console import (
+    LiveProgress,
+    make_console,
+    print_fold_table,
+    print_note,
+    print_scores,
+    print_validated,
+)
 from pipeline.runs import RunFolder
 
 
@@ -27,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folds", metavar="0,2", help="train these folds only")
     parser.add_argument("--fresh", action="store_true", help="delete what the run folder holds and start over")
     parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
+    parser.add_argument("--validate", type=Path, metavar="FILE", help="only say whether a scorer would take this file")
     return parser.parse_intermixed_args()
 
 
@@ -35,6 +44,9 @@ def main(arguments: argparse.Namespace) -> None:
     console = make_console()
     overrides = [*arguments.overrides, *(["train.epochs=1"] if arguments.debug else [])]
     config = load_config(arguments.config, overrides)
+    if arguments.validate is not None:
+        print_validated(console, arguments.validate, require_valid(config, arguments.validate))
+        return
     name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
     run = RunFolder(Path("runs") / name)
     folds = None if arguments.folds is None else parse_folds(arguments.folds)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from pipeline.competition.digit_scenes import make_digit_scenes
 from pipeline.competition.paths import nearest_file
-from pipeline.competition.sample import read_sample, read_test
+from pipeline.competition.sample import read_sample
 from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
 from pipeline.competition.table import TrainTable, read_train
+from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
@@ -88,9 +89,9 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     left_out: list[str] = []
     if config.images.broken == "skip":
         table, left_out = _without_broken_images(config, table, listen)
-    form, empty = submission_form(config.submission, config.competition.labels, table.labels)
+    form, empty = submission_form(config.submission, config.competition, table.labels)
     table, about_groups = with_image_groups(config.competition, table, listen)
-    notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form)]
+    notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form, table)]
     folds = deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
@@ -132,21 +133,22 @@ def _require_one_process() -> None:
         )
 
 
-def _check_submission_files(config: Config, form: SubmissionFormat) -> list[str]:
-    name = config.competition.sample_submission
-    path = None if name is None else Path(config.competition.root) / name
-    if path is None or not path.exists():
+def _check_submission_files(config: Config, form: SubmissionFormat, table: TrainTable) -> list[str]:
+    competition = config.competition
+    path = Path(competition.root) / (competition.sample_submission or "")
+    if competition.sample_submission is not None and not path.exists():
         return [f"there is no sample submission at {path}; it is needed when a submission is made"]
-    sample = read_sample(config.competition)
-    check_sample(sample, form, id_column=config.competition.id)
-    if config.competition.test is not None or config.competition.images.template is not None:
-        images = read_test(config.competition, sample).paths
-        missing = [path for image in images for path in image if not path.exists()]
-        if missing:
-            return [
-                f"{len(missing)} test images are not there (yet): {listing(missing, 3)}; {nearest_file(missing[0])}"
-            ]
-    return []
+    if competition.sample_submission is not None:
+        check_sample(read_sample(competition), form)
+    if config.submission.ids == "images" or (competition.test is None and competition.images.template is None):
+        return []
+    if competition.sample_submission is None and competition.test is None:
+        return ["there is no sample submission and no test CSV: a submission will be about all files of its folder"]
+    asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids)
+    missing = [path for image in asked.table.paths for path in image if not path.exists()]
+    if not missing:
+        return []
+    return [f"{len(missing)} test images are not there (yet): {listing(missing, 3)}; {nearest_file(missing[0])}"]
 
 
 def deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArray[np.int64]:

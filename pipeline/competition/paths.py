@@ -34,20 +34,26 @@ def image_paths(
         CompetitionError: a column is missing or has blank cells, a template does not fit the ids.
     """
     images, root = competition.images, Path(competition.root)
-    wanted = images.test_folders if test and images.test_folders is not None else images.folders
+    folders = image_folders(competition, test=test)
     if images.template is None:
         assert images.column is not None  # the schema holds exactly one of the two
         values = column_of(frame, images.column, path=path, key="competition.images.column")
         refuse_blank(values, frame[competition.id].tolist(), path=path, column=images.column)
-        folders = _folders(root, wanted) if wanted else [path.parent]
-        return tuple((found,) for found in _find([value.replace("\\", "/") for value in values], folders))
+        names = [value.replace("\\", "/") for value in values]
+        return tuple((found,) for found in _find(names, folders or [path.parent]))
     template = images.test_template if test and images.test_template is not None else images.template
     columns = {
         name: column_of(frame, name, path=path, key="competition.images.template") for name in _columns(template)
     }
     columns["id"] = frame[competition.id].tolist()
-    folders = _folders(root, wanted) if wanted else [root]
-    return paths_from_template(template, columns, folders=folders, channels=images.channel_files)
+    return paths_from_template(template, columns, folders=folders or [root], channels=images.channel_files)
+
+
+def image_folders(competition: CompetitionConfig, *, test: bool) -> list[Path]:
+    """The folders that the config lists, patterns expanded; none where it lists none."""
+    images = competition.images
+    wanted = images.test_folders if test and images.test_folders is not None else images.folders
+    return _folders(Path(competition.root), wanted)
 
 
 def paths_from_template(

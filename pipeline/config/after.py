@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.section import PositiveInt, Section
 
@@ -25,7 +25,31 @@ class PredictConfig(Section):
 
 
 class SubmissionConfig(Section):
-    """What the scorer wants to read."""
+    """What the scorer wants to read.
 
-    format: Literal["wide_binary", "wide_probability", "delimited"] = "wide_binary"
+    `separator` joins names in a cell, or an id with its label in a long file; by default it is that of the labels.
+    `ids` says which rows are asked for: `sample` those of the sample submission, `images` those of the files in the
+    folder of test images (the sample gives its header alone), `auto` the sample's unless `make_submission.py --images`
+    names a folder that holds them and more.
+    """
+
+    format: Literal["wide_binary", "wide_probability", "delimited", "ranked", "long_binary", "long_probability"] = (
+        "wide_binary"
+    )
     empty: str = "none"
+    min_labels: Annotated[int, Field(ge=0)] = 0
+    max_labels: PositiveInt | None = None
+    digits: Annotated[int, Field(ge=1, le=17)] | None = None
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    spelling: Literal["as_trained", "names"] = "as_trained"
+    k: PositiveInt | None = None
+    ids: Literal["auto", "sample", "images"] = "auto"
+    columns: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _numbers_that_fit(self) -> Self:
+        if (self.format == "ranked") != (self.k is not None):
+            raise ValueError("format: ranked and k (how many names a row holds) go together")
+        if self.max_labels is not None and self.max_labels < self.min_labels:
+            raise ValueError(f"max_labels={self.max_labels} is less than min_labels={self.min_labels}")
+        return self

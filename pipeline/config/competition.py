@@ -37,6 +37,7 @@ class CompetitionConfig(Section):
     test: Annotated[str | None, After] = None
     sample_submission: Annotated[str | None, After] = "sample_submission.csv"
     id: str = "id"
+    sample_id: Annotated[str | None, After] = None
     encoding: Annotated[Annotated[str, AfterValidator(_known_encoding)] | None, After] = None
     delimiter: Annotated[str, AfterValidator(_one_character), After] = "auto"
     quoting: Annotated[Literal["standard", "none"], After] = "standard"

@@ -13,15 +13,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.competition.paths import moved_to
-from pipeline.competition.sample import Sample, TestTable, read_sample, read_test
+from pipeline.competition.sample import TestTable
 from pipeline.competition.submission import (
+    SubmissionFormat,
     build_submission,
     check_sample,
     submission_form,
     write_submission,
 )
 from pipeline.competition.table import read_train
+from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import RunError, SubmissionError, listing
@@ -47,6 +48,7 @@ class FinishedRun:
     config: Config
     labels: tuple[str, ...]
     folds: tuple[int, ...]
+    train_ids: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Submitted:
     Attributes:
         path: the submission.
         rows: its number of rows.
+        images: how many images it is about.
         members: how many models times views looked at each image.
         cross_fitted: the score to expect.
         in_sample: the score that flatters.
@@ -66,6 +69,7 @@ class Submitted:
 
     path: Path
     rows: int
+    images: int
     members: int
     metric: str
     cross_fitted: float | None
@@ -78,7 +82,8 @@ def open_run(run: RunFolder) -> FinishedRun:
     """Read what a submission needs to know of a run. Raises RunError where a fold is not finished."""
     config = run.read_config()
     try:
-        folds = pd.read_csv(run.folds, dtype={"id": str, "fold": int})["fold"]
+        rows = pd.read_csv(run.folds, dtype={"id": str, "fold": int}, keep_default_na=False)
+        folds, ids = rows["fold"], rows["id"]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{run.folds} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
     numbers = tuple(sorted(set(folds) - {-1}))
@@ -97,7 +102,7 @@ def open_run(run: RunFolder) -> FinishedRun:
             remedy="run the same run_cv.py command again; it applies new settings without training",
         )
     labels = tuple(facts["values"])
-    return FinishedRun(run, config, labels, numbers)
+    return FinishedRun(run, config, labels, numbers, frozenset(ids))
 
 
 def submit(
@@ -119,7 +124,8 @@ def submit(
         runs: at least one, all of the same labels.
         views: other views than the runs' own.
         out: where the submission goes; by default into the first run's folder.
-        images: a folder that replaces the one of the test images; the file names stay.
+        images: a folder that replaces the one of the test images; the file names stay. Where it holds more images
+            than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
         on_image: told (images done, all images).
 
@@ -130,13 +136,15 @@ def submit(
     _require_same_labels(runs)
     path = first.run.submission if out is None else out
     _require_writable(path)
-    asked, test = _read_test(first.config, images=images, sample=sample)
-    form, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
-    check_sample(asked, form, id_column=first.config.competition.id)
+    form, empty = submission_form(first.config.submission, first.config.competition, first.labels)
+    asked = _read_asked(first, form, images=images, sample=sample)
+    test = asked.table
+    check_sample(asked.sample, form)
     tolerant = first.config.predict.broken == "fallback"
     if not tolerant:
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     thresholds, scores, notes = _thresholds(runs)
+    notes = [*asked.notes, *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
         notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")
@@ -149,18 +157,16 @@ def submit(
         fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
         probabilities = fill_in(probabilities, problems, fallback)
     decisions = decide(probabilities, thresholds, empty=empty)
-    id_column = first.config.competition.id
-    frame = build_submission(
-        asked, form, id_column=id_column, ids=test.ids, probabilities=probabilities, decisions=decisions
-    )
+    frame = build_submission(asked.sample, form, ids=test.ids, probabilities=probabilities, decisions=decisions)
     table = pd.DataFrame(probabilities, columns=list(first.labels))
     table.insert(0, "id", list(test.ids))
     write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
-    write_submission(path, frame, asked, form, id_column=id_column)
+    notes += write_submission(path, frame, asked.sample, form)
     notes += write_broken(path.with_suffix(".broken.csv"), test.ids, problems)
     return Submitted(
         path=path,
         rows=len(frame),
+        images=len(test.ids),
         members=sum(len(ensemble.models) * len(ensemble.views) for ensemble in ensembles),
         metric=first.config.competition.metric,
         cross_fitted=scores["cross_fitted"],
@@ -193,24 +199,15 @@ def _require_same_labels(runs: Sequence[FinishedRun]) -> None:
             )
 
 
-def _read_test(config: Config, *, images: Path | None, sample: Path | None) -> tuple[Sample, TestTable]:
-    competition = config.competition
+def _read_asked(first: FinishedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None) -> TestSet:
+    competition, submission = first.config.competition, first.config.submission
     if sample is not None:
         # with another sample its own ids are asked for, wherever the images can be found by a template
         by_template = competition.images.template is not None
         changed = {"sample_submission": str(sample.absolute()), "test": None if by_template else competition.test}
         competition = competition.model_copy(update=changed)
-    asked = read_sample(competition)
-    test = read_test(competition, asked)
-    if images is not None:
-        files = [path for image in test.paths for path in image]
-        if len({path.name for path in files}) < len(files):
-            raise SubmissionError(
-                "--images: several test images have the same file name in different folders",
-                remedy="set competition.root to the folder the whole competition lies in, instead of --images",
-            )
-        test = TestTable(test.ids, moved_to(images, test.paths))
-    return asked, test
+        submission = submission.model_copy(update={"ids": "sample"})
+    return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids)
 
 
 def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[str, Any], list[str]]:
@@ -236,7 +233,7 @@ def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[
     row = {id_: number for number, id_ in enumerate(train.ids)}
     columns = [train.labels.index(name) for name in labels]
     targets = train.truths[[row[id_] for id_ in ids]][:, columns]
-    _, empty = submission_form(first.config.submission, first.config.competition.labels, first.labels)
+    _, empty = submission_form(first.config.submission, first.config.competition, first.labels)
     honest = score_out_of_fold(
         get_metric(first.config.competition.metric),
         targets,

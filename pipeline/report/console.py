@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -114,6 +115,13 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
         print_note(console, note)
 
 
+def print_validated(console: Console, file: Path, warnings: Sequence[str]) -> None:
+    """That a file is a valid submission, and what else was noticed."""
+    console.print(f"{escape(str(file))}: valid", soft_wrap=True)
+    for warning in warnings:
+        print_note(console, warning)
+
+
 def print_submitted(console: Console, written: Submitted) -> None:
     """Where the submission lies, how often each label was decided, and what score to expect."""
     drawn = Table(title="Test rows each label is predicted for", title_justify="left")
@@ -121,7 +129,7 @@ def print_submitted(console: Console, written: Submitted) -> None:
     drawn.add_column("rows", justify="right")
     drawn.add_column("share", justify="right")
     for label, count in written.positives.items():
-        drawn.add_row(escape(label), str(count), _percent(count / written.rows))
+        drawn.add_row(escape(label), str(count), _percent(count / written.images))
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
     console.print(

@@ -48,7 +48,7 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
         )
     probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
     metric = get_metric(config.competition.metric)
-    _, empty = submission_form(config.submission, config.competition.labels, labels)
+    _, empty = submission_form(config.submission, config.competition, labels)
     decisions = decide(probabilities, np.array([facts["values"][name] for name in labels]), empty=empty)
     judged = decisions if metric.takes == "decisions" else probabilities
     return {

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.competition.csvs import read_table
 from pipeline.competition.paths import paths_from_template
-from pipeline.competition.sample import Sample, read_sample, read_test, require_same_ids
+from pipeline.competition.sample import read_sample, read_test, require_same_ids
 from pipeline.competition.table import read_train
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError
@@ -47,7 +47,8 @@ def test_delimited_labels_and_templates_with_ids_that_hold_an_extension(tmp_path
     assert table.labels == ("eel", "fish")
     assert table.paths == ((tmp_path / "img/a.b.jpg",), (tmp_path / "img/c.jpg",))
     np.testing.assert_array_equal(table.targets, [[1, 1], [0, 0]])
-    test = read_test(competition, read_sample(competition))
+    sample = read_sample(competition)
+    test = read_test(competition, sample.ids, sample.path)
     assert (test.ids, test.paths) == (("z.jpg",), ((tmp_path / "img/z.jpg",),))
 
 
@@ -93,16 +94,15 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
 
 
 def test_sample_and_test_must_hold_the_same_ids(tmp_path: Path) -> None:
-    sample = Sample(tmp_path / "sample.csv", ("id", "a"), ("1", "2", "3"))
-    require_same_ids(sample, ["3", "1", "2"], other="test.csv")
+    sample, asked = tmp_path / "sample.csv", ("1", "2", "3")
+    require_same_ids(sample, asked, ["3", "1", "2"], other="test.csv")
     with pytest.raises(CompetitionError, match=r"1 ids only in the sample \(3\); 1 ids only in test.csv \(4\)"):
-        require_same_ids(sample, ["1", "2", "4"], other="test.csv")
+        require_same_ids(sample, asked, ["1", "2", "4"], other="test.csv")
 
 
 def test_test_images_need_a_test_csv_or_a_template(tmp_path: Path) -> None:
-    sample = Sample(tmp_path / "sample.csv", ("id", "a"), ("1",))
     with pytest.raises(CompetitionError, match=r"images\.template"):
-        read_test(_competition(tmp_path), sample)
+        read_test(_competition(tmp_path), ["1"], tmp_path / "sample.csv")
 
 
 def test_a_label_may_not_take_the_name_of_an_own_column(tmp_path: Path) -> None:

@@ -96,11 +96,12 @@ def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...
     path = Path(competition.root) / competition.sample_submission
     if not path.exists():
         return ()
+    id_column = competition.sample_id or competition.id
     header = read_header(
         path,
-        id_column=competition.id,
+        id_column=id_column,
         key="competition.sample_submission",
         dialect=dialect_of(competition),
         tell=tell,
     )
-    return tuple(name for name in header if name != competition.id)
+    return tuple(name for name in header if name != id_column)

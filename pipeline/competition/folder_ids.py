@@ -1,0 +1,77 @@
+"""The ids of the images that lie in a folder: the way of `images.template`, walked backwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.competition.paths import split_extension
+from pipeline.config.templates import Placeholder, parse_template
+from pipeline.errors import CompetitionError
+
+
+def ids_in_folders(
+    folders: Sequence[Path], template: str, *, with_extension: bool, channels: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The ids of all image files below `folders` that `template` describes, each once, sorted.
+
+    Args:
+        folders: what the template is relative to.
+        template: such as `test/{id}.jpg`, `{id:05d}.png`, `{id}_{channel}.png` or `test/{id}`.
+        with_extension: whether ids hold their file's extension, where the template has none.
+        channels: what `{channel}` may be.
+
+    Raises:
+        CompetitionError: there is no such image.
+    """
+    pattern, glob = _pattern(template, channels)
+    whole_name = with_extension or bool(split_extension(template)[1])
+    found = set()
+    for root in folders:
+        for path in root.glob(glob):
+            stem, extension = split_extension(path.relative_to(root).as_posix())
+            match = pattern.fullmatch(stem + extension if whole_name else stem) if extension else None
+            found |= {_as_written(match["id"], template)} if match else set()
+    if not found:
+        raise CompetitionError(
+            f"{', '.join(map(str, folders))}: there are no images to take ids from",
+            expected=f"files such as {template}",
+            remedy="give the folder of the test images with --images DIR, or correct competition.images",
+        )
+    return tuple(sorted(found))
+
+
+def has_image_extension(id_: str) -> bool:
+    """Whether an id ends with the extension of an image file; other dots are part of it."""
+    return bool(split_extension(id_)[1])
+
+
+def _pattern(template: str, channels: Sequence[str]) -> tuple[re.Pattern[str], str]:
+    """What matches a file's path below its folder, with a group `id`, and a glob that finds all such files."""
+    expression, glob = "", ""
+    for part in parse_template(template):
+        if isinstance(part, str):
+            expression += re.escape(part)
+            glob += re.sub(r"([*?[])", r"[\1]", part)
+            continue
+        glob += "" if glob.endswith("*") else "*"  # two of them would mean folders
+        expression += _group(part, channels, again="(?P<id>" in expression)
+    open_end = not has_image_extension(template) and not glob.endswith("*")
+    return re.compile(expression), glob + "*" * open_end
+
+
+def _group(part: Placeholder, channels: Sequence[str], *, again: bool) -> str:
+    if part.name == "id" and part.part is None:
+        return "(?P=id)" if again else f"(?P<id>{'[0-9]+' if part.is_number else '[^/]+'})"
+    if part.name == "channel" and channels:
+        return f"(?:{'|'.join(map(re.escape, channels))})"
+    return "[^/]*"
+
+
+def _as_written(id_: str, template: str) -> str:
+    """A number format pads an id with zeros that the tables do not have."""
+    numbers = any(
+        isinstance(part, Placeholder) and part.name == "id" and part.is_number for part in parse_template(template)
+    )
+    return str(int(id_)) if numbers else id_

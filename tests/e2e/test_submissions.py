@@ -1,0 +1,74 @@
+"""Submissions from a finished run: every kind, hidden test sets, and `--validate`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import LABELS
+from tests.e2e.commands import cv, submission
+
+
+@pytest.fixture
+def run(finished: Path, workplace: Path) -> Path:
+    """A finished run in the workplace."""
+    run = workplace / "runs/tiny"
+    shutil.copytree(finished, run)
+    shutil.copy(finished.parent.parent / "tiny.yaml", workplace)
+    return run
+
+
+KINDS = {
+    "wide_probability": (["submission.digits=3"], "id,red,green,blue"),
+    "ranked": (["submission.k=2"], "id,answer"),
+    "delimited": (["submission.empty=nothing"], "id,answer"),
+    "long_probability": (["competition.sample_id=row_id"], "row_id,answer"),
+    "long_binary": (["competition.sample_id=row_id"], "row_id,answer"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_written_and_validated(
+    kind: str, run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, header = KINDS[kind]
+    sample = workplace / "data/sample_submission.csv"
+    ids = pd.read_csv(sample, dtype=str)["id"]
+    if not kind.startswith("wide"):
+        rows = (
+            [f"{id_}_{label},0" for id_ in ids for label in LABELS] if "long" in kind else [f"{id_},x" for id_ in ids]
+        )
+        sample.write_text("\n".join([header, *rows]) + "\n")
+    settings = [f"submission.format={kind}", *keys, f"competition.labels.columns=[{','.join(LABELS)}]"]
+    words = ["tiny.yaml", *settings, "--run", kind]
+    assert cv(monkeypatch, *words) == 0
+    assert submission(monkeypatch, f"runs/{kind}") == 0
+    written = Path(f"runs/{kind}/submission.csv")
+    assert written.read_text().splitlines()[0] == header
+    capsys.readouterr()
+    assert cv(monkeypatch, *words, "--validate", written) == 0
+    assert f"{written}: valid" in capsys.readouterr().out
+    written.write_text(written.read_text().replace(f"{ids[0]}", "stranger"))
+    assert cv(monkeypatch, *words, "--validate", written) == 2
+    told = capsys.readouterr().err
+    assert "would be rejected" in told
+    assert "ids are not the sample's ('stranger" in told
+
+
+def test_a_hidden_test_set_is_answered_whole(
+    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = workplace / "hidden"
+    shutil.copytree(workplace / "data/test", hidden)
+    shutil.copy(workplace / "data/test/t.000.png", hidden / "t.999.png")
+    assert submission(monkeypatch, run, "--images", hidden) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "holds 7: all of these are answered" in told
+    written = pd.read_csv(run / "submission.csv", dtype=str)
+    assert written["id"].tolist() == [*(f"t.{number:03d}" for number in range(6)), "t.999"]
+    assert written.iloc[6, 1:].tolist() == written.iloc[0, 1:].tolist()
+    assert submission(monkeypatch, run, "--images", hidden, "--sample", "data/sample_submission.csv") == 0
+    assert len(pd.read_csv(run / "submission.csv")) == 6
