@@ -21,6 +21,11 @@ def test_captions_tell_found_missed_and_wrong_best_first() -> None:
     assert [caption.verdict for caption in captions] == ["wrong", "found", "missed"]
 
 
+def test_a_label_that_nobody_knows_is_not_judged() -> None:
+    captions = captions_for(["a", "b"], np.array([np.nan, 1.0]), np.array([0.9, 0.8]), np.array([0.5, 0.5]))
+    assert [caption.text for caption in captions] == ["b 0.80"]
+
+
 def test_a_sheet_of_grey_and_coloured_images_is_saved(tmp_path: Path) -> None:
     images = [np.full((16, 16, channels), 200, dtype=np.uint8) for channels in (1, 3, 3)]
     captions = [captions_for(["a"], np.ones(1, np.uint8), np.ones(1), np.ones(1)), [], []]
