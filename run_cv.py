@@ -14,7 +14,7 @@ from pipeline.config import load_config, unused_keys
 from pipeline.cv import run_cv
 from pipeline.errors import ConfigError
 from pipeline.folds import fold_table
-from pipeline.plan import prepare
+from pipeline.plan import Plan, prepare
 from pipeline.report.console import (
     LiveProgress,
     make_console,
@@ -23,7 +23,11 @@ from pipeline.report.console import (
     print_scores,
     print_validated,
 )
+from pipeline.report.search_table import print_left_out, print_search
 from pipeline.runs import RunFolder
+from pipeline.search.run import Found, left_out_scores, run_search
+
+DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,13 +40,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="delete what the run folder holds and start over")
     parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
     parser.add_argument("--validate", type=Path, metavar="FILE", help="only say whether a scorer would take this file")
+    parser.add_argument("--search", action="store_true", help="search better training settings first, see base.yaml")
+    parser.add_argument("--search-only", action="store_true", help="search, but do not train all folds then")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials trained side by side (default 1)")
     return parser.parse_intermixed_args()
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Everything is read, checked and built before the run folder is touched."""
     console = make_console()
-    overrides = [*arguments.overrides, *(["train.epochs=1"] if arguments.debug else [])]
+    overrides = [*arguments.overrides, *(DEBUG if arguments.debug else [])]
+    overrides += ["search.then=stop"] if arguments.search_only else []
     config = load_config(arguments.config, overrides)
     if arguments.validate is not None:
         print_validated(console, arguments.validate, require_valid(config, arguments.validate))
@@ -51,7 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
     run = RunFolder(Path("runs") / name)
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
     fresh = arguments.fresh or arguments.debug
-    if not fresh:
+    searches = arguments.search or arguments.search_only
+    if not fresh and not searches:
         run.check(config)
     with LiveProgress(console) as progress:
         plan = prepare(config, debug=arguments.debug, listen=progress)
@@ -59,6 +68,15 @@ def main(arguments: argparse.Namespace) -> None:
         print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
         for note in [*unused_keys(config), *plan.notes]:
             print_note(console, note)
+        if searches:
+            found = search_first(arguments, plan, run, fresh=fresh, listen=progress)
+            print_search(console, found.facts)
+            console.print(f"best values: {run.search.best}; every trial: {run.search.trials}; figures beside them")
+            if found.goes_on is None:
+                if config.search.then == "cv":
+                    console.print("another command trains the folds with the best values")
+                return
+            plan, fresh = found.plan, False
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
     if scores is None:
         if time.monotonic() > plan.deadline:
@@ -66,7 +84,26 @@ def main(arguments: argparse.Namespace) -> None:
         console.print("scores follow when all folds are finished: run it again without --folds, and without --fresh")
         return
     print_scores(console, scores)
+    if searches:
+        print_left_out(console, left_out_scores(plan, run))
     console.print(f"next: python make_submission.py {run.path}")
+
+
+def search_first(
+    arguments: argparse.Namespace, plan: Plan, run: RunFolder, *, fresh: bool, listen: LiveProgress
+) -> Found:
+    """The study that `--search` asks for, brought to its end."""
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers: {arguments.workers} is not possible", remedy="give 1 or more")
+    return run_search(
+        plan,
+        run,
+        workers=arguments.workers,
+        fresh=fresh,
+        command=shlex.join(["python", *sys.argv]),
+        config=str(arguments.config),
+        listen=listen,
+    )
 
 
 def parse_folds(text: str) -> list[int]:

@@ -71,7 +71,7 @@ def run_cv(
     if not run.environment.exists():
         write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
-    write_json(run.data, _data_facts(plan))
+    write_json(run.data, data_facts(plan))
     left = [fold for fold in wanted if not _is_finished(plan, run, fold)]
     for fold in sorted({*wanted} - {*left}):
         listen(FoldDone(fold, resumed=True))
@@ -254,7 +254,7 @@ def _fold_frame(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
 
 
-def _data_facts(plan: Plan) -> dict[str, Any]:
+def data_facts(plan: Plan) -> dict[str, Any]:
     """The labels in order, and a digest of every row's id and targets that does not depend on the rows' order."""
     rows = sorted(zip(plan.table.ids, (row.tobytes().hex() for row in plan.table.targets), strict=True))
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
@@ -265,7 +265,7 @@ def _check_same_data(plan: Plan, run: RunFolder) -> None:
     """Refuse a run that was begun with other rows, labels or folds: its trained folds would not fit the new ones."""
     if not (run.folds.exists() and run.data.exists()):
         return
-    if read_json(run.data) != _data_facts(plan):
+    if read_json(run.data) != data_facts(plan):
         raise RunError(
             f"{run.path} was begun with other rows, labels or targets than the training data give now",
             remedy="restore the data it began with, give another --run NAME, or start over with --fresh",

@@ -77,6 +77,45 @@ class FoldFolder:
 
 
 @dataclass(frozen=True)
+class SearchFolder:
+    """The files of the search that a run began with."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        """The study's SQLite file, unless the config names another database."""
+        return self.path / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a worker draws or returns a trial."""
+        return self.path / "lock"
+
+    @property
+    def best(self) -> Path:
+        """The best values as a config diff."""
+        return self.path / "best.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """One line per trial: state, score, values, seconds."""
+        return self.path / "trials.csv"
+
+    def trial(self, number: int) -> Path:
+        """Where trial `number` trains; gone when it is over."""
+        return self.path / "trials" / str(number)
+
+    def proxy(self, fold: int) -> FoldFolder:
+        """The one full training of a fold whose feature maps all heads train on."""
+        return FoldFolder(self.path / "proxy" / f"fold{fold}")
+
+    def figure(self, name: str) -> Path:
+        """A picture of the study."""
+        return self.path / f"{name}.png"
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""
 
@@ -127,6 +166,11 @@ class RunFolder:
         """The validated submission."""
         return self.path / "submission.csv"
 
+    @property
+    def search(self) -> SearchFolder:
+        """The folder of the search."""
+        return SearchFolder(self.path / "search")
+
     def fold(self, number: int) -> FoldFolder:
         """The folder of fold `number`."""
         return FoldFolder(self.path / f"fold{number}")
@@ -156,7 +200,7 @@ class RunFolder:
         Raises:
             RunError: naming each training key with its old and new value.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and {*self.path.iterdir()} <= {self.search.path}):
             return
         changed = changed_training_keys(self.read_config(), config)
         if changed:
@@ -166,16 +210,22 @@ class RunFolder:
                 remedy="give another --run NAME, go back to the old values, or start over with --fresh",
             )
 
+    def clear(self) -> None:
+        """Delete the folder with all that it holds. Raises RunError where that is no run, nor the search for one."""
+        if not self.path.exists():
+            return
+        if any(self.path.iterdir()) and not self.config.exists() and not self.search.path.exists():
+            raise self._no_run()
+        shutil.rmtree(self.path)
+
     def open(self, config: Config, *, fresh: bool) -> None:
         """Make the folder ready and write `config` into it; with `fresh`, what it held is deleted first.
 
         Raises:
             RunError: as `check`; with `fresh`, where the folder is not a run folder.
         """
-        if fresh and self.path.exists():
-            if any(self.path.iterdir()) and not self.config.exists():
-                raise self._no_run()
-            shutil.rmtree(self.path)
+        if fresh:
+            self.clear()
         self.check(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from tests.conftest import PROJECT
 # Top to bottom; a module may import from its own level and from those below it.
 LEVELS = (
     ("run_cv", "make_submission"),
+    ("pipeline.search",),
     ("pipeline.cv",),
     ("pipeline.plan", "pipeline.audit", "pipeline.report"),
     ("pipeline.parallel", "pipeline.grouping"),
@@ -26,7 +27,13 @@ LEVELS = (
 DOORS = {
     "albumentations": {"pipeline.images.augment"},
     "iterstrat": {"pipeline.folds.make"},
-    "rich": {"pipeline.report.console", "pipeline.report.audit", "make_submission"},
+    "optuna": {
+        "pipeline.search.study",
+        "pipeline.search.storage",
+        "pipeline.search.result",
+        "pipeline.search.figures",
+    },
+    "rich": {"pipeline.report.console", "pipeline.report.search_table", "pipeline.report.audit", "make_submission"},
 }
 WITHOUT_TORCH = ("pipeline.evaluation", "pipeline.competition", "pipeline.config", "pipeline.folds", "pipeline.runs")
 

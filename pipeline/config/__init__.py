@@ -17,6 +17,7 @@ from pipeline.config.folds import (
     GroupSource,
 )
 from pipeline.config.images import ImageFiles, ImagesConfig
+from pipeline.config.keys import full_key, is_integer, searchable_keys
 from pipeline.config.labels import (
     LABEL_FORMATS,
     CocoLabels,
@@ -30,7 +31,8 @@ from pipeline.config.labels import (
     WideLabels,
 )
 from pipeline.config.reading import check_config, dump_config, load_config
-from pipeline.config.schema import Config, applies_after, changed_training_keys, unused_keys
+from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
+from pipeline.config.search import Dimension, SearchConfig
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "CompetitionConfig",
     "Config",
     "DelimitedLabels",
+    "Dimension",
     "FoldsConfig",
     "GroupChunks",
     "GroupColumn",
@@ -58,6 +61,7 @@ __all__ = [
     "PerClassLabels",
     "PolicyByLabel",
     "PredictConfig",
+    "SearchConfig",
     "SubmissionConfig",
     "ThresholdsConfig",
     "TrainConfig",
@@ -67,7 +71,11 @@ __all__ = [
     "changed_training_keys",
     "check_config",
     "dump_config",
+    "full_key",
+    "is_integer",
     "load_config",
+    "searchable_keys",
     "seconds_of",
+    "training_values",
     "unused_keys",
 ]

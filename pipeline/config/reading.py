@@ -119,7 +119,7 @@ def _sentence(details: Mapping[str, Any]) -> str:
         return f"{key}.format: unknown format '{details['ctx']['tag']}'; choose one of {', '.join(LABEL_FORMATS)}"
     got = details.get("input")
     shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
-    return f"{key or 'config'}: {details['msg'].removeprefix('Value error, ')}{shown}"
+    return f"{key}{': ' if key else ''}{details['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _known_keys(location: Sequence[Any]) -> list[str]:

@@ -11,6 +11,8 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
+from pipeline.config.keys import full_key
+from pipeline.config.search import SearchConfig
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
 
@@ -28,6 +30,21 @@ class Config(Section):
     thresholds: Annotated[ThresholdsConfig, After] = ThresholdsConfig()
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
+    search: Annotated[SearchConfig, After] = SearchConfig()
+
+    @model_validator(mode="after")
+    def _known_search_keys(self) -> Self:
+        mistakes = []
+        keys: list[str] = []
+        for name in self.search.space:
+            try:
+                keys.append(full_key(name))
+            except ValueError as error:
+                mistakes.append(str(error))
+        mistakes += [f"'{key}' stands twice" for key in sorted(set(keys)) if keys.count(key) > 1]
+        if mistakes:
+            raise ValueError(f"search.space: {'; '.join(mistakes)}")
+        return self
 
     @model_validator(mode="after")
     def _a_channel_for_each_file(self) -> Self:
@@ -42,13 +59,18 @@ class Config(Section):
 
 def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted training keys whose values differ, as {key: (old, new)}; after keys are not looked at."""
-    before, now = (dict(_leaves(config.model_dump(mode="json"))) for config in (old, new))
+    before, now = training_values(old), training_values(new)
     missing = object()
     return {
         key: (before.get(key), now.get(key))
         for key in sorted({*before, *now})
-        if before.get(key, missing) != now.get(key, missing) and not applies_after(key)
+        if before.get(key, missing) != now.get(key, missing)
     }
+
+
+def training_values(config: Config) -> dict[str, Any]:
+    """Each dotted training key with its value as JSON knows it."""
+    return {key: value for key, value in _leaves(config.model_dump(mode="json")) if not applies_after(key)}
 
 
 def applies_after(key: str) -> bool:

@@ -15,7 +15,16 @@ from rich.table import Table
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable
 from pipeline.inference.submit import Submitted
-from pipeline.training.progress import EpochDone, Event, FoldDone, ImagesSeen, Remark, StepDone
+from pipeline.training.progress import (
+    EpochDone,
+    Event,
+    FoldDone,
+    ImagesSeen,
+    Remark,
+    StepDone,
+    TrialDone,
+    TrialStep,
+)
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
 
@@ -82,15 +91,28 @@ class LiveProgress:
         if isinstance(event, ImagesSeen):
             self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
         elif isinstance(event, StepDone):
-            state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
-            rate = f"{event.images_per_second:.0f} img/s"
-            self._show(f"fold {event.fold}", event.step, event.steps, f"{state}  {rate}")
+            self._show_step("", event)
+        elif isinstance(event, TrialStep):
+            self._show_step(f"trial {event.trial} ", event.step)
+        elif isinstance(event, TrialDone):
+            self._end_bars(f"trial {event.trial} ")
+            self._console.print(escape(_trial_line(event)))
         elif isinstance(event, EpochDone):
             self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
         elif isinstance(event, Remark):
             print_note(self._console, f"fold {event.fold}: {event.sentence}")
         elif isinstance(event, FoldDone):
             self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
+
+    def _show_step(self, whose: str, event: StepDone) -> None:
+        state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
+        rate = f"{event.images_per_second:.0f} img/s"
+        self._show(f"{whose}fold {event.fold}", event.step, event.steps, f"{state}  {rate}")
+
+    def _end_bars(self, whose: str) -> None:
+        """A pruned or failed trial ends before its bar is full."""
+        for doing in [doing for doing in self._bars if doing.startswith(whose)]:
+            self._progress.remove_task(self._bars.pop(doing))
 
     def _show(self, doing: str, done: int, total: int, state: str) -> None:
         if doing not in self._bars:  # a resumed fold begins in the middle, and its rate from there
@@ -175,6 +197,16 @@ def _epoch_line(record: Mapping[str, Any]) -> str:
         f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {judged}  "
         f"{record['images_per_second']:.0f} img/s  {record['seconds']:.1f} s"
     )
+
+
+def _trial_line(event: TrialDone) -> str:
+    values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
+    count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
+    return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {_number(event.best)}  {values}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None) -> str:

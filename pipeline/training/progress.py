@@ -48,5 +48,23 @@ class Remark(NamedTuple):
     sentence: str
 
 
-Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark
+class TrialStep(NamedTuple):
+    """A trial of a search is training."""
+
+    trial: int
+    step: StepDone
+
+
+class TrialDone(NamedTuple):
+    """A trial of a search is over."""
+
+    trial: int
+    outcome: str  # its score, or why there is none
+    done: int  # trials that are complete or pruned, over all workers
+    trials: int
+    best: float | None
+    values: Mapping[str, Any]
+
+
+Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark | TrialStep | TrialDone
 Listener = Callable[[Event], None]

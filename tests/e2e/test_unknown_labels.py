@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config import load_config
-from pipeline.cv import _data_facts
+from pipeline.cv import data_facts
 from pipeline.plan import prepare
 
 
@@ -19,5 +19,5 @@ def test_the_digest_sees_unknown_cells(workplace: Path, tiny_config: Path) -> No
         table.loc[0, "red"] = cell
         table.to_csv(path, index=False)
         config = load_config(tiny_config, [f"competition.labels.missing={policy}"])
-        found.append(_data_facts(prepare(config, debug=False, listen=lambda _: None))["targets_sha256"])
+        found.append(data_facts(prepare(config, debug=False, listen=lambda _: None))["targets_sha256"])
     assert found[0] == found[3] != found[1] == found[2]

@@ -1,0 +1,148 @@
+"""What a search found, as two tables: the best trials, and what each parameter did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.report.console import print_note
+
+_SHOWN_TRIALS, _SHOWN_PARAMETERS = 5, 12
+
+
+class TrialFacts(NamedTuple):
+    """One trial of the study."""
+
+    number: int
+    state: str  # COMPLETE, PRUNED, FAIL, RUNNING or WAITING
+    kind: str  # own values, sampled or retry
+    score: float | None
+    chosen: Mapping[str, Any]
+    seconds: float | None
+    failure: str | None
+
+
+class ParameterFacts(NamedTuple):
+    """What a parameter did to the score."""
+
+    name: str
+    own: Any  # the config's value
+    best: Any  # the best trial's
+    good: str  # what the best quarter of the complete trials used
+    importance: float | None  # share of the score's variance that it explains; None where that cannot be told
+
+
+class SearchFacts(NamedTuple):
+    """A search, as far as it is."""
+
+    judge: str
+    greater_is_better: bool
+    folds: tuple[int, ...]
+    trials: tuple[TrialFacts, ...]
+    best: TrialFacts
+    parameters: tuple[ParameterFacts, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def own(self) -> TrialFacts | None:
+        """The complete trial of the config's own values, if it is there."""
+        own = [
+            trial
+            for trial in self.trials
+            if trial.state == "COMPLETE" and trial.chosen == self.own_values and trial.kind != "sampled"
+        ]
+        return own[0] if own else None
+
+    @property
+    def ranked(self) -> list[str]:
+        """The parameters' names, the most important one first."""
+        return [each.name for each in sorted(self.parameters, key=lambda each: -(each.importance or 0.0))]
+
+    @property
+    def own_values(self) -> dict[str, Any]:
+        """The config's own value of each parameter."""
+        return {parameter.name: parameter.own for parameter in self.parameters}
+
+
+def print_search(console: Console, facts: SearchFacts) -> None:
+    """The best trials beside the config's own values, then each parameter, then what to make of it."""
+    states = [trial.state for trial in facts.trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL") if state in states)
+    console.print(f"Search: {counts}; judged by {facts.judge} on fold {', '.join(map(str, facts.folds))}")
+    console.print(_trial_table(facts))
+    console.print(_parameter_table(facts))
+    for trial in facts.trials:
+        if trial.state == "FAIL":
+            print_note(console, f"trial {trial.number} failed: {trial.failure}")
+    for note in facts.notes:
+        print_note(console, note)
+
+
+def _trial_table(facts: SearchFacts) -> Table:
+    complete = [trial for trial in facts.trials if trial.state == "COMPLETE" and trial.score is not None]
+    complete.sort(key=lambda trial: (trial.score or 0) * (-1 if facts.greater_is_better else 1))
+    own = facts.own
+    shown = complete[:_SHOWN_TRIALS] + [trial for trial in complete[_SHOWN_TRIALS:] if trial == own]
+    names = [parameter.name for parameter in facts.parameters[:_SHOWN_PARAMETERS]]
+    drawn = Table(title="The best trials (the score of the best one flatters)", title_justify="left")
+    for name in ("rank", "trial", "score", "against own", "seconds"):
+        drawn.add_column(name, justify="right")
+    for name in names:
+        drawn.add_column(escape(name), justify="right")
+    for trial in shown:
+        against = "own values" if trial == own else _difference(trial, own)
+        seconds = "-" if trial.seconds is None else f"{trial.seconds:.0f}"
+        rank = str(complete.index(trial) + 1)
+        cells = [rank, str(trial.number), f"{trial.score:.4f}", against, seconds]
+        drawn.add_row(*cells, *(escape(short(trial.chosen.get(name))) for name in names))
+    return drawn
+
+
+def _difference(trial: TrialFacts, own: TrialFacts | None) -> str:
+    if own is None or own.score is None or trial.score is None:
+        return "-"
+    return f"{trial.score - own.score:+.4f}"
+
+
+def _parameter_table(facts: SearchFacts) -> Table:
+    drawn = Table(title="What each parameter did", title_justify="left")
+    drawn.add_column("parameter")
+    for name in ("importance", "own value", "best trial", "best quarter of trials"):
+        drawn.add_column(name, justify="right")
+    by_name = {parameter.name: parameter for parameter in facts.parameters}
+    for parameter in [by_name[name] for name in facts.ranked[:_SHOWN_PARAMETERS]]:
+        importance = "-" if parameter.importance is None else f"{parameter.importance:.0%}"
+        own, best = short(parameter.own), short(parameter.best)
+        drawn.add_row(escape(parameter.name), importance, escape(own), escape(best), escape(parameter.good))
+    if len(by_name) > _SHOWN_PARAMETERS:
+        drawn.caption = f"and {len(by_name) - _SHOWN_PARAMETERS} less important ones"
+    return drawn
+
+
+def short(value: Any) -> str:
+    """A value as a cell holds it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class LeftOut(NamedTuple):
+    """The scores of a full run after a search, by the search's own judge."""
+
+    judge: str
+    searched: Mapping[int, float]  # fold: score, on the folds the search looked at
+    untouched: Mapping[int, float]
+
+
+def print_left_out(console: Console, scores: LeftOut) -> None:
+    """What the best values are worth where the search did not look."""
+    parts = [("searched (optimistic)", scores.searched), ("left out by the search", scores.untouched)]
+    for name, folds in parts:
+        if folds:
+            mean = sum(folds.values()) / len(folds)
+            each = "  ".join(f"fold {fold}: {score:.4f}" for fold, score in folds.items())
+            console.print(f"{scores.judge}, folds {name}: {mean:.4f}   {each}")
+    if not scores.untouched:
+        print_note(console, "the search looked at every fold, so that each score here is optimistic")

@@ -1,0 +1,64 @@
+"""Pictures of a study, as Optuna draws them: history, importances, slices, contour, timeline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import optuna
+import optuna.visualization.matplotlib as draw
+from matplotlib import pyplot
+from optuna.exceptions import ExperimentalWarning
+
+from pipeline.runs import SearchFolder, write_atomically
+from pipeline.search.result import importance_evaluator
+
+_SLICES, _CONTOURS = 6, 3  # parameters that fit on a picture
+_FEWEST = 4  # complete trials from which on a surface says something
+
+
+def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranked: Sequence[str]) -> list[str]:
+    """Write the pictures beside the study; names of those that could not be drawn, with the reason.
+
+    Args:
+        study: with at least one complete trial.
+        folder: of the search.
+        score: name of what is judged.
+        ranked: names of the parameters, the most important one first.
+    """
+    mpl.use("agg")
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    enough = len({trial.value for trial in complete}) >= _FEWEST
+    pictures: dict[str, Callable[[], Any]] = {
+        "history": lambda: draw.plot_optimization_history(study, target_name=score),
+        "timeline": lambda: draw.plot_timeline(study),
+    }
+    if enough:
+        pictures["slices"] = lambda: draw.plot_slice(study, params=list(ranked[:_SLICES]), target_name=score)
+    if enough and len(ranked) > 1:
+        pictures["importances"] = lambda: draw.plot_param_importances(
+            study, evaluator=importance_evaluator(), target_name=score
+        )
+        pictures["contour"] = lambda: draw.plot_contour(study, params=list(ranked[:_CONTOURS]), target_name=score)
+    for name, make in pictures.items():
+        _save(make, folder, name)
+    missing = sorted({"history", "timeline", "slices", "importances", "contour"} - {*pictures})
+    return [f"too few complete trials or parameters for {', '.join(missing)}"] if missing else []
+
+
+def _save(make: Callable[[], Any], folder: SearchFolder, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of matplotlib, on layouts
+        axes = np.atleast_1d(make())
+        figure = axes.flat[0].figure
+        rows, columns = axes.shape if axes.ndim == 2 else (1, len(axes))
+        figure.set_size_inches(max(7.0, 3.6 * columns), max(4.2, 3.0 * rows))
+        write_atomically(
+            folder.figure(name),
+            lambda temporary: figure.savefig(temporary, format="png", dpi=90, bbox_inches="tight"),
+        )
+    pyplot.close(figure)

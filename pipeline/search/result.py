@@ -1,0 +1,142 @@
+"""From a study to what a person reads and commits: facts of its trials, trials.csv and best.yaml."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from pipeline.report.search_table import ParameterFacts, SearchFacts, TrialFacts, short
+from pipeline.runs import SearchFolder, write_csv, write_text
+from pipeline.search.judge import Judge
+from pipeline.search.space import Parameter, diff_of, diff_text
+from pipeline.search.study import SearchError, failure_of
+
+_FEWEST_FOR_IMPORTANCE = 4  # complete trials with different scores
+_OPTIMISTIC = (
+    "the best of {count} scores on the same rows is optimistic; believe the folds the search left out, "
+    "or compare cross-validations"
+)
+
+
+def search_facts(
+    study: optuna.Study,
+    parameters: Sequence[Parameter],
+    *,
+    own: dict[str, Any],
+    judge: Judge,
+    folds: Sequence[int],
+    notes: Sequence[str],
+) -> SearchFacts:
+    """What the study holds now.
+
+    Raises:
+        SearchError: no trial is complete.
+    """
+    trials = tuple(_trial_facts(trial) for trial in study.get_trials(deepcopy=False))
+    complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.score is not None]
+    if not complete:
+        raise SearchError(
+            "no trial of the search is complete", remedy="run it again: it goes on; or raise search.timeout"
+        )
+    sign = 1 if judge.greater_is_better else -1
+    ranked = sorted(complete, key=lambda trial: -sign * (trial.score or 0.0))
+    importance = _importances(study)
+    quarter = ranked[: max(2, -(-len(ranked) // 4))]
+    described = tuple(
+        ParameterFacts(
+            parameter.name,
+            own.get(parameter.name),
+            ranked[0].chosen[parameter.name],
+            _spread([trial.chosen[parameter.name] for trial in quarter]),
+            importance.get(parameter.name),
+        )
+        for parameter in parameters
+    )
+    finished = len([trial for trial in trials if trial.state in ("COMPLETE", "PRUNED")])
+    return SearchFacts(
+        judge=judge.name,
+        greater_is_better=judge.greater_is_better,
+        folds=tuple(folds),
+        trials=trials,
+        best=ranked[0],
+        parameters=described,
+        notes=(*notes, _OPTIMISTIC.format(count=finished)),
+    )
+
+
+def write_result(
+    folder: SearchFolder, facts: SearchFacts, parameters: Sequence[Parameter], *, command: str, config: str
+) -> None:
+    """`trials.csv`, and `best.yaml` with its command and score on top.
+
+    Args:
+        folder: of the search.
+        facts: of the study.
+        parameters: of the space.
+        command: that was given.
+        config: path of the config that was searched.
+    """
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            "kind": trial.kind,
+            "score": trial.score,
+            "seconds": trial.seconds,
+            "failure": trial.failure,
+            **trial.chosen,
+        }
+        for trial in facts.trials
+    ]
+    write_csv(folder.trials, pd.DataFrame(rows))
+    diff = diff_of(parameters, facts.best.chosen)
+    own = facts.own
+    gain = f"; the config's own values: {own.score:.4f}" if own is not None else ""
+    finished = sum(trial.state in ("COMPLETE", "PRUNED") for trial in facts.trials)
+    lines = [
+        f"# The best of {finished} trials, to be put into {config}; found by",
+        f"#   {command}",
+        f"# {facts.judge} on fold {', '.join(map(str, facts.folds))}: {facts.best.score:.4f} "
+        f"(optimistic, trial {facts.best.number}){gain}",
+    ]
+    scalars = [f"{key}={value}" for key, value in diff.items() if not isinstance(value, list | dict)]
+    if len(scalars) == len(diff):
+        lines += ["# The same from the command line:", f"#   python run_cv.py {shlex.join([config, *scalars])}"]
+    write_text(folder.best, "\n".join(lines) + "\n" + diff_text(diff))
+
+
+def _trial_facts(trial: FrozenTrial) -> TrialFacts:
+    score = trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
+    return TrialFacts(
+        number=trial.number,
+        state=trial.state.name,
+        kind=str(trial.user_attrs.get("kind", "")),
+        score=score,
+        chosen=trial.params,
+        seconds=trial.duration.total_seconds() if trial.duration is not None else None,
+        failure=failure_of(trial) if trial.state is TrialState.FAIL else None,
+    )
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    """By fANOVA (Hutter et al. 2014); nothing where too few trials are complete or all scores are the same."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in complete}) < _FEWEST_FOR_IMPORTANCE:
+        return {}
+    return dict(optuna.importance.get_param_importances(study, evaluator=importance_evaluator()))
+
+
+def importance_evaluator() -> optuna.importance.BaseImportanceEvaluator:
+    """The one way in which importances are computed, for the table and the figure alike."""
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
+
+
+def _spread(values: Sequence[Any]) -> str:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return f"{short(min(values))} to {short(max(values))}"
+    return ", ".join(sorted({str(value) for value in values}))

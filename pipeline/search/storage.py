@@ -1,0 +1,115 @@
+"""The study's database: where it is, the lock that makes two steps one, the heartbeat of a running trial."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from pipeline.errors import ConfigError
+
+HEARTBEAT_SECONDS = 10
+GRACE_SECONDS = 60  # without a heartbeat, after which a trial counts as dead
+_LOCK_SECONDS = 300
+
+
+def open_storage(
+    asked: str | None, sqlite: Path, *, lock: Path, heartbeat: int = HEARTBEAT_SECONDS, grace: int = GRACE_SECONDS
+) -> RDBStorage:
+    """The database that `search.storage` names; None is the file `sqlite`.
+
+    `$NAME` in a URL stands for an environment variable, so that a password need not be written into a config.
+
+    Raises:
+        ConfigError: the URL is wrong, its driver is not installed, or the database cannot be reached.
+    """
+    url = _checked_url(asked, sqlite)
+    waiting = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings(), FileLock(lock, timeout=_LOCK_SECONDS):  # two would make the same tables
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, which nothing else offers
+            return RDBStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs=waiting,
+                heartbeat_interval=heartbeat,
+                grace_period=grace,
+            )
+    except ImportError:
+        raise ConfigError(
+            f"search.storage={url}: the driver of this database is not installed",
+            remedy="for PostgreSQL: pip install 'q2l-pipeline[postgres]'",
+        ) from None
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise ConfigError(
+            f"search.storage={url}: the database cannot be opened",
+            got=str(error.__cause__ or error).splitlines()[0],
+            remedy="start the database, or correct the URL; null is a file in the run folder",
+        ) from None
+
+
+def _checked_url(asked: str | None, sqlite: Path) -> sqlalchemy.URL:
+    if asked is None:
+        sqlite.parent.mkdir(parents=True, exist_ok=True)
+        return sqlalchemy.URL.create("sqlite", database=str(sqlite.absolute()))
+    try:
+        url = sqlalchemy.make_url(os.path.expandvars(asked))
+    except ArgumentError:
+        raise ConfigError(
+            "search.storage is no database URL",
+            expected="null, or something like postgresql://user@host/database",
+            remedy="correct it; $NAME in it stands for an environment variable",
+        ) from None
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+@contextlib.contextmanager
+def locked(storage: RDBStorage, study: str, lock: Path) -> Iterator[None]:
+    """Keep every other worker of this study out, on this machine by the file `lock`, on PostgreSQL on all machines.
+
+    Optuna claims a trial in two steps that SQLite does not join, so that two workers could get the same one.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=_LOCK_SECONDS):
+        if storage.engine.dialect.name != "postgresql":
+            yield
+            return
+        key = int.from_bytes(hashlib.blake2b(study.encode(), digest_size=8).digest(), "big", signed=True)
+        with storage.engine.connect() as connection:  # a killed worker loses its connection, and so the lock
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            try:
+                yield
+            finally:
+                connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+@contextlib.contextmanager
+def beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
+    """Tell the database at intervals that this trial is alive."""
+    interval = storage.get_heartbeat_interval()
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with contextlib.suppress(StorageInternalError):  # away for a moment: the next beat will tell
+                storage.record_heartbeat(trial_id)
+            if ended.wait(interval):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

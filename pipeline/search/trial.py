@@ -1,0 +1,95 @@
+"""One trial: the training of the searched folds with a trial's config, by the code that trains every fold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.cv import open_source
+from pipeline.device import loading_workers, memory_errors_told, pick_device
+from pipeline.inference.out_of_fold import rows_of
+from pipeline.plan import Plan
+from pipeline.runs import FoldFolder, RunFolder
+from pipeline.search.judge import Judge
+from pipeline.training.fold import ValidatedEpoch, train_fold
+from pipeline.training.progress import Event, Listener, StepDone, TrialStep
+
+OnScore = Callable[[int, int, float], None]
+"""Told fold, epoch (from 1) and score after each epoch; it may raise to end the trial."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all trials have in common.
+
+    Attributes:
+        plan: the run, with the config's own values.
+        run: its folder.
+        folds: the folds to train, in this order.
+        judge: scores a fold's validation logits.
+        beside: how many workers share this machine.
+    """
+
+    plan: Plan
+    run: RunFolder
+    folds: tuple[int, ...]
+    judge: Judge
+    beside: int
+
+    def train(self, number: int, config: Config, *, listen: Listener, on_score: OnScore) -> float:
+        """Train with `config` from scratch; the mean of the folds' scores after their last epoch.
+
+        Nothing is kept of the training, however it ends.
+
+        Raises:
+            PipelineError: as `train_fold`, for example a loss that is not finite.
+        """
+        folder = self.run.search.trial(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with memory_errors_told():
+                return float(
+                    np.mean([self._fold(fold, number, config, folder, listen, on_score) for fold in self.folds])
+                )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fold(self, fold: int, number: int, config: Config, folder: Path, listen: Listener, on_score: OnScore) -> float:
+        def tell(event: Event) -> None:
+            if isinstance(event, StepDone):
+                listen(TrialStep(number, event))
+
+        score = np.nan
+
+        def judge(epoch: ValidatedEpoch) -> None:
+            nonlocal score
+            score = self.judge(fold, epoch.logits)
+            on_score(fold, epoch.epoch, score)
+
+        train_fold(
+            config,
+            self.plan.table,
+            rows_of(self.plan.folds, fold),
+            source=open_source(replace(self.plan, config=config), self.run, listen),
+            folder=FoldFolder(folder / f"fold{fold}"),
+            workers=_workers(config, self.beside),
+            listen=tell,
+            on_epoch=judge,
+        )
+        return score
+
+
+def trial_config(config: Config) -> Config:
+    """`config` as its trials are trained: for `search.epochs`, and kept after the last one."""
+    epochs = config.search.epochs or config.train.epochs
+    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "select": "last"})})
+
+
+def _workers(config: Config, beside: int) -> int:
+    asked = config.train.workers
+    return loading_workers(pick_device(), beside=beside) if asked == "auto" else asked

@@ -1,0 +1,44 @@
+"""A study on disk, and a small competition as a plan."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import SearchConfig, load_config
+from pipeline.plan import Plan, prepare
+from pipeline.search.storage import open_storage
+from pipeline.search.study import TicketStudy
+from tests.search.workers import open_study
+
+
+@pytest.fixture(scope="session")
+def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without a study: to make its tables takes longer than all that the tests do with it."""
+    folder = tmp_path_factory.mktemp("database")
+    open_storage(None, folder / "study.db", lock=folder / "lock")
+    return folder / "study.db"
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, empty_tables: Path) -> Callable[..., TicketStudy]:
+    """Open the same SQLite study, as a further worker does."""
+    shutil.copy(empty_tables, tmp_path / "study.db")
+
+    def make(**search: object) -> TicketStudy:
+        return open_study(None, tmp_path, SearchConfig.model_validate({"trials": 4, **search}))
+
+    return make
+
+
+@pytest.fixture
+def make_plan(tiny_config: Path) -> Callable[..., Plan]:
+    """The plan of the small competition with these overrides."""
+
+    def make(*overrides: str) -> Plan:
+        return prepare(load_config(tiny_config, overrides), debug=False, listen=lambda _: None)
+
+    return make
