@@ -8,13 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+from pipeline.audit.check import audit_competition
+from pipeline.audit.findings import plural
 from pipeline.commands import run_command
 from pipeline.competition.given_file import require_valid
-from pipeline.config import load_config, unused_keys
+from pipeline.config import Config, load_config, unused_keys
 from pipeline.cv import run_cv
-from pipeline.errors import ConfigError
+from pipeline.errors import CompetitionError, ConfigError
 from pipeline.folds import fold_table
 from pipeline.plan import Plan, prepare
+from pipeline.report.audit import print_audit
 from pipeline.report.console import (
     LiveProgress,
     make_console,
@@ -24,7 +27,7 @@ from pipeline.report.console import (
     print_validated,
 )
 from pipeline.report.search_table import print_left_out, print_search
-from pipeline.runs import RunFolder
+from pipeline.runs import RunFolder, write_json
 from pipeline.search.run import Found, left_out_scores, run_search
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
@@ -43,20 +46,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--search", action="store_true", help="search better training settings first, see base.yaml")
     parser.add_argument("--search-only", action="store_true", help="search, but do not train all folds then")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials trained side by side (default 1)")
+    parser.add_argument("--check", action="store_true", help="look for mistakes and leaks in the data; train nothing")
     return parser.parse_intermixed_args()
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Everything is read, checked and built before the run folder is touched."""
-    console = make_console()
+    """What the arguments ask for: a look at a file, an audit of the data, or a run."""
     overrides = [*arguments.overrides, *(DEBUG if arguments.debug else [])]
     overrides += ["search.then=stop"] if arguments.search_only else []
     config = load_config(arguments.config, overrides)
     if arguments.validate is not None:
-        print_validated(console, arguments.validate, require_valid(config, arguments.validate))
+        print_validated(make_console(), arguments.validate, require_valid(config, arguments.validate))
         return
     name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
     run = RunFolder(Path("runs") / name)
+    if arguments.check:
+        check(config, run)
+        return
+    train(arguments, config, run)
+
+
+def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None:
+    """Everything is read, checked and built before the run folder is touched."""
+    console = make_console()
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
     fresh = arguments.fresh or arguments.debug
     searches = arguments.search or arguments.search_only
@@ -104,6 +116,20 @@ def search_first(
         config=str(arguments.config),
         listen=listen,
     )
+
+
+def check(config: Config, run: RunFolder) -> None:
+    """Audit the competition and write what was found. Raises CompetitionError where there are errors."""
+    console = make_console()
+    with LiveProgress(console) as progress:
+        audit = audit_competition(config, listen=progress)
+    write_json(run.audit, audit.to_json())
+    print_audit(console, audit)
+    if not audit.ready:
+        raise CompetitionError(
+            f"--check found {plural(len(audit.errors), 'error')}",
+            remedy=f"mend what is listed above; {run.audit} holds all of it",
+        )
 
 
 def parse_folds(text: str) -> list[int]:

@@ -142,6 +142,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def audit(self) -> Path:
+        """What an audit found in the data; a folder may hold it before it is a run."""
+        return self.path / "audit.json"
+
+    @property
     def oof(self) -> Path:
         """The id, fold and one probability per label of each validated row."""
         return self.path / "oof.parquet"
@@ -188,6 +193,10 @@ class RunFolder:
             ) from None
         return check_config(data or {}, source=str(self.config))
 
+    def _is_bare(self) -> bool:
+        """Whether it holds no run yet, only what an audit or a search wrote."""
+        return {*self.path.iterdir()} <= {self.audit, self.search.path}
+
     def _no_run(self) -> RunError:
         return RunError(
             f"{self.path} is not a run folder: it holds no config.yaml",
@@ -200,7 +209,7 @@ class RunFolder:
         Raises:
             RunError: naming each training key with its old and new value.
         """
-        if not self.path.exists() or (self.path.is_dir() and {*self.path.iterdir()} <= {self.search.path}):
+        if not self.path.exists() or (self.path.is_dir() and self._is_bare()):
             return
         changed = changed_training_keys(self.read_config(), config)
         if changed:
@@ -214,7 +223,7 @@ class RunFolder:
         """Delete the folder with all that it holds. Raises RunError where that is no run, nor the search for one."""
         if not self.path.exists():
             return
-        if any(self.path.iterdir()) and not self.config.exists() and not self.search.path.exists():
+        if not self._is_bare() and not self.config.exists() and not self.search.path.exists():
             raise self._no_run()
         shutil.rmtree(self.path)
 

@@ -1,0 +1,165 @@
+"""The whole audit: one stage after the other, each going on past the errors of those before it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audit.duplicates import duplicate_findings, duplicate_rows
+from pipeline.audit.findings import Audit, Finding, from_error
+from pipeline.audit.labels import label_findings
+from pipeline.audit.pictures import broken_images, odd_images, shifts
+from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.paths import ImagePaths
+from pipeline.competition.sample import TestTable, read_sample
+from pipeline.competition.submission import check_sample, submission_form
+from pipeline.competition.table import TrainTable, read_train
+from pipeline.competition.test_set import read_test_set
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.folds import make_folds, read_fold_file
+from pipeline.grouping import group_table
+from pipeline.images.looks import Look, look_at_images
+from pipeline.training.progress import ImagesSeen, Listener
+
+_NOBODY = TestTable((), ())
+
+
+def audit_competition(config: Config, *, listen: Listener) -> Audit:
+    """Look at all tables, labels and images of a competition; mistakes are collected, not raised.
+
+    Args:
+        config: the complete configuration.
+        listen: told of each image that was looked at.
+    """
+    if config.competition.builtin == "digit_scenes":
+        make_digit_scenes(Path(config.competition.root))
+    try:
+        table = read_train(config.competition)
+    except PipelineError as error:
+        return Audit((from_error("train_table", error),), {})
+    findings = [Finding("note", "train_table", note) for note in table.notes]
+    test = _test_table(config, table, findings)
+    looks = _look("looking at train images", table.paths, listen)
+    test_looks = _look("looking at test images", test.paths, listen)
+    for part, ids, seen, tolerated in (
+        ("train", table.ids, looks, config.images.broken == "skip"),
+        ("test", test.ids, test_looks, config.predict.broken == "fallback"),
+    ):
+        findings += broken_images(part, ids, seen, tolerated=tolerated) + odd_images(part, ids, seen)
+    complete, table, looks = table, *_readable(table, looks)
+    table, folds = _deal_folds(config, complete, table, looks, findings)
+    found, label_figures = label_findings(table.positives, table.labels, folds)
+    differences, shift_figures = shifts(looks, test_looks)
+    pairs = duplicate_rows([*looks, *test_looks], [*table.paths, *test.paths], turned=True)
+    findings += found + differences
+    findings += duplicate_findings(
+        pairs, [*table.ids, *test.ids], train_count=len(table.ids), targets=table.positives, folds=folds
+    )
+    findings += [] if config.competition.groups is not None else _series(table.ids)
+    figures = {"train_rows": len(complete.ids), "test_rows": len(test.ids), "labels": label_figures}
+    return Audit(tuple(findings), {**figures, "shifts": shift_figures})
+
+
+def _look(doing: str, paths: Sequence[ImagePaths], listen: Listener) -> list[Look]:
+    return look_at_images(
+        paths,
+        threads=os.cpu_count() or 1,
+        progress=lambda done: listen(ImagesSeen(doing, done, len(paths))),
+    )
+
+
+def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> TestTable:
+    """The test rows; none where the sample or test table is missing or wrong, which is then a finding."""
+    competition = config.competition
+    name = competition.sample_submission
+    if name is None or not (Path(competition.root) / name).exists():
+        remedy = "it is needed when a submission is made: set competition.sample_submission"
+        findings.append(Finding("warning", "sample_submission", f"there is no sample submission ({name})", remedy))
+        return _NOBODY
+    try:
+        form, _ = submission_form(config.submission, competition, table.labels)
+        check_sample(read_sample(competition), form)
+    except PipelineError as error:
+        findings.append(from_error("sample_submission", error))
+        return _NOBODY
+    try:
+        asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids)
+    except PipelineError as error:
+        findings.append(from_error("test_table", error))
+        return _NOBODY
+    findings += [Finding("note", "test_table", note) for note in asked.notes]
+    return asked.table
+
+
+def _readable(table: TrainTable, looks: Sequence[Look]) -> tuple[TrainTable, list[Look]]:
+    """The rows whose images can be read."""
+    rows = [row for row, look in enumerate(looks) if look.problem is None]
+    kept = replace(
+        table,
+        ids=tuple(table.ids[row] for row in rows),
+        paths=tuple(table.paths[row] for row in rows),
+        targets=table.targets[rows],
+        groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
+    )
+    return kept, [looks[row] for row in rows]
+
+
+def _deal_folds(
+    config: Config, complete: TrainTable, table: TrainTable, looks: Sequence[Look], findings: list[Finding]
+) -> tuple[TrainTable, NDArray[np.int64] | None]:
+    """The table with its groups, and the folds of its rows; None where there are none to be had."""
+    try:
+        table, notes = group_table(config.competition, table, looks)
+        findings += [Finding("note", "groups", note) for note in notes]
+        if config.folds.file is None:
+            count, seed = config.folds.count, config.folds.seed
+            folds = make_folds(table.ids, table.positives, table.labels, count=count, seed=seed, groups=table.groups)
+            return table, folds
+        path = Path(config.competition.root) / config.folds.file
+        fold_of = dict(zip(complete.ids, read_fold_file(path, complete.ids).tolist(), strict=True))
+    except (PipelineError, ValueError) as error:
+        told = (
+            error if isinstance(error, PipelineError) else PipelineError(str(error), remedy="check competition.groups")
+        )
+        findings.append(from_error("folds", told))
+        return table, None
+    folds = np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
+    findings += _split_groups(config.folds.file, table, folds)
+    return table, folds
+
+
+def _split_groups(file: str, table: TrainTable, folds: NDArray[np.int64]) -> list[Finding]:
+    """An error that lists every group which the fold file puts into several folds."""
+    homes: dict[str, set[int]] = {}
+    for group, fold in zip(table.groups or (), folds.tolist(), strict=table.groups is not None):
+        homes.setdefault(group, set()).add(fold)
+    split = tuple([group, sorted(found)] for group, found in homes.items() if len(found) > 1)
+    if not split:
+        return []
+    remedy = "put all rows of a group into one fold, or drop folds.file and let folds be made"
+    return [Finding("error", "folds_split_groups", f"{file}: {len(split)} groups lie in several folds", remedy, split)]
+
+
+def _series(ids: Sequence[str]) -> list[Finding]:
+    """Advice where ids such as `clip7_003` come in series of at least two rows, and not all in one."""
+    found = [re.match(r"^(.*[^\W_]+)[_\-.](?:\D{0,4})\d+(?:\.\w{3,4})?$", id_) for id_ in ids]
+    names = {match.group(1) for match in found if match is not None}
+    matched = sum(match is not None for match in found)
+    if not names or matched < 0.9 * len(ids) or not 5 <= len(names) <= matched / 2:
+        return []
+    return [
+        Finding(
+            "note",
+            "ids_in_series",
+            f"the ids look like {len(names)} series of about {matched / len(names):.0f} rows, and there are no groups",
+            "if a series is one patient, clip or place, set competition.groups: {regex: '^(.+)[_.-]'}",
+            tuple(sorted(names)[:20]),
+        )
+    ]

@@ -1,0 +1,107 @@
+"""Images that come twice: the same file, the same pixels or nearly so, inside train, across folds and in test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audit.findings import Finding, Pair, finding_if
+from pipeline.competition.paths import ImagePaths
+from pipeline.errors import ImageError
+from pipeline.images.decode import read_image
+from pipeline.images.hashing import near_pairs
+from pipeline.images.looks import Look
+
+RowPair = tuple[int, int, str, float]  # two rows, how they are alike, their similarity
+
+_ADVICE = "add groups: {images: near, turned: true} to competition, so that no fold separates them"
+
+
+def duplicate_rows(looks: Sequence[Look], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
+    """All pairs of rows with the same bytes, the same pixels or nearly the same pixels, the smaller row first.
+
+    Of many rows with the same bytes each is paired with the first only, and only the first is compared further.
+    """
+    first_of: dict[bytes, int] = {}
+    pairs: list[RowPair] = []
+    for row, look in enumerate(looks):
+        if look.problem is None and (first := first_of.setdefault(look.digest, row)) != row:
+            pairs.append((first, row, "bytes", 1.0))
+    rows = [row for row in first_of.values() if looks[row].thumbnail is not None]
+    thumbnails = [thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None]
+    if not rows:
+        return pairs
+    near = near_pairs(np.stack(thumbnails), turned=turned)
+    for i, j, similarity in zip(near.first.tolist(), near.second.tolist(), near.similarity.tolist(), strict=True):
+        how = "pixels" if similarity > 0.999 and _same_pixels(paths[rows[i]], paths[rows[j]]) else "near"
+        pairs.append((rows[i], rows[j], how, round(similarity, 4)))
+    return sorted(pairs)
+
+
+def duplicate_findings(
+    pairs: Sequence[RowPair],
+    ids: Sequence[str],
+    *,
+    train_count: int,
+    targets: NDArray[np.uint8],
+    folds: NDArray[np.int64] | None,
+) -> list[Finding]:
+    """What `duplicate_rows` over the train rows, then the test rows, means.
+
+    Args:
+        pairs: rows from 0; those from `train_count` on are test rows.
+        ids: of all rows.
+        train_count: N.
+        targets: (N, K) 0 or 1.
+        folds: (N,) or None where they could not be made.
+    """
+
+    def shown(choose: Callable[[int, int], bool]) -> list[Pair]:
+        return [Pair(ids[i], ids[j], how, similarity) for i, j, how, similarity in pairs if choose(i, j)]
+
+    def inside(_: int, j: int) -> bool:
+        return j < train_count
+
+    found = finding_if(shown(inside), "note", "duplicates_train", "{} pairs of train images are the same or nearly so")
+    found += finding_if(
+        shown(lambda i, j: inside(i, j) and bool((targets[i] != targets[j]).any())),
+        "warning",
+        "duplicates_disagree",
+        "{} of these pairs have different labels",
+        "look at them and correct the labels with competition.corrections, or take one out with competition.exclude",
+    )
+    if folds is not None:
+        found += finding_if(
+            shown(lambda i, j: inside(i, j) and bool(folds[i] != folds[j])),
+            "warning",
+            "duplicates_folds",
+            "{} pairs of the same or nearly the same images lie in different folds: scores will flatter",
+            _ADVICE,
+        )
+    found += finding_if(
+        shown(lambda i, j: i < train_count <= j),
+        "warning",
+        "duplicates_test",
+        "{} pairs of a train and a test image are the same or nearly so",
+        "read the rules before using it; and expect more such images in a hidden test set, or less score there",
+    )
+    return found + finding_if(
+        shown(lambda i, _: i >= train_count),
+        "note",
+        "duplicates_in_test",
+        "{} pairs of test images are nearly the same",
+    )
+
+
+def _same_pixels(ours: ImagePaths, theirs: ImagePaths) -> bool:
+    if len(ours) != len(theirs):
+        return False
+    try:
+        return all(
+            np.array_equal(read_image((a,), channels=3), read_image((b,), channels=3))
+            for a, b in zip(ours, theirs, strict=True)
+        )
+    except ImageError:
+        return False

@@ -1,0 +1,88 @@
+"""Findings on labels: how often, which together, which never, and what the folds make of the rare ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audit.findings import Finding, finding_if, plural
+from pipeline.folds import fold_table
+
+ENOUGH = 10  # rows from which on "always" and "never" are more than chance
+_SHOWN = 200  # pairs written down; the rest is counted
+
+
+def label_findings(
+    targets: NDArray[Any], labels: Sequence[str], folds: NDArray[np.int64] | None
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings and figures of targets (N, K) of 0 and 1; `folds` (N,) or None where they could not be made."""
+    positive = targets.astype(np.float32)
+    together = np.rint(positive.T @ positive).astype(np.int64)  # (K, K); exact in float32 up to 16 million rows
+    counts = np.diagonal(together)
+    bare = int((targets.sum(axis=1) == 0).sum())
+    implied, exclusive = _implied(together, labels), _exclusive_sets(together, len(targets), labels)
+    never = [name for name, count in zip(labels, counts.tolist(), strict=True) if count == 0]
+    always = [name for name, count in zip(labels, counts.tolist(), strict=True) if count == len(targets)]
+    found = finding_if(
+        never, "warning", "label_never", "{} labels have no positive row", "they cannot be learnt; check the table"
+    )
+    found += finding_if(always, "warning", "label_always", "{} labels are positive in every row", "check the table")
+    if bare:
+        found.append(Finding("note", "rows_without_labels", f"{plural(bare, 'row')} of {len(targets)} have no label"))
+    found += finding_if(implied[:_SHOWN], "note", "labels_implied", f"{len(implied)} times a label implies another")
+    found += finding_if(
+        exclusive, "note", "labels_exclusive", "{} sets of labels never meet (labels.exclusive can hold them)"
+    )
+    if folds is not None:
+        remedy = "use fewer folds, or read the scores of these labels with care"
+        lines = fold_table(folds, targets, labels).warnings()
+        found += finding_if(lines, "warning", "labels_rare", "{} labels are too rare for the folds", remedy)
+    figures = {
+        "counts": dict(zip(labels, counts.tolist(), strict=True)),
+        "labels_per_row": float(targets.sum(axis=1).mean()) if len(targets) else 0.0,
+        "rows_without_labels": bare,
+        "most_together": _most_together(together, labels),
+    }
+    return found, figures
+
+
+def _implied(together: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
+    """`a -> b` where every one of at least ENOUGH rows with a has b, which not every row has; both ways as `a = b`."""
+    counts = np.diagonal(together)
+    always = (together == counts[:, None]) & (counts >= ENOUGH)[:, None]
+    np.fill_diagonal(always, False)
+    lines = []
+    for a, b in np.argwhere(always).tolist():
+        if always[b, a]:
+            lines += [f"{labels[a]} = {labels[b]}"] if a < b else []
+        else:
+            lines.append(f"{labels[a]} -> {labels[b]}")
+    return lines
+
+
+def _exclusive_sets(together: NDArray[np.int64], rows: int, labels: Sequence[str]) -> list[tuple[str, ...]]:
+    """Sets of labels of which no row has two, although ENOUGH rows would by chance; frequent labels first.
+
+    Greedy: each label joins the first set whose members it never meets, so a set is maximal but not unique.
+    """
+    counts = np.diagonal(together)
+    expected = np.outer(counts, counts) / max(1, rows)
+    apart = (together == 0) & (expected >= ENOUGH)
+    sets: list[list[int]] = []
+    for label in np.argsort(-counts, kind="stable").tolist():
+        home = next((members for members in sets if apart[label, members].all()), None)
+        if home is None:
+            sets.append([label])
+        else:
+            home.append(label)
+    return [tuple(labels[label] for label in members) for members in sets if len(members) > 1]
+
+
+def _most_together(together: NDArray[np.int64], labels: Sequence[str], limit: int = 20) -> list[list[Any]]:
+    first, second = np.triu_indices(len(labels), 1)
+    order = np.argsort(-together[first, second], kind="stable")[:limit]
+    pairs = zip(first[order].tolist(), second[order].tolist(), strict=True)
+    return [[labels[i], labels[j], int(together[i, j])] for i, j in pairs if together[i, j]]

@@ -1,0 +1,36 @@
+"""An audit on the terminal: errors, warnings and notes with their remedies, then "ready" or what stands against it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.audit.findings import Audit, Finding, Pair
+from pipeline.errors import listing
+
+_SHOWN = 5
+_STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def print_audit(console: Console, audit: Audit) -> None:
+    """Every finding, the gravest last so that it stays in sight, and the verdict."""
+    for level in ("note", "warning", "error"):
+        for finding in audit.of(level):
+            _print_finding(console, finding)
+    errors, warnings = len(audit.errors), len(audit.of("warning"))
+    counted = f"{errors} errors, {warnings} warnings"
+    console.print(f"[green]ready[/] ({counted})" if audit.ready else f"[red]not ready[/] ({counted})")
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    console.print(f"[{_STYLES[finding.level]}]{finding.level}:[/] {escape(finding.message)}")
+    if finding.items:
+        console.print(f"    {escape(listing(map(_item, finding.items), _SHOWN))}")
+    if finding.remedy:
+        console.print(f"    remedy: {escape(finding.remedy)}")
+
+
+def _item(item: object) -> str:
+    if isinstance(item, Pair):
+        return f"{item.first} = {item.second} ({item.how}, {item.similarity:.3f})"
+    return " ".join(map(str, item)) if isinstance(item, tuple | list) else str(item)
