@@ -12,6 +12,7 @@ from pipeline.audit.check import audit_competition
 from pipeline.audit.findings import plural
 from pipeline.commands import run_command
 from pipeline.competition.given_file import require_valid
+from pipeline.competition.guess import new_config
 from pipeline.config import Config, load_config, unused_keys
 from pipeline.cv import run_cv
 from pipeline.errors import CompetitionError, ConfigError
@@ -22,6 +23,7 @@ from pipeline.report.console import (
     LiveProgress,
     make_console,
     print_fold_table,
+    print_guess,
     print_note,
     print_scores,
     print_validated,
@@ -36,7 +38,7 @@ DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="run_cv.py", description=__doc__)
-    parser.add_argument("config", type=Path, help="a YAML file, for example configs/demo.yaml")
+    parser.add_argument("config", type=Path, nargs="?", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example train.epochs=10")
     parser.add_argument("--run", metavar="NAME", help="the run's folder in runs/ (default: the config's name)")
     parser.add_argument("--folds", metavar="0,2", help="train these folds only")
@@ -47,11 +49,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--search-only", action="store_true", help="search, but do not train all folds then")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials trained side by side (default 1)")
     parser.add_argument("--check", action="store_true", help="look for mistakes and leaks in the data; train nothing")
-    return parser.parse_intermixed_args()
+    parser.add_argument("--new", nargs=2, type=Path, metavar=("TRAIN.csv", "IMAGES_DIR"), help="guess a first config")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where --new writes it (default: configs/<folder>.yaml)"
+    )
+    given = parser.parse_intermixed_args()
+    if (given.config is None) == (given.new is None):
+        parser.error("give the path of a config, or --new TRAIN.csv IMAGES_DIR to write one")
+    return given
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """What the arguments ask for: a look at a file, an audit of the data, or a run."""
+    """What the arguments ask for: a first config, a look at a file, an audit of the data, or a run."""
+    if arguments.new is not None:
+        print_guess(make_console(), *new_config(*arguments.new, out=arguments.out))
+        return
     overrides = [*arguments.overrides, *(DEBUG if arguments.debug else [])]
     overrides += ["search.then=stop"] if arguments.search_only else []
     config = load_config(arguments.config, overrides)

@@ -137,6 +137,13 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
         print_note(console, note)
 
 
+def print_guess(console: Console, path: Path, reasons: Sequence[str]) -> None:
+    """What a new config says and why, and what to do next."""
+    for reason in reasons:
+        console.print(f"guessed: {reason}", markup=False)
+    console.print(f"{path} is written; look at each line, then: python run_cv.py {path} --debug", markup=False)
+
+
 def print_validated(console: Console, file: Path, warnings: Sequence[str]) -> None:
     """That a file is a valid submission, and what else was noticed."""
     console.print(f"{escape(str(file))}: valid", soft_wrap=True)

@@ -1,0 +1,49 @@
+"""`run_cv.py --new`: a first config that trains and answers without a line changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.competitions.miniatures import MINIATURES, write_miniature
+from tests.competitions.test_configs import TINY
+from tests.e2e.commands import cv, submission
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "images"),
+    [
+        ("planet_amazon", "train_v2.csv", "train-jpg"),
+        ("hpa_2018", "train.csv", "train"),
+        ("ranzcr_clip", "train.csv", "train"),
+        ("dirty_mnist", "dirty_mnist_2nd_answer.csv", "dirty_mnist_2nd"),
+    ],
+)
+def test_a_guessed_config_goes_the_whole_way(
+    name: str,
+    train: str,
+    images: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_miniature(tmp_path / "data" / name, MINIATURES[name])
+    given = ("--new", f"data/{name}/{train}", f"data/{name}/{images}")
+    assert cv(monkeypatch, *given) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "guessed: images: " in told
+    assert f"configs/{name}.yaml is written" in told
+    text = Path(f"configs/{name}.yaml").read_text()
+    assert cv(monkeypatch, *given) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert Path(f"configs/{name}.yaml").read_text() == text
+    assert cv(monkeypatch, f"configs/{name}.yaml", *TINY, "--debug") == 0
+    assert submission(monkeypatch, f"runs/{name}-debug") == 0
+
+
+def test_a_config_or_new_must_be_given(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cv(monkeypatch)
+    assert "--new TRAIN.csv IMAGES_DIR" in capsys.readouterr().err
