@@ -39,6 +39,7 @@ def test_a_guessed_config_goes_the_whole_way(
     assert cv(monkeypatch, *given) == 2
     assert "is there already" in capsys.readouterr().err
     assert Path(f"configs/{name}.yaml").read_text() == text
+    assert cv(monkeypatch, f"configs/{name}.yaml", "--check", "folds.count=2") == 0
     assert cv(monkeypatch, f"configs/{name}.yaml", *TINY, "--debug") == 0
     assert submission(monkeypatch, f"runs/{name}-debug") == 0
 
