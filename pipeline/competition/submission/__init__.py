@@ -10,6 +10,7 @@ from pipeline.competition.submission.form import (
     submission_form,
 )
 from pipeline.competition.submission.keys import asked_images, keys_for
+from pipeline.competition.submission.rules import row_rules
 from pipeline.competition.submission.validate import Findings, validate_submission
 from pipeline.competition.submission.write import write_submission
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_sample",
     "keys_for",
     "resolve_empty",
+    "row_rules",
     "submission_form",
     "validate_submission",
     "write_submission",

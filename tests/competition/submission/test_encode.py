@@ -18,12 +18,14 @@ from pipeline.competition.submission import (
     build_submission,
     check_sample,
     resolve_empty,
+    row_rules,
     submission_form,
     write_submission,
 )
 from pipeline.competition.submission.keys import split_rows
 from pipeline.config import CompetitionConfig, SubmissionConfig
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError
+from pipeline.evaluation.rules import RowRules
 from tests.competition.submission.examples import (
     DECISIONS,
     FORMS,
@@ -110,6 +112,17 @@ def test_what_the_empty_policy_may_say() -> None:
     assert resolve_empty("nothing", LABELS, "delimited") == ("none", "nothing")
     with pytest.raises(ConfigError, match="cannot stand in a wide_binary"):
         resolve_empty("nothing", LABELS, "wide_binary")
+
+
+def test_row_rules_name_labels_by_their_place() -> None:
+    labels = {"exclusive": [["healthy", "scab"], ["rust", "healthy"]]}
+    competition = CompetitionConfig.model_validate({"labels": labels})
+    submission = SubmissionConfig(empty="scab", min_labels=1, max_labels=2)
+    names = ("rust", "scab", "healthy")
+    assert row_rules(submission, competition, names) == RowRules(1, 1, 2, ((2, 1), (0, 2)))
+    assert row_rules(SubmissionConfig(), CompetitionConfig(), names).trivial
+    with pytest.raises(ConfigError, match="min_labels=4, but there are 3"):
+        row_rules(SubmissionConfig(min_labels=4), CompetitionConfig(), names)
 
 
 @pytest.mark.parametrize(
