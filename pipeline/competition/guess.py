@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.competition.csvs import Dialect, read_cells, read_header
 from pipeline.competition.guess_files import FileRule, describe_rule, guess_file_rule, image_files
-from pipeline.competition.guess_labels import LabelGuess, guess_labels
+from pipeline.competition.guess_labels import LabelGuess, LongGuess, guess_labels, guess_long
 from pipeline.competition.guess_submission import SubmissionGuess, guess_submission
 from pipeline.competition.notes import Tell, tell_nobody
 from pipeline.errors import CompetitionError, ConfigError, listing
@@ -67,13 +67,14 @@ def guess_config(train: Path, images: Path) -> Guess:
     root = Path(os.path.commonpath([train.absolute().parent, images.absolute()]))
     frame, quoting = _read(train, reasons.append)
     columns = {name: frame[name].tolist() for name in frame.columns}
-    rule = _file_rule(columns, train, images, root)
-    reasons.append(describe_rule(rule, len(frame)))
+    rule, long = _file_rule(columns, train, images, root)
+    reasons.append(describe_rule(rule, len(frame) if long is None else len(long.ids)))
     id_column = _id_column(columns, rule, reasons.append)
     groups = _group_column(columns, {id_column, rule.column}, reasons.append)
-    sample = guess_submission(train.absolute().parent, root, id_column, rule)
+    known = () if long is None else long.labels.labels
+    sample = guess_submission(train.absolute().parent, root, id_column, rule, known)
     others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, groups}}
-    labels = _labels(others, sample, train)
+    labels = _labels(others, sample, train) if long is None else long.labels
     form, why = sample.form_for(labels)
     reasons += [*labels.reasons, *sample.reasons, why]
     reasons.append("competition.metric: no file tells it; f1_macro until you set the scorer's")
@@ -138,10 +139,16 @@ def _id_column(columns: dict[str, list[str]], rule: FileRule, tell: Tell) -> str
     return found
 
 
-def _file_rule(columns: dict[str, list[str]], train: Path, images: Path, root: Path) -> FileRule:
+def _file_rule(
+    columns: dict[str, list[str]], train: Path, images: Path, root: Path
+) -> tuple[FileRule, LongGuess | None]:
+    """How cells lead to files, and what a long table holds where only a part of its keys does."""
     files = image_files(images, root)
     folder = train.absolute().parent.relative_to(root).as_posix()
-    rule = guess_file_rule(columns, files, csv_folder="" if folder == "." else folder)
+    rule, long = guess_file_rule(columns, files, csv_folder="" if folder == "." else folder), None
+    if rule is None:
+        long = guess_long(columns, train)
+        rule = None if long is None else guess_file_rule({long.key: long.ids}, files, csv_folder="")
     if rule is None:
         raise CompetitionError(
             f"{train}: no column leads to the {len(files)} images below {images}",
@@ -149,7 +156,7 @@ def _file_rule(columns: dict[str, list[str]], train: Path, images: Path, root: P
             got=f"columns {listing(columns, 12)} and files such as {listing(files, 3)}",
             remedy="give the folder they lie in, or write the config by hand; configs/base.yaml explains images",
         )
-    return rule
+    return rule, long
 
 
 def _labels(columns: dict[str, list[str]], sample: SubmissionGuess, train: Path) -> LabelGuess:

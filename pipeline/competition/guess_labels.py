@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.competition.labels import split_names
-from pipeline.errors import listing
+from pipeline.competition.labels import find_suffixes, split_keys, split_names
+from pipeline.competition.notes import tell_nobody
+from pipeline.errors import CompetitionError, listing
 
 _BINARY = frozenset({"0", "1", "0.0", "1.0", "0.", "1.", "True", "False", "true", "false"})
 _UNCERTAIN = frozenset({"-1", "-1.0"})
@@ -42,6 +44,30 @@ def guess_labels(columns: Mapping[str, Sequence[str]], *, sample: Sequence[str])
         reason = f"labels: the columns {listing(binary, 30)} hold nothing but 0 and 1"
         return _wide(binary, columns, {"columns": binary}, reason)
     return None if column is None else _delimited(column, columns[column])
+
+
+class LongGuess(NamedTuple):
+    """A table with a row per `<id>_<label>`: the column of these keys, the id in each row, and what that means."""
+
+    key: str
+    ids: tuple[str, ...]
+    labels: LabelGuess
+
+
+def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | None:
+    """How a table of two columns, keys and numbers, holds each label of each image; None where it does not."""
+    values = [name for name, cells in columns.items() if _is_binary(cells)]
+    keys = [name for name in columns if name not in values]
+    if len(values) != 1 or len(keys) != 1:
+        return None
+    try:
+        labels = find_suffixes(columns[keys[0]], "_", path)
+        ids, _ = split_keys(columns[keys[0]], labels, "_", path=path, tell=tell_nobody)
+    except CompetitionError:
+        return None
+    reason = f"labels: '{keys[0]}' holds an id and one of {len(labels)} labels, joined by '_': {listing(labels)}"
+    section = {"format": "long", "column": values[0]}
+    return LongGuess(keys[0], tuple(dict.fromkeys(ids)), LabelGuess(section, labels, (reason,)))
 
 
 def _is_binary(cells: Sequence[str]) -> bool:

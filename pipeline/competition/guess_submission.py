@@ -52,7 +52,7 @@ class SubmissionGuess:
         return "delimited", "submission.format: one column, so the names of the labels stand in it"
 
 
-def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule) -> SubmissionGuess:
+def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule, long: Sequence[str]) -> SubmissionGuess:
     """What the CSVs in `folder` say of the test set.
 
     Args:
@@ -60,6 +60,7 @@ def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule) -
         root: of the competition; images are looked for below it.
         id_column: the training table's.
         rule: how training ids lead to files.
+        long: the labels that follow an id in the rows of a long table; none for other tables.
     """
     samples = sorted(path for path in folder.glob("*.csv") if re.search(r"sample|submi", path.name, re.IGNORECASE))
     if not samples:
@@ -73,7 +74,8 @@ def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule) -
     found: dict[str, Any] = {"sample_submission": path.relative_to(root).as_posix()}
     found |= {} if column == id_column else {"sample_id": column}
     reasons = [f"submission: {path.name} asks for {len(keys)} rows of {len(others)} cells"]
-    test, why = _test_images(folder, root, id_column, keys, rule)
+    ids = tuple(dict.fromkeys(_without_label(key, long) for key in keys))
+    test, why = _test_images(folder, root, id_column, ids, rule)
     cells = frozenset(cell for name in others for cell in frame[name])
     return SubmissionGuess({**found, **test}, others, keys, cells, (*reasons, *why))
 
@@ -81,6 +83,11 @@ def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule) -
 def _read(path: Path) -> tuple[tuple[str, ...], pd.DataFrame]:
     header = read_header(path, id_column=_NO_COLUMN, key="the sample", dialect=Dialect(), tell=tell_nobody)
     return header, read_cells(path, id_column=header[0], key="the sample", tell=tell_nobody)
+
+
+def _without_label(key: str, labels: Sequence[str]) -> str:
+    ends = [f"_{label}" for label in labels if key.endswith(f"_{label}")]
+    return key.removesuffix(max(ends, key=len)) if ends else key
 
 
 def _test_images(

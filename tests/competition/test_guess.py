@@ -27,6 +27,7 @@ GIVEN = {
     "chexpert": ("CheXpert-v1.0-small/train.csv", "."),
     "grand_xray_slam": ("train1.csv", "train1"),
     "comp5329": ("train.csv", "data"),
+    "rsna_hemorrhage": ("stage_2_train.csv", "stage_2_train"),
 }
 
 
