@@ -108,7 +108,8 @@ def test_corrections_and_excluded_rows_are_applied_and_counted(tmp_path: Path) -
         "competition.exclude: 1 ids are not in the training table: 99",
     ):
         assert any(part in note for note in table.notes), part
-    assert read(tmp_path, {"columns": ["a"]}, {}, exclude=[1, "2"]).ids == ("3",)
+    left = read(tmp_path, {"columns": ["a"]}, {}, exclude=[1])
+    assert (left.ids, left.targets.tolist()) == (("2", "3"), [[1.0], [0.0]])
     with pytest.raises(CompetitionError, match="leaves no row"):
         read(tmp_path, {"columns": ["a"]}, {}, exclude=["1", "2", "3"])
 
