@@ -20,6 +20,8 @@ from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, FoldError, RunError
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
+from pipeline.evaluation.rules import RowRules
+from pipeline.evaluation.transfer import rates
 from pipeline.folds import make_folds
 from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
@@ -134,7 +136,14 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     targets = plan.table.truths[validated]
     parts, notes = _parts(plan, validated)
     honest = score_out_of_fold(
-        plan.metric, targets, probabilities, parts, policy=config.thresholds.policy, empty=plan.empty
+        plan.metric,
+        targets,
+        probabilities,
+        parts,
+        policy=config.thresholds.policy,
+        rules=RowRules(plan.empty),
+        calibration=config.thresholds.calibration,
+        groups=_group_numbers(plan, validated),
     )
     scores = score_facts(
         honest,
@@ -152,13 +161,22 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
         honest,
         metric=plan.metric,
         policy=config.thresholds.policy,
+        calibration=config.thresholds.calibration,
         empty=config.submission.empty,
         labels=labels,
+        rates=rates(honest.cross_fitted_decisions, ~np.isnan(targets)),
         notes=notes,
     )
     write_json(run.thresholds, facts)
     write_json(run.scores, scores)
     return scores
+
+
+def _group_numbers(plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Which rows belong together, for intervals of scores; None where each stands alone."""
+    if plan.table.groups is None:
+        return None
+    return np.asarray(np.unique([plan.table.groups[row] for row in rows], return_inverse=True)[1])
 
 
 def _out_of_fold_logits(plan: Plan, run: RunFolder) -> NDArray[np.float64]:

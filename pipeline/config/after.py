@@ -10,9 +10,11 @@ from pipeline.config.section import PositiveInt, Section
 
 
 class ThresholdsConfig(Section):
-    """From which probability on a label is predicted."""
+    """From which probability on a label is predicted, and whether probabilities are calibrated before."""
 
-    policy: Literal["fixed", "global", "per_label"] = "global"
+    policy: Literal["fixed", "global", "per_label", "shrunk", "prevalence", "auto"] = "auto"
+    transfer: Literal["value", "rate"] = "rate"
+    calibration: Literal["auto", "none", "platt"] = "auto"
 
 
 class PredictConfig(Section):

@@ -1,19 +1,27 @@
-"""Scores that say what they were fitted on: in-sample beside cross-fitted."""
+"""Scores that say what they were fitted on: in-sample beside cross-fitted, and how sure they are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, checked_scores
+from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets
+from pipeline.evaluation.bootstrap import Interval, interval, resample
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.choice import Fits, Tuner
 from pipeline.evaluation.metrics import Metric, MetricValue
-from pipeline.evaluation.rules import EmptyPolicy
-from pipeline.evaluation.thresholds import decide, fit_thresholds
+from pipeline.evaluation.problem import pose
+from pipeline.evaluation.rules import RowRules
 
 EPOCH_MARK = "epoch chosen on these rows"
 """What stands beside every score of a run that kept its best epoch: a choice that cannot be cross-fitted."""
+
+CalibrationName = Literal["auto", "none", "platt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +30,7 @@ class FoldedScore:
 
     pooled: MetricValue
     folds: tuple[float, ...]  # in the order of HonestScores.part_ids; NaN where the metric has no value
+    interval: Interval  # of the pooled value, 95 %
 
     @property
     def mean(self) -> float:
@@ -29,75 +38,122 @@ class FoldedScore:
         known = [value for value in self.folds if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether the mean of the folds lies outside the interval of the pooled value."""
+        return self.mean < self.interval.low or self.mean > self.interval.high
+
 
 @dataclass(frozen=True, eq=False)
 class HonestScores:
     """Out-of-fold scores of the decisions that would be submitted, P parts, N rows, K labels.
 
-    In-sample: decided by the thresholds that were fitted on the very same rows, so the score flatters.
-    Cross-fitted: each part is decided by thresholds fitted on the other parts, so the score can be believed.
+    In-sample: calibrated and decided by what was fitted on the very same rows, so the score flatters.
+    Cross-fitted: each part by what was fitted on the other parts, the choice of a policy included, so the score
+    can be believed.
     """
 
-    fitted: bool  # whether the score rests on fitted thresholds; if not, both scores are the same
-    thresholds: Floats  # (K,) fitted on all rows: the ones to submit with
+    fitted: bool  # whether the score rests on anything fitted; if not, both scores are the same
+    policy: str  # what was chosen on all rows: a policy, or a strength of `shrunk`
+    calibration: Calibration | None  # fitted on all rows: the one to submit with
+    thresholds: Floats  # (K,) fitted on all rows, for calibrated probabilities: the ones to submit with
     in_sample: FoldedScore
     in_sample_decisions: Bits  # (N, K)
     cross_fitted: FoldedScore
     cross_fitted_decisions: Bits  # (N, K)
     part_ids: Ints  # (P,) ascending
+    part_policies: tuple[str, ...]  # what was chosen without each part
     part_thresholds: Floats  # (P, K) the thresholds that decided each part, fitted without it
 
 
 def score_out_of_fold(
-    metric: Metric, targets: Binary, probabilities: Floats, parts: Ints, *, policy: str, empty: EmptyPolicy
+    metric: Metric,
+    targets: Targets,
+    probabilities: Floats,
+    parts: Ints,
+    *,
+    policy: str,
+    rules: RowRules | None = None,
+    calibration: CalibrationName = "none",
+    groups: Ints | None = None,
+    tuner: Tuner | None = None,
 ) -> HonestScores:
     """Score out-of-fold probabilities, decided by thresholds that have and that have not seen the same rows.
 
-    The empty policy is applied before scoring. A metric of probabilities is scored on these, and nothing that
-    is fitted touches it; decisions are still made, by thresholds for f1_macro (see `fit_thresholds`).
+    The row rules are applied before scoring. A metric of probabilities is scored on these, calibrated if asked
+    for; decisions are still made, by thresholds for f1_macro (see `fit_thresholds`).
 
     Args:
         metric: what to score.
-        targets: (N, K) 0/1.
+        targets: (N, K), see `split_targets`.
         probabilities: (N, K) in [0, 1], each row predicted by a model that was not trained on it.
         parts: (N,) the fold of each row; where there is one fold only, any even split of its rows.
-        policy: how thresholds are fitted, a key of `thresholds.POLICIES`.
-        empty: what a row without a decision gets, see `thresholds.decide`.
+        policy: how thresholds are fitted, one of `choice.CHOICES`; see `Fits.thresholds`.
+        rules: what is applied to the rows after the thresholds.
+        calibration: `platt` calibrates each label first (`fit_platt`); `auto` does so for log loss alone.
+        groups: (N,) rows that belong together, which intervals resample as one; None if each stands alone.
+        tuner: for policy `optuna`.
 
     Raises:
         ConfigError: the policy is unknown.
         ValueError: the arrays are not as above, or there are fewer than 2 parts.
     """
-    targets, probabilities = checked_scores(targets, probabilities)
-    if parts.shape != targets.shape[:1]:
-        raise ValueError(f"expected a part for each row, ({targets.shape[0]},), got {parts.shape}")
+    problem = pose(metric, targets, probabilities, rules)
+    if parts.shape != problem.bits.shape[:1]:
+        raise ValueError(f"expected a part for each row, ({len(problem.bits)},), got {parts.shape}")
     part_ids = np.unique(parts)
     if part_ids.size < 2:
         raise ValueError(f"expected at least 2 parts, for one to be decided by the others, got {part_ids.size}")
 
-    thresholds = fit_thresholds(policy, metric, targets, probabilities)
-    in_sample_decisions = decide(probabilities, thresholds, empty=empty)
-    part_thresholds = np.empty((part_ids.size, thresholds.size))
-    cross_fitted_decisions = np.empty_like(in_sample_decisions)
-    for row, part in enumerate(part_ids):
-        inside = parts == part
-        part_thresholds[row] = fit_thresholds(policy, metric, targets[~inside], probabilities[~inside])
-        cross_fitted_decisions[inside] = decide(probabilities[inside], part_thresholds[row], empty=empty)
+    platt = wants_platt(calibration, metric)
+    fits = Fits(problem, parts, platt=platt, groups=groups, tuner=tuner)
+    everything = frozenset(part_ids.tolist())
+    chosen, thresholds = fits.thresholds(policy, everything)
+    seen = fits.on(everything).calibrated(problem.probabilities)
+    in_sample_decisions = problem.rules.apply(seen, thresholds)
+
+    unseen, cross_fitted_decisions = np.empty_like(seen), np.empty_like(in_sample_decisions)
+    part_thresholds, part_policies = np.empty((part_ids.size, thresholds.size)), []
+    for row, part in enumerate(part_ids.tolist()):
+        inside, others = parts == part, everything - {part}
+        name, part_thresholds[row] = fits.thresholds(policy, others)
+        part_policies.append(name)
+        unseen[inside] = fits.on(others).calibrated(problem.probabilities[inside])
+        cross_fitted_decisions[inside] = problem.rules.apply(unseen[inside], part_thresholds[row])
 
     of_decisions = metric.takes == "decisions"
+    tables = (in_sample_decisions, cross_fitted_decisions) if of_decisions else (seen, unseen)
+    in_sample, cross_fitted = _folded(metric, np.asarray(targets), tables, parts, groups)
     return HonestScores(
-        fitted=of_decisions and policy != "fixed",
+        fitted=platt or (of_decisions and policy != "fixed"),
+        policy=chosen,
+        calibration=fits.on(everything).calibration,
         thresholds=thresholds,
-        in_sample=_folded(metric, targets, in_sample_decisions if of_decisions else probabilities, parts),
+        in_sample=in_sample,
         in_sample_decisions=in_sample_decisions,
-        cross_fitted=_folded(metric, targets, cross_fitted_decisions if of_decisions else probabilities, parts),
+        cross_fitted=cross_fitted,
         cross_fitted_decisions=cross_fitted_decisions,
         part_ids=part_ids,
+        part_policies=tuple(part_policies),
         part_thresholds=part_thresholds,
     )
 
 
-def _folded(metric: Metric, targets: Bits, values: Bits | Floats, parts: Ints) -> FoldedScore:
+def wants_platt(calibration: CalibrationName, metric: Metric) -> bool:
+    """Whether probabilities are calibrated: `auto` says so for log loss, which alone asks what they mean."""
+    return calibration == "platt" or (calibration == "auto" and metric.name.startswith("log_loss"))
+
+
+def _folded(
+    metric: Metric, targets: NDArray[Any], tables: Sequence[NDArray[Any]], parts: Ints, groups: Ints | None
+) -> list[FoldedScore]:
     insides = [parts == part for part in np.unique(parts)]
-    folds = tuple(metric.function(targets[inside], values[inside]).value for inside in insides)
-    return FoldedScore(metric.function(targets, values), folds)
+    resampled = resample(metric, targets, tables, groups=groups)
+    return [
+        FoldedScore(
+            metric.function(targets, table),
+            tuple(metric.function(targets[inside], table[inside]).value for inside in insides),
+            interval(scores),
+        )
+        for table, scores in zip(tables, resampled, strict=True)
+    ]

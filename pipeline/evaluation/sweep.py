@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Bits, Floats
+from pipeline.evaluation.arrays import Bits, Floats, Known
 from pipeline.evaluation.counts import Counts, Value
 from pipeline.evaluation.ranking import last_of_ties, rank
 
@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
 
 
 def sweep_unit(targets: Bits, scores: Floats, value: Value) -> Sweep:
-    """Sweep one threshold over one unit: targets (C,) 0/1 and scores (C,) in [0, 1]."""
+    """Sweep one threshold over one unit of known cells: targets (C,) 0/1 and scores (C,) in [0, 1]."""
     ranking = rank(targets, scores)
     counts = Counts(
         true_positives=np.append(0, ranking.true_positives),
@@ -37,8 +37,10 @@ def sweep_unit(targets: Bits, scores: Floats, value: Value) -> Sweep:
     return Sweep(ranking.scores, value(counts))
 
 
-def sweep_units(targets: Bits, scores: Floats, value: Value) -> Sweep:
-    """Sweep one threshold over the mean value of U units of C cells: targets and scores (U, C).
+def sweep_units(targets: Bits, scores: Floats, known: Known, value: Value) -> Sweep:
+    """Sweep one threshold over the mean value of U units of C cells: targets, scores and known (U, C).
+
+    An unknown cell is in no count, and a unit of unknown cells alone is not in the mean.
 
     A cell changes the mean only through its own unit. So the changes are found unit by unit, then summed in
     the descending order of all U x C scores. A unit whose value is always 0 changes nothing, which leaves
@@ -47,29 +49,31 @@ def sweep_units(targets: Bits, scores: Floats, value: Value) -> Sweep:
     units, cells = scores.shape
     descending, changes = np.empty_like(scores), np.empty_like(scores)
     start, step = 0.0, max(1, BLOCK_CELLS // cells)
+    counted: Known = np.asarray(known.any(axis=1))
     for first in range(0, units, step):
         block = slice(first, first + step)
-        descending[block], before, after = _values_in_order(targets[block], scores[block], value)
-        changes[block] = np.diff(after, prepend=before)
-        start += float(before.sum())
+        descending[block], before, after = _values_in_order(targets[block], scores[block], known[block], value)
+        changes[block] = np.where(counted[block, None], np.diff(after, prepend=before), 0.0)
+        start += float(before[counted[block]].sum())
     order = np.argsort(-descending, axis=None)
     descending, changes = descending.ravel()[order], changes.ravel()[order]
     last = last_of_ties(descending)
     sums = np.append(start, start + np.cumsum(changes)[last])
-    return Sweep(descending[last], sums / units)
+    return Sweep(descending[last], sums / max(1, np.count_nonzero(counted)))
 
 
-def _values_in_order(targets: Bits, scores: Floats, value: Value) -> tuple[Floats, Floats, Floats]:
+def _values_in_order(targets: Bits, scores: Floats, known: Known, value: Value) -> tuple[Floats, Floats, Floats]:
     """Each unit's scores descending (U, C), its value with nothing decided (U, 1) and after each cell (U, C)."""
     order = np.argsort(-scores, axis=1)
     hits = np.take_along_axis(targets, order, axis=1)
+    counted = np.take_along_axis(known, order, axis=1)
     after = Counts(
         true_positives=np.cumsum(hits, axis=1, dtype=np.int64),
-        predicted=np.arange(1, scores.shape[1] + 1),
+        predicted=np.cumsum(counted, axis=1, dtype=np.int64),
         positives=hits.sum(axis=1, keepdims=True, dtype=np.int64),
-        size=scores.shape[1],
+        size=counted.sum(axis=1, keepdims=True, dtype=np.int64),
     )
-    before = after._replace(true_positives=np.zeros_like(after.positives), predicted=np.zeros(1, dtype=np.int64))
+    before = after._replace(true_positives=np.zeros_like(after.positives), predicted=np.zeros_like(after.positives))
     return np.take_along_axis(scores, order, axis=1), value(before), value(after)
 
 

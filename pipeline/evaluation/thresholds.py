@@ -5,48 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, nearest
-from pipeline.evaluation.arrays import Binary, Bits, Floats, checked_scores
+from pipeline.evaluation.arrays import Bits, Floats, Targets
+from pipeline.evaluation.coordinate import ascend, best_shared
+from pipeline.evaluation.counts import accuracy
+from pipeline.evaluation.fractional import best_for_micro_f, beta_squared
 from pipeline.evaluation.metrics import METRICS, Criterion, Metric
+from pipeline.evaluation.problem import Problem, pose
 from pipeline.evaluation.rules import EmptyPolicy, RowRules
 from pipeline.evaluation.sweep import Sweep, best_threshold, sweep_unit, sweep_units
 
+STRENGTH = 30.0  # of the pull towards the global threshold, in positives
+_FEWEST_LOGIT = 1e-6  # probabilities are kept this far from 0 and 1 before a logit is taken
 
-def fit_thresholds(policy: str, metric: Metric, targets: Binary, probabilities: Floats) -> Floats:
+
+def fit_thresholds(
+    policy: str, metric: Metric, targets: Targets, probabilities: Floats, *, rules: RowRules | None = None
+) -> Floats:
     """One threshold for each label, (K,) in [0, nextafter(1)]; a threshold t decides probability >= t.
 
     Policies:
         fixed: 0.5 everywhere; nothing is fitted.
-        global: the one threshold that is best for the metric itself, exactly.
-        per_label: for each label alone the one that is best, exactly, for its F1 (f1_*), F2 (f2_samples) or
-            accuracy (accuracy_*). f1_macro and accuracy_cells are means over labels, so nothing is better for
-            them; for the other metrics it is a proxy. A label without positives, about which the data say
-            nothing, takes the global threshold.
+        global: the one threshold that is best for the metric itself.
+        per_label: the thresholds that are best for the metric itself. For a mean over labels and for the
+            accuracy of cells each label's own sweep finds them, for an F over all cells Dinkelbach's method
+            (`best_for_micro_f`): both exact. For all other metrics, and for any metric with row rules, they
+            are a local optimum: coordinate ascent from the better of the global threshold and a first guess
+            (`coordinate.ascend`). A label without positives, about which the data say nothing, keeps the
+            global threshold.
+        shrunk: in logits, t = (n t_per_label + m t_global) / (n + m), n the label's positives, m = 30.
+        prevalence: as many cells of a label are decided as are positive, up to ties; the metric is not asked.
 
-    Each threshold lies in the middle of the best plateau (see `best_threshold`). Rows left without a decision
-    count as such: what `decide` may fill in for them is not part of the fit. A metric of probabilities needs
-    no thresholds; for the 0/1 decisions of reports and submissions they are then fitted for f1_macro.
+    `auto`, `optuna` and the choice of m need parts of rows: see `choice.Fits`. Each threshold lies in the middle
+    of the best plateau (see `best_threshold`). A metric of probabilities needs no thresholds; for the 0/1
+    decisions of reports and submissions they are then fitted for f1_macro. Unknown cells take no part.
 
     Args:
         policy: a key of `POLICIES`.
-        metric: what to maximise.
-        targets: (N, K) 0/1.
+        metric: what to make best.
+        targets: (N, K), see `split_targets`.
         probabilities: (N, K) in [0, 1].
+        rules: what is applied to the rows after the thresholds; part of the objective.
 
     Raises:
         ConfigError: the policy is unknown.
-        ValueError: the tables are not as above, or the metric of decisions has no criterion.
+        ValueError: the tables are not as above.
     """
     if policy not in POLICIES:
         raise ConfigError(
             f"unknown threshold policy '{policy}'{nearest(policy, POLICIES)}",
             remedy=f"choose one of {', '.join(POLICIES)}",
         )
-    criterion = (metric if metric.takes == "decisions" else METRICS["f1_macro"]).criterion
-    if criterion is None:
-        raise ValueError(f"expected a metric with a criterion, got {metric.name}")
-    return POLICIES[policy](criterion, *checked_scores(targets, probabilities))
+    return POLICIES[policy](pose(metric, targets, probabilities, rules))
 
 
 def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "none") -> Bits:
@@ -57,36 +69,108 @@ def decide(probabilities: Floats, thresholds: Floats, *, empty: EmptyPolicy = "n
     return RowRules(empty).apply(probabilities, thresholds)
 
 
-def _fixed(_: Criterion, targets: Bits, __: Floats) -> Floats:
-    return np.full(targets.shape[1], 0.5)
+def shrink(per_label: Floats, shared: Floats, positives: NDArray[np.int64], strength: float) -> Floats:
+    """Thresholds between a label's own and the shared ones, all (K,): the mean of their logits.
+
+    A label's own counts with its positives, the shared one with `strength` positives. A threshold above 1, which
+    decides nothing, takes part as the highest probability that has a logit here, 1 − 1e-6.
+    """
+    own, common = (_logit(np.clip(t, _FEWEST_LOGIT, 1.0 - _FEWEST_LOGIT)) for t in (per_label, shared))
+    mixed = (positives * own + strength * common) / (positives + strength)
+    return np.asarray(1.0 / (1.0 + np.exp(-mixed)))
 
 
-def _global(criterion: Criterion, targets: Bits, probabilities: Floats) -> Floats:
-    threshold = best_threshold(_sweep(criterion, targets, probabilities))
-    return np.full(targets.shape[1], threshold)
+def _logit(probabilities: Floats) -> Floats:
+    return np.asarray(np.log(probabilities / (1.0 - probabilities)))
 
 
-def _sweep(criterion: Criterion, targets: Bits, probabilities: Floats) -> Sweep:
+def _fixed(problem: Problem) -> Floats:
+    return np.full(problem.labels, 0.5)
+
+
+def _global(problem: Problem) -> Floats:
+    criterion = problem.metric.criterion
+    if criterion is None or not problem.rules.trivial:
+        threshold = best_shared(problem)
+    else:
+        threshold = best_threshold(_signed(_sweep(criterion, problem), problem.metric))
+    return np.full(problem.labels, threshold)
+
+
+def _sweep(criterion: Criterion, problem: Problem) -> Sweep:
+    known = problem.known
     if criterion.unit == "table":
-        return sweep_unit(targets.ravel(), probabilities.ravel(), criterion.value)
+        return sweep_unit(problem.bits[known], problem.probabilities[known], criterion.value)
+    tables = problem.bits, problem.probabilities, known
     if criterion.unit == "label":
-        targets, probabilities = np.ascontiguousarray(targets.T), np.ascontiguousarray(probabilities.T)
-    return sweep_units(targets, probabilities, criterion.value)
+        tables = tuple(np.ascontiguousarray(table.T) for table in tables)  # type: ignore[assignment]
+    return sweep_units(*tables, criterion.value)
 
 
-def _per_label(criterion: Criterion, targets: Bits, probabilities: Floats) -> Floats:
-    has_positives = targets.any(axis=0)
+def _signed(sweep: Sweep, metric: Metric) -> Sweep:
+    return sweep if metric.greater_is_better else Sweep(sweep.scores, -sweep.values)
+
+
+def _per_label(problem: Problem) -> Floats:
+    guess = _first_guess(problem)
+    criterion = problem.metric.criterion
+    if criterion is not None and problem.rules.trivial and _is_exact(criterion):
+        return guess
+    shared = _global(problem)
+    return ascend(problem, max(shared, guess, key=problem.value))
+
+
+def _is_exact(criterion: Criterion) -> bool:
+    """Whether the first guess is the best there is: labels add up, or Dinkelbach has solved it."""
+    return criterion.unit == "label" or (
+        criterion.unit == "table" and (criterion.value is accuracy or beta_squared(criterion.value) is not None)
+    )
+
+
+def _first_guess(problem: Problem) -> Floats:
+    """Without rules: each label best for itself, or all best for an F over all cells."""
+    criterion = problem.metric.criterion or METRICS["f1_macro"].criterion
+    assert criterion is not None
+    known, weight = problem.positives > 0, None
     # The global sweep sorts every cell, which costs more than all the labels' own: only where it is needed.
-    fallback = _fixed if has_positives.all() else _global
-    thresholds = fallback(criterion, targets, probabilities)
-    for label in np.flatnonzero(has_positives):
-        column = np.ascontiguousarray(probabilities[:, label])
-        thresholds[label] = best_threshold(sweep_unit(targets[:, label], column, criterion.per_label))
+    thresholds = np.full(problem.labels, 0.5) if known.all() else _global(problem)
+    if criterion.unit == "table":
+        weight = beta_squared(criterion.value)
+    if weight is not None:
+        return np.where(known, best_for_micro_f(problem, weight), thresholds)
+    sign = 1.0 if problem.metric.greater_is_better or problem.metric.criterion is None else -1.0
+    for label in np.flatnonzero(known):
+        there = problem.known[:, label]
+        scores = np.ascontiguousarray(problem.probabilities[there, label])
+        sweep = sweep_unit(problem.bits[there, label], scores, criterion.per_label)
+        thresholds[label] = best_threshold(Sweep(sweep.scores, sign * sweep.values))
     return thresholds
 
 
-POLICIES: dict[str, Callable[[Criterion, Bits, Floats], Floats]] = {
+def _shrunk(problem: Problem) -> Floats:
+    return shrink(_per_label(problem), _global(problem), problem.positives, STRENGTH)
+
+
+def _prevalence(problem: Problem) -> Floats:
+    positives = problem.positives
+    thresholds = np.full(problem.labels, 0.5) if positives.all() else _global(problem)
+    for label in np.flatnonzero(positives):
+        scores = problem.probabilities[problem.known[:, label], label]
+        thresholds[label] = quantile_threshold(scores, int(positives[label]))
+    return thresholds
+
+
+def quantile_threshold(scores: Floats, count: int) -> float:
+    """The threshold between the `count`-th highest of scores (C,) and the next; ties may make it decide more."""
+    edges = np.concatenate([[1.0], np.sort(scores)[::-1], [0.0]])
+    middle = float(edges[count] + edges[count + 1]) / 2
+    return middle if middle > edges[count + 1] or count == scores.size else float(edges[count])
+
+
+POLICIES: dict[str, Callable[[Problem], Floats]] = {
     "fixed": _fixed,
     "global": _global,
     "per_label": _per_label,
+    "shrunk": _shrunk,
+    "prevalence": _prevalence,
 }

@@ -26,12 +26,15 @@ from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import RunError, SubmissionError, listing
+from pipeline.evaluation.decider import Decider
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
-from pipeline.evaluation.thresholds import decide
+from pipeline.evaluation.rules import RowRules
+from pipeline.evaluation.transfer import rates
 from pipeline.images.check import require_images
 from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.inference.broken import fill_in, mean_out_of_fold, noting_problems, write_broken
+from pipeline.inference.deciding import read_decider
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.predict import Ensemble, needed_forms, predict
@@ -64,6 +67,7 @@ class Submitted:
         in_sample: the score that flatters.
         metric: of both.
         positives: per label, how many rows it was decided for.
+        out_of_fold_rates: per label, the share of rows it was decided for out-of-fold.
         notes: sentences on what a person should know.
     """
 
@@ -75,6 +79,7 @@ class Submitted:
     cross_fitted: float | None
     in_sample: float | None
     positives: Mapping[str, int]
+    out_of_fold_rates: Mapping[str, float]
     notes: tuple[str, ...]
 
 
@@ -94,9 +99,15 @@ def open_run(run: RunFolder) -> FinishedRun:
             remedy="finish it first: the same run_cv.py command goes on where it stopped",
         )
     facts = read_json(run.thresholds)
-    fitted = (facts["policy"], facts["empty"], [read_json(run.fold(fold).done)["predict"] for fold in numbers])
+    fitted = (
+        facts["policy"],
+        facts.get("calibration"),
+        facts["empty"],
+        [read_json(run.fold(fold).done)["predict"] for fold in numbers],
+    )
     now = config.predict.model_dump(include={"views", "average"})
-    if fitted != (config.thresholds.policy, config.submission.empty, [now] * len(numbers)):
+    asked = (config.thresholds.policy, config.thresholds.calibration, config.submission.empty)
+    if fitted != (*asked, [now] * len(numbers)):
         raise RunError(
             f"{run.path}: its thresholds were not fitted with the settings in its config.yaml",
             remedy="run the same run_cv.py command again; it applies new settings without training",
@@ -143,7 +154,7 @@ def submit(
     tolerant = first.config.predict.broken == "fallback"
     if not tolerant:
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
-    thresholds, scores, notes = _thresholds(runs)
+    decider, scores, notes = _decider(runs, RowRules(empty))
     notes = [*asked.notes, *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
@@ -156,8 +167,9 @@ def submit(
     if problems:
         fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
         probabilities = fill_in(probabilities, problems, fallback)
-    decisions = decide(probabilities, thresholds, empty=empty)
-    frame = build_submission(asked.sample, form, ids=test.ids, probabilities=probabilities, decisions=decisions)
+    decisions = decider.decide(probabilities)
+    calibrated = decider.calibrated(probabilities)
+    frame = build_submission(asked.sample, form, ids=test.ids, probabilities=calibrated, decisions=decisions)
     table = pd.DataFrame(probabilities, columns=list(first.labels))
     table.insert(0, "id", list(test.ids))
     write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
@@ -172,6 +184,7 @@ def submit(
         cross_fitted=scores["cross_fitted"],
         in_sample=scores["in_sample"],
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
+        out_of_fold_rates=scores["rates"],
         notes=tuple(notes),
     )
 
@@ -210,12 +223,11 @@ def _read_asked(first: FinishedRun, form: SubmissionFormat, *, images: Path | No
     return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids)
 
 
-def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[str, Any], list[str]]:
-    """The thresholds to decide by, their scores, and what to say about them."""
+def _decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decider, dict[str, Any], list[str]]:
+    """What to decide by, its scores and out-of-fold rates, and what to say about them."""
     first = runs[0]
     if len(runs) == 1:
-        facts = read_json(first.run.thresholds)
-        return np.array([facts["values"][name] for name in first.labels]), facts, []
+        return read_decider(first.run, first.config, first.labels, rules), read_json(first.run.thresholds), []
     labels = list(first.labels)
     tables = [read_predictions(run.run.oof, ["fold", *labels]) for run in runs]
     for run, table in zip(runs[1:], tables[1:], strict=True):
@@ -233,17 +245,24 @@ def _thresholds(runs: Sequence[FinishedRun]) -> tuple[NDArray[np.float64], dict[
     row = {id_: number for number, id_ in enumerate(train.ids)}
     columns = [train.labels.index(name) for name in labels]
     targets = train.truths[[row[id_] for id_ in ids]][:, columns]
-    _, empty = submission_form(first.config.submission, first.config.competition, first.labels)
+    settings = first.config.thresholds
     honest = score_out_of_fold(
         get_metric(first.config.competition.metric),
         targets,
         probabilities,
         tables[0]["fold"].to_numpy(),
-        policy=first.config.thresholds.policy,
-        empty=empty,
+        policy=settings.policy,
+        rules=rules,
+        calibration=settings.calibration,
     )
-    facts = {"in_sample": honest.in_sample.pooled.value, "cross_fitted": honest.cross_fitted.pooled.value}
-    return honest.thresholds, facts, notes
+    decided = rates(honest.cross_fitted_decisions, ~np.isnan(targets))
+    facts = {
+        "in_sample": honest.in_sample.pooled.value,
+        "cross_fitted": honest.cross_fitted.pooled.value,
+        "rates": dict(zip(labels, decided.tolist(), strict=True)),
+    }
+    decider = Decider(honest.calibration, honest.thresholds, probabilities, honest.policy, settings.transfer, rules)
+    return decider, facts, notes
 
 
 def _load_ensemble(run: FinishedRun, views: Sequence[str] | None, *, device: torch.device) -> Ensemble:

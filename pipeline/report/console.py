@@ -157,8 +157,11 @@ def print_submitted(console: Console, written: Submitted) -> None:
     drawn.add_column("label")
     drawn.add_column("rows", justify="right")
     drawn.add_column("share", justify="right")
+    drawn.add_column("out-of-fold share", justify="right")
     for label, count in written.positives.items():
-        drawn.add_row(escape(label), str(count), _percent(count / written.images))
+        drawn.add_row(
+            escape(label), str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label])
+        )
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
     console.print(
@@ -188,12 +191,14 @@ def _score_table(scores: Mapping[str, Any]) -> Table:
     drawn = Table(title=f"{scores['metric']} {judged}{mark}", title_justify="left")
     drawn.add_column("thresholds")
     drawn.add_column("pooled", justify="right", style="bold")
+    drawn.add_column("95 % interval", justify="right")
     drawn.add_column("mean of folds", justify="right")
     drawn.add_column("folds", justify="right")
     rows = [("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")]
     for key, name in rows if scores["fitted"] else [("cross_fitted", "out-of-fold")]:
         row = scores[key]
-        drawn.add_row(name, _number(row["pooled"]), _number(row["mean"]), "  ".join(map(_number, row["folds"])))
+        folds = "  ".join(map(_number, row["folds"]))
+        drawn.add_row(name, _number(row["pooled"]), _interval(row["interval"]), _number(row["mean"]), folds)
     return drawn
 
 
@@ -218,6 +223,10 @@ def _short(value: object) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(ends: Sequence[float | None]) -> str:
+    return " to ".join(map(_number, ends))
 
 
 def _percent(value: float) -> str:

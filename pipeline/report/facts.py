@@ -31,7 +31,7 @@ def score_facts(
     figures = per_label_table(targets, probabilities, honest.cross_fitted_decisions)
     average_precision = get_metric("map").function(targets, probabilities)
     left_out = [labels[index] for index in honest.cross_fitted.pooled.left_out]
-    names = [*notes, *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else [])]
+    names = [*notes, *_told(honest), *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else [])]
     return {
         "metric": metric.name,
         "greater_is_better": metric.greater_is_better,
@@ -39,6 +39,7 @@ def score_facts(
         "in_sample": _folded(honest.in_sample),
         "cross_fitted": _folded(honest.cross_fitted),
         "fitted": honest.fitted,
+        "policy": honest.policy,
         "threshold_free": {
             "map": _number(average_precision.value),
             "prevalence_map": _number(
@@ -63,24 +64,63 @@ def score_facts(
 
 
 def threshold_facts(
-    honest: HonestScores, *, metric: Metric, policy: str, empty: str, labels: Sequence[str], notes: Sequence[str]
+    honest: HonestScores,
+    *,
+    metric: Metric,
+    policy: str,
+    calibration: str,
+    empty: str,
+    labels: Sequence[str],
+    rates: NDArray[np.float64],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of `thresholds.json`: what to submit with, and how well it did."""
+    """The content of `thresholds.json`: what to submit with, and how well it did.
+
+    `rates` (K,) are the shares of rows that the labels were decided for out-of-fold, cross-fitted.
+    """
     return {
         "policy": policy,
+        "chosen": honest.policy,
+        "calibration": calibration,
+        "platt": _platt(honest, labels),
         "empty": empty,
         "metric": metric.name,
         "in_sample": _number(honest.in_sample.pooled.value),
         "cross_fitted": _number(honest.cross_fitted.pooled.value),
         "notes": list(notes),
         "values": {name: float(value) for name, value in zip(labels, honest.thresholds, strict=True)},
+        "rates": {name: float(rate) for name, rate in zip(labels, rates, strict=True)},
     }
+
+
+def _platt(honest: HonestScores, labels: Sequence[str]) -> dict[str, dict[str, float]] | None:
+    if honest.calibration is None:
+        return None
+    fitted = zip(labels, honest.calibration.slopes, honest.calibration.intercepts, strict=True)
+    return {name: {"slope": float(slope), "intercept": float(intercept)} for name, slope, intercept in fitted}
+
+
+def _told(honest: HonestScores) -> list[str]:
+    """What a person should know about how the scores came about."""
+    told = []
+    if set(honest.part_policies) | {honest.policy} != {honest.policy}:
+        others = ", ".join(
+            f"{name} without fold {part}" for part, name in zip(honest.part_ids, honest.part_policies, strict=True)
+        )
+        told.append(f"thresholds are {honest.policy}; the cross-fitted score chose {others}")
+    if honest.cross_fitted.disagrees:
+        told.append(
+            "the mean of the folds lies outside the interval of the pooled score: folds differ in size, in difficulty "
+            "or in the scale of their scores, or the metric is no mean over rows"
+        )
+    return told
 
 
 def _folded(score: FoldedScore) -> dict[str, Any]:
     return {
         "pooled": _number(score.pooled.value),
         "mean": _number(score.mean),
+        "interval": [_number(score.interval.low), _number(score.interval.high)],
         "folds": [_number(value) for value in score.folds],
     }
 

@@ -19,7 +19,8 @@ from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError
 from pipeline.evaluation.metrics import get_metric
-from pipeline.evaluation.thresholds import decide
+from pipeline.evaluation.rules import RowRules
+from pipeline.inference.deciding import read_decider
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder, read_json, read_predictions
 
@@ -49,8 +50,9 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
     probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
     metric = get_metric(config.competition.metric)
     _, empty = submission_form(config.submission, config.competition, labels)
-    decisions = decide(probabilities, np.array([facts["values"][name] for name in labels]), empty=empty)
-    judged = decisions if metric.takes == "decisions" else probabilities
+    decider = read_decider(run, config, labels, RowRules(empty))
+    decided = decider.decide if metric.takes == "decisions" else decider.calibrated
+    judged = decided(probabilities)
     return {
         metric.name: metric.function(targets, judged).value,
         "map": get_metric("map").function(targets, probabilities).value,

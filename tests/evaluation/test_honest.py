@@ -7,9 +7,10 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats, Ints
+from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.honest import FoldedScore, HonestScores, score_out_of_fold
 from pipeline.evaluation.metrics import METRICS, MetricValue
-from pipeline.evaluation.rules import EmptyPolicy
+from pipeline.evaluation.rules import EmptyPolicy, RowRules
 from pipeline.evaluation.thresholds import decide, fit_thresholds
 
 DECISIONS = [name for name, metric in METRICS.items() if metric.takes == "decisions"]
@@ -28,7 +29,7 @@ def out_of_fold(seed: int = 0, rows: int = 120, labels: int = 4) -> tuple[Bits, 
 def score(
     name: str, data: tuple[Bits, Floats, Ints], policy: str = "per_label", empty: EmptyPolicy = "none"
 ) -> HonestScores:
-    return score_out_of_fold(METRICS[name], *data, policy=policy, empty=empty)
+    return score_out_of_fold(METRICS[name], *data, policy=policy, rules=RowRules(empty))
 
 
 @pytest.mark.parametrize("policy", FITTED)
@@ -52,13 +53,14 @@ def test_each_score_is_the_metric_of_its_decisions(name: str, policy: str, empty
     metric, scores = METRICS[name], score(name, data, policy, empty)
 
     assert scores.fitted
-    thresholds = fit_thresholds(policy, metric, targets, probabilities)
+    rules = RowRules(empty)
+    thresholds = fit_thresholds(policy, metric, targets, probabilities, rules=rules)
     np.testing.assert_array_equal(scores.thresholds, thresholds)
     in_sample = decide(probabilities, thresholds, empty=empty)
     cross_fitted = np.zeros_like(targets)
     for part in (2, 5, 9):
         inside, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-        unseen = fit_thresholds(policy, metric, targets[others], probabilities[others])
+        unseen = fit_thresholds(policy, metric, targets[others], probabilities[others], rules=rules)
         cross_fitted[inside] = decide(probabilities[inside], unseen, empty=empty)
     assert scores.part_ids.tolist() == [2, 5, 9]
     for decisions, expected, folded in (
@@ -127,7 +129,7 @@ def test_a_fold_without_any_positive_is_nan_and_out_of_the_mean() -> None:
     folded = score("f1_macro", (targets, probabilities, parts)).cross_fitted
     assert [math.isnan(value) for value in folded.folds] == [False, True, False]
     assert folded.mean == pytest.approx((folded.folds[0] + folded.folds[2]) / 2)
-    assert math.isnan(FoldedScore(MetricValue(math.nan), (math.nan, math.nan)).mean)
+    assert math.isnan(FoldedScore(MetricValue(math.nan), (math.nan, math.nan), Interval(math.nan, math.nan)).mean)
 
 
 def test_one_part_leaves_nothing_to_fit_on() -> None:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.evaluation import sweep
+from pipeline.evaluation.arrays import Floats, split_targets
 from pipeline.evaluation.counts import Unit, Value, accuracy, count, exact_match, f1, f2
-from tests.evaluation.tables import Scored, scored
+from tests.evaluation.tables import Scored, masked, scored
 
 VALUES = {"f1": f1, "f2": f2, "accuracy": accuracy, "exact_match": exact_match}
 
@@ -20,7 +21,7 @@ def test_a_sweep_knows_the_value_of_every_set_a_threshold_can_decide(value: Valu
     decided = [np.zeros_like(targets), *((scores >= t).astype(np.uint8) for t in highest_first)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "BLOCK_CELLS", 5)  # so that these tables need several blocks
-        by_row = sweep.sweep_units(targets, scores, value)
+        by_row = sweep.sweep_units(targets, scores, np.ones(targets.shape, np.bool_), value)
     as_one = sweep.sweep_unit(targets.ravel(), scores.ravel(), value)
     cases: list[tuple[sweep.Sweep, Unit]] = [(by_row, "row"), (as_one, "table")]
     for result, unit in cases:
@@ -33,3 +34,17 @@ def test_rounding_does_not_break_a_plateau() -> None:
     assert 0.1 + 0.2 > 0.3
     values = np.array([0.0, 0.3, 0.1 + 0.2, 0.0])
     assert sweep.best_threshold(sweep.Sweep(np.array([0.8, 0.6, 0.4]), values)) == pytest.approx((0.4 + 0.8) / 2)
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@settings(deadline=None, max_examples=60)
+@given(table=masked())
+def test_unknown_cells_are_in_no_unit(value: Value, table: tuple[Floats, Floats]) -> None:
+    bits, known = split_targets(table[0])
+    scores = table[1]
+    highest_first = np.unique(scores)[::-1]
+    decided = [np.zeros_like(bits), *((scores >= t).astype(np.uint8) for t in highest_first)]
+    counted = known.any(axis=1)
+    expected = [value(count(bits, decisions, "row", known))[counted].sum() for decisions in decided]
+    values = sweep.sweep_units(bits, scores, known, value).values
+    np.testing.assert_allclose(values, np.array(expected) / max(1, counted.sum()), rtol=0, atol=1e-14)

@@ -28,7 +28,7 @@ def _scores(metric_name: str) -> dict:  # type: ignore[type-arg]
     targets = (generator.random((40, 2)) < 0.4).astype(np.uint8)
     probabilities = generator.random((40, 2))
     metric = get_metric(metric_name)
-    honest = score_out_of_fold(metric, targets, probabilities, np.arange(40) % 2, policy="global", empty="none")
+    honest = score_out_of_fold(metric, targets, probabilities, np.arange(40) % 2, policy="global")
     return score_facts(honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=[])
 
 

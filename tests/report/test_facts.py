@@ -21,11 +21,20 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
     targets = (generator.random((60, 3)) < [0.5, 0.2, 0.0]).astype(np.uint8)
     probabilities = np.clip(0.3 * targets + generator.random((60, 3)) * 0.7, 0, 1)
     metric = get_metric("f1_macro")
-    honest = score_out_of_fold(metric, targets, probabilities, np.arange(60) % 3, policy="global", empty="none")
+    honest = score_out_of_fold(metric, targets, probabilities, np.arange(60) % 3, policy="global")
     scores = score_facts(
         honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=["mark"]
     )
-    thresholds = threshold_facts(honest, metric=metric, policy="global", empty="none", labels=LABELS, notes=[])
+    thresholds = threshold_facts(
+        honest,
+        metric=metric,
+        policy="global",
+        calibration="none",
+        empty="none",
+        labels=LABELS,
+        rates=np.array([0.5, 0.2, 0.0]),
+        notes=[],
+    )
     return scores, thresholds, targets, probabilities
 
 

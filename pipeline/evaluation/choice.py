@@ -1,0 +1,151 @@
+"""Fits on every set of parts that honest scores ask for, and the choice of a policy made inside such a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.errors import ConfigError, nearest
+from pipeline.evaluation.arrays import Bits, Floats, Ints
+from pipeline.evaluation.bootstrap import resample
+from pipeline.evaluation.calibration import Calibration, fit_platt
+from pipeline.evaluation.problem import Problem
+from pipeline.evaluation.thresholds import POLICIES, STRENGTH, shrink
+
+STRENGTHS = (300.0, 100.0, 30.0, 10.0)
+PER_STRENGTH = {f"shrunk {strength:g}": strength for strength in STRENGTHS}
+AUTO = ("fixed", "global", "prevalence", *PER_STRENGTH, "per_label")
+"""What `auto` chooses from, the simplest first: from no fitted number to K fitted ones that are not held back."""
+
+CHOICES = (*POLICIES, "optuna", "auto")
+_RESAMPLES = 100  # for the standard error of a difference
+
+Tuner = Callable[[Floats, Callable[[Floats], float]], Floats]
+"""Better thresholds (K,) than those given, for a function of thresholds that is to be made large."""
+
+
+class Fit:
+    """What was fitted on one set of rows: a calibration, then thresholds by name, each when first asked for."""
+
+    def __init__(self, problem: Problem, *, platt: bool) -> None:
+        self.calibration: Calibration | None = None
+        if platt:
+            self.calibration = fit_platt(problem.targets, problem.probabilities)
+            problem = replace(problem, probabilities=self.calibration.apply(problem.probabilities))
+        self.problem = problem
+        self._thresholds: dict[str, Floats] = {}
+
+    def thresholds(self, name: str) -> Floats:
+        """The thresholds (K,) of a policy, or of one strength of `shrunk`."""
+        if name not in self._thresholds:
+            if name in PER_STRENGTH:
+                own, shared = self.thresholds("per_label"), self.thresholds("global")
+                self._thresholds[name] = shrink(own, shared, self.problem.positives, PER_STRENGTH[name])
+            else:
+                self._thresholds[name] = POLICIES[name](self.problem)
+        return self._thresholds[name]
+
+    def calibrated(self, probabilities: Floats) -> Floats:
+        """Any rows' probabilities (N, K) as the thresholds want them."""
+        return probabilities if self.calibration is None else self.calibration.apply(probabilities)
+
+
+class Fits:
+    """Fits on sets of parts of the rows, each made once: cross-fitting inside cross-fitting asks for the same ones.
+
+    Args:
+        problem: all rows.
+        parts: (N,) the part of each row.
+        platt: whether probabilities are calibrated first.
+        groups: (N,) rows that belong together, for standard errors; None if each stands alone.
+        tuner: what policy `optuna` asks for better thresholds.
+    """
+
+    def __init__(
+        self, problem: Problem, parts: Ints, *, platt: bool, groups: Ints | None = None, tuner: Tuner | None = None
+    ) -> None:
+        self._problem, self._parts, self._platt = problem, parts, platt
+        self._groups, self._tuner = groups, tuner
+        self._fits: dict[frozenset[int], Fit] = {}
+
+    def on(self, parts: frozenset[int]) -> Fit:
+        """What is fitted on the rows of these parts."""
+        if parts not in self._fits:
+            rows = np.isin(self._parts, list(parts))
+            self._fits[parts] = Fit(self._problem.of_rows(rows), platt=self._platt)
+        return self._fits[parts]
+
+    def thresholds(self, policy: str, parts: frozenset[int]) -> tuple[str, Floats]:
+        """The name of what a policy came to on these parts, and its thresholds (K,).
+
+        auto: starts with the first of `AUTO` and goes on to a later one where its score, cross-fitted inside these
+            parts, is higher by more than the standard error of the paired difference.
+        shrunk: the strength whose score, cross-fitted inside these parts, is highest.
+        optuna: what the tuner makes of the `per_label` thresholds, judged by the mean of the parts' scores.
+
+        With a single part there is nothing to choose by: auto is then `shrunk`, and shrunk has m = 30.
+
+        Raises:
+            ConfigError: the policy is unknown, or `optuna` without a tuner.
+        """
+        fit = self.on(parts)
+        if policy not in CHOICES:
+            raise ConfigError(
+                f"unknown threshold policy '{policy}'{nearest(policy, CHOICES)}",
+                remedy=f"choose one of {', '.join(CHOICES)}",
+            )
+        if policy == "optuna":
+            return policy, self._tuned(parts)
+        if policy not in ("auto", "shrunk"):
+            return policy, fit.thresholds(policy)
+        name = f"shrunk {STRENGTH:g}"
+        if len(parts) > 1:
+            name = self._cautious(parts) if policy == "auto" else self._best(parts)
+        return name, fit.thresholds(name)
+
+    def _tuned(self, parts: frozenset[int]) -> Floats:
+        if self._tuner is None:
+            raise ConfigError("policy optuna has no tuner here", remedy="choose another thresholds.policy")
+        fit = self.on(parts)
+        inside = self._parts[np.isin(self._parts, list(parts))]
+        problems = [fit.problem.of_rows(inside == part) for part in sorted(parts)]
+
+        def judge(thresholds: Floats) -> float:
+            values = [problem.value(thresholds) for problem in problems]
+            return float(np.mean([value for value in values if np.isfinite(value)] or [0.0]))
+
+        return self._tuner(fit.thresholds("per_label"), judge)
+
+    def _cautious(self, parts: frozenset[int]) -> str:
+        metric = self._problem.metric
+        rows = np.flatnonzero(np.isin(self._parts, list(parts)))
+        tables = [self._cross_fitted(name, parts)[1] for name in AUTO]
+        targets, sign = self._problem.targets[rows], 1.0 if metric.greater_is_better else -1.0
+        groups = None if self._groups is None else self._groups[rows]
+        scores = np.array([sign * metric.function(targets, table).value for table in tables])
+        resampled = sign * resample(metric, targets, tables, groups=groups, resamples=_RESAMPLES)
+        chosen = 0
+        for later in range(1, len(AUTO)):
+            if scores[later] - scores[chosen] > np.nanstd(resampled[later] - resampled[chosen]):
+                chosen = later
+        return AUTO[chosen]
+
+    def _best(self, parts: frozenset[int]) -> str:
+        def score(name: str) -> float:
+            rows, decisions = self._cross_fitted(name, parts)
+            value = self._problem.metric.function(self._problem.targets[rows], decisions).value
+            return value if self._problem.metric.greater_is_better else -value
+
+        return max(PER_STRENGTH, key=score)
+
+    def _cross_fitted(self, name: str, parts: frozenset[int]) -> tuple[Ints, Bits]:
+        """The rows of these parts, and their decisions: each part's by what the other parts fitted."""
+        rows = np.flatnonzero(np.isin(self._parts, list(parts)))
+        decisions = np.empty((rows.size, self._problem.labels), dtype=np.uint8)
+        for part in sorted(parts):
+            fit, inside = self.on(parts - {part}), self._parts[rows] == part
+            probabilities = fit.calibrated(self._problem.probabilities[rows[inside]])
+            decisions[inside] = self._problem.rules.apply(probabilities, fit.thresholds(name))
+        return rows, decisions
