@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets
-from pipeline.evaluation.bootstrap import Interval, interval, resample
+from pipeline.evaluation.bootstrap import RESAMPLES, Interval, interval, resample
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.choice import Fits, Tuner
 from pipeline.evaluation.metrics import Metric, MetricValue
@@ -61,6 +61,7 @@ class HonestScores:
     in_sample_decisions: Bits  # (N, K)
     cross_fitted: FoldedScore
     cross_fitted_decisions: Bits  # (N, K)
+    cross_fitted_probabilities: Floats  # (N, K) calibrated where calibration is asked for
     part_ids: Ints  # (P,) ascending
     part_policies: tuple[str, ...]  # what was chosen without each part
     part_thresholds: Floats  # (P, K) the thresholds that decided each part, fitted without it
@@ -77,6 +78,7 @@ def score_out_of_fold(
     calibration: CalibrationName = "none",
     groups: Ints | None = None,
     tuner: Tuner | None = None,
+    resamples: int = RESAMPLES,
 ) -> HonestScores:
     """Score out-of-fold probabilities, decided by thresholds that have and that have not seen the same rows.
 
@@ -93,6 +95,7 @@ def score_out_of_fold(
         calibration: `platt` calibrates each label first (`fit_platt`); `auto` does so for log loss alone.
         groups: (N,) rows that belong together, which intervals resample as one; None if each stands alone.
         tuner: for policy `optuna`.
+        resamples: for the intervals; with 0 these are NaN.
 
     Raises:
         ConfigError: the policy is unknown.
@@ -123,7 +126,7 @@ def score_out_of_fold(
 
     of_decisions = metric.takes == "decisions"
     tables = (in_sample_decisions, cross_fitted_decisions) if of_decisions else (seen, unseen)
-    in_sample, cross_fitted = _folded(metric, np.asarray(targets), tables, parts, groups)
+    in_sample, cross_fitted = _folded(metric, np.asarray(targets), tables, parts, groups, resamples)
     return HonestScores(
         fitted=platt or (of_decisions and policy != "fixed"),
         policy=chosen,
@@ -133,6 +136,7 @@ def score_out_of_fold(
         in_sample_decisions=in_sample_decisions,
         cross_fitted=cross_fitted,
         cross_fitted_decisions=cross_fitted_decisions,
+        cross_fitted_probabilities=unseen,
         part_ids=part_ids,
         part_policies=tuple(part_policies),
         part_thresholds=part_thresholds,
@@ -145,10 +149,20 @@ def wants_platt(calibration: CalibrationName, metric: Metric) -> bool:
 
 
 def _folded(
-    metric: Metric, targets: NDArray[Any], tables: Sequence[NDArray[Any]], parts: Ints, groups: Ints | None
+    metric: Metric,
+    targets: NDArray[Any],
+    tables: Sequence[NDArray[Any]],
+    parts: Ints,
+    groups: Ints | None,
+    resamples: int,
 ) -> list[FoldedScore]:
     insides = [parts == part for part in np.unique(parts)]
-    resampled = resample(metric, targets, tables, groups=groups)
+    same = all(np.array_equal(tables[0], table) for table in tables[1:])  # as where nothing is fitted
+    different = tables[:1] if same else tables
+    resampled = np.empty((len(different), 0))
+    if resamples:
+        resampled = resample(metric, targets, different, groups=groups, resamples=resamples)
+    resampled = np.broadcast_to(resampled, (len(tables), resampled.shape[1]))
     return [
         FoldedScore(
             metric.function(targets, table),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.evaluation.rules import RowRules
 from pipeline.folds import make_folds
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import rows_of
@@ -56,7 +57,8 @@ class Judge:
             probabilities,
             self._parts(rows),
             policy=self.plan.config.thresholds.policy,
-            empty=self.plan.empty,
+            rules=RowRules(self.plan.empty),
+            resamples=0,
         )
         return honest.cross_fitted.pooled.value
 
