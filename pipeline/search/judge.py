@@ -45,10 +45,10 @@ class Judge:
 
     def __call__(self, fold: int, logits: NDArray[np.float64]) -> float:
         """The score of logits (V, K) in the order of the fold's validation rows; NaN where it has no value."""
-        rows = rows_of(self.plan.folds, fold).validation
-        targets, probabilities = self.plan.table.truths[rows], sigmoid(logits)
         if not np.isfinite(logits).all():
             return math.nan
+        rows = rows_of(self.plan.folds, fold).validation
+        targets, probabilities = self.plan.table.truths[rows], sigmoid(logits)
         if not self.cross_fitted:
             return self.metric.function(targets, probabilities).value
         honest = score_out_of_fold(

@@ -111,6 +111,7 @@ def run_search(
         check_begun_alike(study.begin(now, own=None if outside else own), now, where=str(run.path))
         _remove_dead_trainings(run, study)
         _train_trials(search, run, listen)
+        _remove_dead_trainings(run, study)  # those, too, that only now are known to be dead
         facts = search_facts(
             study.study, search.parameters, own=own, judge=judge, folds=search.folds, notes=[*notes, *outside]
         )

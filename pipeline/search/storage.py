@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # without a heartbeat, after which a trial counts as dead
@@ -35,9 +35,8 @@ def open_storage(
     """
     url = _checked_url(asked, sqlite)
     waiting = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
-    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with warnings.catch_warnings(), FileLock(lock, timeout=_LOCK_SECONDS):  # two would make the same tables
+        with warnings.catch_warnings(), _file_locked(lock):  # two would make the same tables
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, which nothing else offers
             return RDBStorage(
                 url.render_as_string(hide_password=False),
@@ -78,9 +77,11 @@ def locked(storage: RDBStorage, study: str, lock: Path) -> Iterator[None]:
     """Keep every other worker of this study out, on this machine by the file `lock`, on PostgreSQL on all machines.
 
     Optuna claims a trial in two steps that SQLite does not join, so that two workers could get the same one.
+
+    Raises:
+        RunError: a process of this machine keeps the lock for minutes.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=_LOCK_SECONDS):
+    with _file_locked(lock):
         if storage.engine.dialect.name != "postgresql":
             yield
             return
@@ -91,6 +92,23 @@ def locked(storage: RDBStorage, study: str, lock: Path) -> Iterator[None]:
                 yield
             finally:
                 connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+@contextlib.contextmanager
+def _file_locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{path} is held by another process for more than {_LOCK_SECONDS} seconds",
+            remedy="look for a process of this search that hangs, and end it",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.config import SearchConfig
 from pipeline.errors import RunError
@@ -156,6 +157,22 @@ def test_the_result_of_a_trial_given_to_another_is_dropped(make_study: MakeStudy
     assert not study.complete(slept, 99.0)
     assert states(study) == {"FAIL": 1, "COMPLETE": 4}
     assert study.progress().best != 99.0
+
+
+def test_nothing_is_drawn_or_written_while_another_worker_does(
+    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study()
+    study.begin({}, own=OWN)
+    trial = study.draw()
+    assert trial is not None
+    monkeypatch.setattr("pipeline.search.storage._LOCK_SECONDS", 0.1)
+    with FileLock(tmp_path / "lock"):
+        for act in (study.draw, lambda: study.complete(trial, 0.5), lambda: study.fail(trial, "x")):
+            with pytest.raises(RunError, match="held by another process"):
+                act()
+    assert states(study) == {"RUNNING": 1, "WAITING": 3}
+    assert study.complete(trial, 0.5)
 
 
 def test_one_command_goes_on(make_study: MakeStudy) -> None:
