@@ -1,14 +1,59 @@
-"""Cells that nobody knows on their way through a run."""
+"""Cells that nobody knows go the whole way: folds, training, scores, resumed runs, pictures, submission."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
 
+from pipeline.competition.table import read_train
 from pipeline.config import load_config
 from pipeline.cv import data_facts
 from pipeline.plan import prepare
+from pipeline.report.figures import sheet_of_run
+from pipeline.report.truth import true_score
+from pipeline.runs import RunFolder, read_json
+from tests.conftest import TINY
+from tests.e2e.commands import cv, submission
+
+LABELS = """
+competition:
+  root: data
+  test: test.csv
+  labels: {soft: true, uncertain: ignore, missing: {default: zeros, red: ignore}}
+"""
+
+
+def test_a_run_with_unknown_cells(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workplace / "data/train.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[::5, "red"] = ""
+    table.loc[1::7, "green"] = "-1"
+    table.loc[2::7, "blue"] = "0.7"
+    table.to_csv(path, index=False)
+    (workplace / "tiny.yaml").write_text(TINY.replace("\ncompetition: {root: data, test: test.csv}", LABELS))
+    assert cv(monkeypatch, "tiny.yaml") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "missing label cells: 0 count as positive, 0 as negative, 5 as unknown" in said
+    assert "uncertain label cells: 0 count as positive, 0 as negative, 4 as unknown" in said
+    run = RunFolder(workplace / "runs/tiny")
+    config = load_config(workplace / "tiny.yaml")
+    train = read_train(config.competition)
+    scores = read_json(run.scores)
+    assert scores["labels"]["red"]["positives"] == int(np.nansum(train.truths[:, 0]))
+    assert math.isfinite(scores["threshold_free"]["prevalence_map"])
+    assert cv(monkeypatch, "tiny.yaml") == 0  # the digest of unknown cells is the same again
+    assert submission(monkeypatch, "runs/tiny") == 0
+    sheet_of_run(run, count=4)
+    truth = workplace / "truth.csv"
+    ids = pd.read_csv(workplace / "data/test.csv", dtype=str)["id"]
+    pd.DataFrame({"id": ids, "red": ["", *"10101"], "green": "1", "blue": "0"}).to_csv(truth, index=False)
+    assert math.isfinite(true_score(run, truth)["map"])
 
 
 def test_the_digest_sees_unknown_cells(workplace: Path, tiny_config: Path) -> None:
