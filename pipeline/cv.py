@@ -20,7 +20,6 @@ from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, FoldError, RunError
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
-from pipeline.evaluation.rules import RowRules
 from pipeline.evaluation.transfer import rates
 from pipeline.folds import make_folds
 from pipeline.images.cache import cache_file, cache_fits, open_cache
@@ -141,7 +140,7 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
         probabilities,
         parts,
         policy=config.thresholds.policy,
-        rules=RowRules(plan.empty),
+        rules=plan.rules,
         calibration=config.thresholds.calibration,
         groups=_group_numbers(plan, validated),
     )
@@ -162,7 +161,7 @@ def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
         metric=plan.metric,
         policy=config.thresholds.policy,
         calibration=config.thresholds.calibration,
-        empty=config.submission.empty,
+        rows=config.submission.rows,
         labels=labels,
         rates=rates(honest.cross_fitted_decisions, ~np.isnan(targets)),
         notes=notes,

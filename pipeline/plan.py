@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from pipeline.competition.digit_scenes import make_digit_scenes
 from pipeline.competition.paths import nearest_file
 from pipeline.competition.sample import read_sample
-from pipeline.competition.submission import EmptyRule, SubmissionFormat, check_sample, submission_form
+from pipeline.competition.submission import SubmissionFormat, check_sample, row_rules, submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.evaluation.rules import RowRules
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.grouping import with_image_groups
 from pipeline.images.augment import build_augmentation
@@ -49,7 +50,7 @@ class Plan:
         folds: (N,) the fold each row is validated in; -1 for rows that always train.
         metric: what the competition scores.
         form: what a submission's cells hold.
-        empty: what a row without any decision gets.
+        rules: what decisions keep row by row.
         notes: what a person should know before the run, one sentence each.
     """
 
@@ -58,7 +59,7 @@ class Plan:
     folds: NDArray[np.int64]
     metric: Metric
     form: SubmissionFormat
-    empty: EmptyRule
+    rules: RowRules
     notes: tuple[str, ...]
     deadline: float = math.inf  # on the clock of time.monotonic: where train.time_budget ends
 
@@ -89,7 +90,8 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     left_out: list[str] = []
     if config.images.broken == "skip":
         table, left_out = _without_broken_images(config, table, listen)
-    form, empty = submission_form(config.submission, config.competition, table.labels)
+    form = submission_form(config.submission, config.competition, table.labels)
+    rules = row_rules(config.submission, config.competition, table.labels)
     table, about_groups = with_image_groups(config.competition, table, listen)
     notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form, table)]
     folds = deal_folds(config, complete, table)
@@ -103,7 +105,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImagesSeen("checking images", done, len(table.paths))),
         )
-    return Plan(config, table, folds, metric, form, empty, tuple(notes), deadline)
+    return Plan(config, table, folds, metric, form, rules, tuple(notes), deadline)
 
 
 def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:

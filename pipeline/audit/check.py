@@ -84,7 +84,7 @@ def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> T
         findings.append(Finding("warning", "sample_submission", f"there is no sample submission ({name})", remedy))
         return _NOBODY
     try:
-        form, _ = submission_form(config.submission, competition, table.labels)
+        form = submission_form(config.submission, competition, table.labels)
         check_sample(read_sample(competition), form)
     except PipelineError as error:
         findings.append(from_error("sample_submission", error))

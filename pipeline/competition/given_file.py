@@ -20,7 +20,7 @@ def require_valid(config: Config, file: Path) -> tuple[str, ...]:
         CompetitionError, ConfigError: the competition's own files cannot be read.
     """
     table = read_train(config.competition)
-    form, _ = submission_form(config.submission, config.competition, table.labels)
+    form = submission_form(config.submission, config.competition, table.labels)
     sample = _asked(config, form, table.ids)
     check_sample(sample, form)
     found = validate_submission(file, sample, form)

@@ -48,6 +48,11 @@ class SubmissionConfig(Section):
     ids: Literal["auto", "sample", "images"] = "auto"
     columns: list[str] | None = None
 
+    @property
+    def rows(self) -> dict[str, str | int | None]:
+        """What decides a row beside the thresholds, which are fitted with it."""
+        return self.model_dump(include={"empty", "min_labels", "max_labels"})
+
     @model_validator(mode="after")
     def _numbers_that_fit(self) -> Self:
         if (self.format == "ranked") != (self.k is not None):

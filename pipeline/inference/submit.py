@@ -18,6 +18,7 @@ from pipeline.competition.submission import (
     SubmissionFormat,
     build_submission,
     check_sample,
+    row_rules,
     submission_form,
     write_submission,
 )
@@ -102,11 +103,11 @@ def open_run(run: RunFolder) -> FinishedRun:
     fitted = (
         facts["policy"],
         facts.get("calibration"),
-        facts["empty"],
+        facts.get("rows"),
         [read_json(run.fold(fold).done)["predict"] for fold in numbers],
     )
     now = config.predict.model_dump(include={"views", "average"})
-    asked = (config.thresholds.policy, config.thresholds.calibration, config.submission.empty)
+    asked = (config.thresholds.policy, config.thresholds.calibration, config.submission.rows)
     if fitted != (*asked, [now] * len(numbers)):
         raise RunError(
             f"{run.path}: its thresholds were not fitted with the settings in its config.yaml",
@@ -147,14 +148,15 @@ def submit(
     _require_same_labels(runs)
     path = first.run.submission if out is None else out
     _require_writable(path)
-    form, empty = submission_form(first.config.submission, first.config.competition, first.labels)
+    form = submission_form(first.config.submission, first.config.competition, first.labels)
     asked = _read_asked(first, form, images=images, sample=sample)
     test = asked.table
     check_sample(asked.sample, form)
     tolerant = first.config.predict.broken == "fallback"
     if not tolerant:
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
-    decider, scores, notes = _decider(runs, RowRules(empty))
+    rules = row_rules(first.config.submission, first.config.competition, first.labels)
+    decider, scores, notes = _decider(runs, rules)
     notes = [*asked.notes, *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:

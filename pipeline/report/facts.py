@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def threshold_facts(
     metric: Metric,
     policy: str,
     calibration: str,
-    empty: str,
+    rows: Mapping[str, Any],
     labels: Sequence[str],
     rates: NDArray[np.float64],
     notes: Sequence[str],
@@ -83,7 +83,7 @@ def threshold_facts(
         "chosen": honest.policy,
         "calibration": calibration,
         "platt": _platt(honest, labels),
-        "empty": empty,
+        "rows": dict(rows),
         "metric": metric.name,
         "in_sample": _number(honest.in_sample.pooled.value),
         "cross_fitted": _number(honest.cross_fitted.pooled.value),

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from pipeline.commands import run_command
 from pipeline.competition.labels import read_labels
 from pipeline.competition.notes import tell_nobody
-from pipeline.competition.submission import submission_form
+from pipeline.competition.submission import row_rules
 from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError
 from pipeline.evaluation.metrics import get_metric
-from pipeline.evaluation.rules import RowRules
 from pipeline.inference.deciding import read_decider
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder, read_json, read_predictions
@@ -49,8 +48,7 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
         )
     probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
     metric = get_metric(config.competition.metric)
-    _, empty = submission_form(config.submission, config.competition, labels)
-    decider = read_decider(run, config, labels, RowRules(empty))
+    decider = read_decider(run, config, labels, row_rules(config.submission, config.competition, labels))
     decided = decider.decide if metric.takes == "decisions" else decider.calibrated
     judged = decided(probabilities)
     return {

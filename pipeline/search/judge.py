@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.evaluation.metrics import Metric, get_metric
-from pipeline.evaluation.rules import RowRules
 from pipeline.folds import make_folds
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import rows_of
@@ -57,7 +56,7 @@ class Judge:
             probabilities,
             self._parts(rows),
             policy=self.plan.config.thresholds.policy,
-            rules=RowRules(self.plan.empty),
+            rules=self.plan.rules,
             resamples=0,
         )
         return honest.cross_fitted.pooled.value

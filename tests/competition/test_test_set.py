@@ -27,7 +27,7 @@ def _config(root: Path, competition: Mapping[str, object], **submission: object)
 
 
 def _read(config: Config, labels: tuple[str, ...], images: Path | None = None, train: Sequence[str] = ()) -> TestSet:
-    form, _ = submission_form(config.submission, config.competition, labels)
+    form = submission_form(config.submission, config.competition, labels)
     return read_test_set(config.competition, config.submission, form, images=images, train_ids=train)
 
 

@@ -43,16 +43,7 @@ def test_every_config_has_its_miniature_and_is_short() -> None:
             assert f"python run_cv.py configs/competitions/{name}.yaml" in text
 
 
-WITH_UNKNOWN_CELLS = {"chexpert", "voc2007"}  # thresholds cannot be fitted on these yet
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name in WITH_UNKNOWN_CELLS else name
-        for name in MINIATURES
-    ],
-)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_a_miniature_is_trained_and_answered(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     miniature = MINIATURES[name]
     write_miniature(tmp_path / "data", miniature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,32 @@ def test_each_kind_is_written_and_validated(
     told = capsys.readouterr().err
     assert "would be rejected" in told
     assert "ids are not the sample's ('stranger" in told
+
+
+def test_row_rules_hold_in_scores_and_submission(
+    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tiny.yaml", "submission.min_labels=1", "submission.max_labels=1"]
+    assert cv(monkeypatch, *words) == 0
+    assert json.loads((run / "thresholds.json").read_text())["rows"]["max_labels"] == 1
+    assert submission(monkeypatch, run) == 0
+    assert (pd.read_csv(run / "submission.csv")[list(LABELS)].sum(axis=1) == 1).all()
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("max_labels: 1", "max_labels: 2"))
+    capsys.readouterr()
+    assert submission(monkeypatch, run) == 2
+    assert "not fitted with the settings" in capsys.readouterr().err
+
+
+def test_exclusive_labels_never_stand_together(
+    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tiny.yaml", "competition.labels.exclusive=[[red, blue]]", "submission.min_labels=2", "--run", "exclusive"]
+    assert cv(monkeypatch, *words) == 0
+    assert submission(monkeypatch, "runs/exclusive") == 0
+    written = pd.read_csv("runs/exclusive/submission.csv")
+    assert (written["red"] + written["blue"] == 1).all()
+    assert (written["green"] == 1).all()
 
 
 def test_a_hidden_test_set_is_answered_whole(

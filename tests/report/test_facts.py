@@ -30,7 +30,7 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
         metric=metric,
         policy="global",
         calibration="none",
-        empty="none",
+        rows={"empty": "none"},
         labels=LABELS,
         rates=np.array([0.5, 0.2, 0.0]),
         notes=[],

@@ -52,14 +52,14 @@ class SubmissionFormat:
 
 def submission_form(
     submission: SubmissionConfig, competition: CompetitionConfig, labels: tuple[str, ...]
-) -> tuple[SubmissionFormat, EmptyRule]:
-    """The form of the submission, and the rule for rows without a decision.
+) -> SubmissionFormat:
+    """The form of the submission.
 
     Raises:
         ConfigError: as `resolve_empty`, and for labels that hold the separator that shall join them.
         CompetitionError: the second CSV that gives labels their names cannot be read.
     """
-    empty, token = resolve_empty(submission.empty, labels, submission.format)
+    _, token = resolve_empty(submission.empty, labels, submission.format)
     separator = submission.separator or _usual_separator(submission.format, competition)
     spelled = _spelled(labels, submission, competition)
     form = SubmissionFormat(
@@ -72,7 +72,7 @@ def submission_form(
             expected=f"names without the separator {separator!r}",
             remedy="set submission.separator to what this competition's sample has between two names",
         )
-    return form, empty
+    return form
 
 
 def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tuple[EmptyRule, str]:

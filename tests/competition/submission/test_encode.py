@@ -140,7 +140,7 @@ def test_the_separator_is_that_of_the_labels_unless_set(
     labels: dict[str, str], submission: dict[str, str], separator: str
 ) -> None:
     competition = CompetitionConfig.model_validate({"labels": labels})
-    form, _ = submission_form(SubmissionConfig.model_validate(submission), competition, ("a", "b"))
+    form = submission_form(SubmissionConfig.model_validate(submission), competition, ("a", "b"))
     assert form.separator == separator
 
 
@@ -157,7 +157,7 @@ def test_labels_with_names_of_their_own_are_written_as_the_training_cells_have_t
     known = ("tag::cat", "country::france", "tag::dog")
     for spelling, cell in (("as_trained", "51 147"), ("names", "tag::cat tag::dog")):
         submission = SubmissionConfig.model_validate({"format": "delimited", "spelling": spelling})
-        form, _ = submission_form(submission, competition, known)
+        form = submission_form(submission, competition, known)
         sample = Sample(Path("s.csv"), ("id", "attribute_ids"), ("x",))
         decisions = np.array([[1, 0, 1]], dtype=np.uint8)
         frame = build_submission(
