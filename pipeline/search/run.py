@@ -1,39 +1,33 @@
-"""The search: tickets are drawn and trained by one worker or several, then the best values are written down."""
+"""The search: what is checked before, the workers, and what is written down at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
-import signal
 import socket
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from types import FrameType
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import Config, training_values
+from pipeline.config import training_values
 from pipeline.cv import data_facts
-from pipeline.errors import CompetitionError, ConfigError, ImageError, PipelineError, RunError, listing
+from pipeline.errors import ConfigError, RunError, listing
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.report.search_table import LeftOut, SearchFacts
 from pipeline.runs import RunFolder, read_predictions
 from pipeline.search.figures import save_figures
-from pipeline.search.judge import Judge, build_judge
-from pipeline.search.proxy import HeadTrials, open_maps
+from pipeline.search.judge import build_judge
+from pipeline.search.proxy import open_maps
 from pipeline.search.result import search_facts, write_result
-from pipeline.search.space import Parameter, config_with, own_values, parameters_of
-from pipeline.search.storage import open_storage
-from pipeline.search.study import Pruned, SearchError, TicketStudy, Trial, check_begun_alike, suggest
-from pipeline.search.trial import Trials, trial_config
-from pipeline.training.progress import Listener, TrialDone
+from pipeline.search.space import config_with, own_values, parameters_of
+from pipeline.search.study import TicketStudy, check_begun_alike
+from pipeline.search.worker import SearchTask, work
+from pipeline.training.progress import Listener
 
-_POLL_SECONDS = 2.0
 _WILCOXON_FOLDS = 4  # below, its test can never be sure enough to stop a trial
 
 
@@ -43,36 +37,6 @@ class Found(NamedTuple):
     plan: Plan  # with the best values
     facts: SearchFacts
     goes_on: FileLock | None  # held by the one command that is to train all folds
-
-
-@dataclass(frozen=True)
-class _Search:
-    """What every worker needs; crosses process borders."""
-
-    plan: Plan
-    parameters: tuple[Parameter, ...]
-    workers: int
-    minutes: float | None
-
-    @property
-    def folds(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(self.plan.config.search.folds))
-
-    @property
-    def config(self) -> Config:
-        """The config of a trial, before its values are put in."""
-        return trial_config(self.plan.config)
-
-    def open_study(self, run: RunFolder, judge: Judge) -> TicketStudy:
-        search = self.plan.config.search
-        return TicketStudy(
-            open_storage(search.storage, run.search.study, lock=run.search.lock),
-            name=run.path.name,
-            lock=run.search.lock,
-            search=search,
-            maximize=judge.greater_is_better,
-            epochs=self.config.train.epochs,
-        )
 
 
 def run_search(
@@ -96,7 +60,7 @@ def run_search(
     """
     labels = plan.table.labels
     positives = [int(count) for count in plan.table.positives.sum(axis=0)]
-    search = _Search(plan, parameters_of(plan.config, labels, positives), workers, plan.config.search.timeout)
+    search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers, plan.config.search.timeout)
     judge = build_judge(plan)
     notes = _check_folds(plan, search.folds)
     own, outside = own_values(plan.config, search.parameters)
@@ -122,14 +86,14 @@ def run_search(
     return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)), goes_on)
 
 
-def _train_trials(search: _Search, run: RunFolder, listen: Listener) -> None:
+def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
     if search.plan.config.search.proxy == "head":
         for fold in search.folds:
             open_maps(search.plan, run, fold, listen=listen)
     if search.workers > 1:
-        run_side_by_side(_work, search, run, range(search.workers), processes=search.workers, listen=listen)
+        run_side_by_side(work, search, run, range(search.workers), processes=search.workers, listen=listen)
     else:
-        _work(search, run, 0, listen)
+        work(search, run, 0, listen)
 
 
 def _first_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
@@ -158,93 +122,6 @@ def left_out_scores(plan: Plan, run: RunFolder) -> LeftOut:
         {fold: score for fold, score in scores.items() if fold in searched},
         {fold: score for fold, score in scores.items() if fold not in searched},
     )
-
-
-def _work(search: _Search, run: RunFolder, _worker: int, listen: Listener) -> None:
-    """Draw and train tickets until the study is complete; waits for other workers' trials, which may fail."""
-    if search.workers > 1:  # in a process of its own, whose parent ends it so
-        signal.signal(signal.SIGTERM, _as_interrupt)
-    judge = build_judge(search.plan)
-    trials = _trainer(search, run, judge, listen)
-    try:
-        with contextlib.closing(search.open_study(run, judge)) as study:
-            _draw_all(search, study, trials, listen)
-    except KeyboardInterrupt:
-        if search.workers == 1:
-            raise
-
-
-def _draw_all(search: _Search, study: TicketStudy, trials: Trials | HeadTrials, listen: Listener) -> None:
-    minutes = math.inf if search.minutes is None else search.minutes
-    deadline = min(time.monotonic() + 60 * minutes, search.plan.deadline)
-    while True:
-        late = time.monotonic() > deadline
-        trial = None if late else study.draw()
-        if trial is not None:
-            _try(search, study, trials, trial, listen)
-        elif late or study.progress().running == 0:
-            return
-        else:
-            time.sleep(_POLL_SECONDS)
-
-
-def _trainer(search: _Search, run: RunFolder, judge: Judge, listen: Listener) -> Trials | HeadTrials:
-    if search.plan.config.search.proxy == "head":
-        maps = tuple(open_maps(search.plan, run, fold, listen=listen) for fold in search.folds)
-        return HeadTrials(search.plan, maps, judge)
-    return Trials(search.plan, run, search.folds, judge, beside=search.workers)
-
-
-def _try(search: _Search, study: TicketStudy, trials: Trials | HeadTrials, trial: Trial, listen: Listener) -> None:
-    """Train one trial and write down how it ended, whatever happens."""
-    history: dict[int, list[float]] = {fold: [] for fold in search.folds}
-
-    def on_score(fold: int, epoch: int, score: float) -> None:
-        history[fold].append(score)
-        _report(search, trial, fold, epoch, score)
-
-    values: dict[str, Any] = {}
-    try:
-        with study.alive(trial):
-            values = suggest(trial, search.parameters)
-            config = config_with(search.config, search.parameters, values, source=f"trial {trial.number}")
-            score = trials.train(trial.number, config, listen=listen, on_score=on_score)
-            trial.set_user_attr("folds", {str(fold): scores[-1] for fold, scores in history.items()})
-        outcome = f"{score:.4f}" if study.complete(trial, score) else "failed"
-    except Pruned:
-        study.prune(trial)
-        outcome = "pruned"
-    except (ImageError, CompetitionError, RunError):
-        study.give_back(trial)  # no values would change that
-        raise
-    except PipelineError as error:
-        study.fail(trial, error.problem)
-        outcome = "failed"
-    except BaseException:
-        study.give_back(trial)
-        raise
-    progress = study.progress()
-    listen(TrialDone(trial.number, outcome, progress.done, search.plan.config.search.trials, progress.best, values))
-
-
-def _report(search: _Search, trial: Trial, fold: int, epoch: int, score: float) -> None:
-    """Tell the pruner what it compares: epochs of the first fold, or for `wilcoxon` whole folds.
-
-    Scores of different folds are no steps of one curve, so that beyond the first fold epochs are not compared.
-    """
-    if not math.isfinite(score):
-        raise SearchError(f"its score is {score}", remedy="judge by another metric, or search folds with every label")
-    if search.plan.config.search.pruner == "wilcoxon":
-        if epoch < search.config.train.epochs:
-            return
-        trial.report(score, step=fold)
-    elif fold == search.folds[0]:
-        trial.report(score, step=epoch)
-    else:
-        return
-    last = epoch == search.config.train.epochs and fold == search.folds[-1]
-    if not last and trial.should_prune():
-        raise Pruned
 
 
 def _check_folds(plan: Plan, folds: Sequence[int]) -> list[str]:
@@ -289,7 +166,3 @@ def _remove_dead_trainings(run: RunFolder, study: TicketStudy) -> None:
     for left in folder.iterdir() if folder.exists() else ():
         if left.name not in alive:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

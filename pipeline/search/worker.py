@@ -1,0 +1,148 @@
+"""A worker of a search: draws tickets, trains them, and writes down how each ended."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import CompetitionError, ImageError, PipelineError, RunError
+from pipeline.plan import Plan
+from pipeline.runs import RunFolder
+from pipeline.search.judge import Judge, build_judge
+from pipeline.search.proxy import HeadTrials, open_maps
+from pipeline.search.space import Parameter, config_with
+from pipeline.search.storage import open_storage
+from pipeline.search.study import Pruned, SearchError, TicketStudy, Trial, suggest
+from pipeline.search.trial import Trials, trial_config
+from pipeline.training.progress import Listener, TrialDone
+
+_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What every worker needs; crosses process borders."""
+
+    plan: Plan
+    parameters: tuple[Parameter, ...]
+    workers: int
+    minutes: float | None
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that a trial trains, in the config's order."""
+        return tuple(dict.fromkeys(self.plan.config.search.folds))
+
+    @property
+    def config(self) -> Config:
+        """The config of a trial, before its values are put in."""
+        return trial_config(self.plan.config)
+
+    def open_study(self, run: RunFolder, judge: Judge) -> TicketStudy:
+        """A connection of its own to the study; to be closed."""
+        search = self.plan.config.search
+        return TicketStudy(
+            open_storage(search.storage, run.search.study, lock=run.search.lock),
+            name=run.path.name,
+            lock=run.search.lock,
+            search=search,
+            maximize=judge.greater_is_better,
+            epochs=self.config.train.epochs,
+        )
+
+
+def work(search: SearchTask, run: RunFolder, _worker: int, listen: Listener) -> None:
+    """Draw and train tickets until the study is complete; waits for other workers' trials, which may fail."""
+    if search.workers > 1:  # in a process of its own, whose parent ends it so
+        signal.signal(signal.SIGTERM, _as_interrupt)
+    judge = build_judge(search.plan)
+    trials = _trainer(search, run, judge, listen)
+    try:
+        with contextlib.closing(search.open_study(run, judge)) as study:
+            _draw_all(search, study, trials, listen)
+    except KeyboardInterrupt:
+        if search.workers == 1:
+            raise
+
+
+def _draw_all(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, listen: Listener) -> None:
+    minutes = math.inf if search.minutes is None else search.minutes
+    deadline = min(time.monotonic() + 60 * minutes, search.plan.deadline)
+    while True:
+        late = time.monotonic() > deadline
+        trial = None if late else study.draw()
+        if trial is not None:
+            _try(search, study, trials, trial, listen)
+        elif late or study.progress().running == 0:
+            return
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+def _trainer(search: SearchTask, run: RunFolder, judge: Judge, listen: Listener) -> Trials | HeadTrials:
+    if search.plan.config.search.proxy == "head":
+        maps = tuple(open_maps(search.plan, run, fold, listen=listen) for fold in search.folds)
+        return HeadTrials(search.plan, maps, judge)
+    return Trials(search.plan, run, search.folds, judge, beside=search.workers)
+
+
+def _try(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, trial: Trial, listen: Listener) -> None:
+    """Train one trial and write down how it ended, whatever happens."""
+    history: dict[int, list[float]] = {fold: [] for fold in search.folds}
+
+    def on_score(fold: int, epoch: int, score: float) -> None:
+        history[fold].append(score)
+        _report(search, trial, fold, epoch, score)
+
+    values: dict[str, Any] = {}
+    try:
+        with study.alive(trial):
+            values = suggest(trial, search.parameters)
+            config = config_with(search.config, search.parameters, values, source=f"trial {trial.number}")
+            score = trials.train(trial.number, config, listen=listen, on_score=on_score)
+            trial.set_user_attr("folds", {str(fold): scores[-1] for fold, scores in history.items()})
+        outcome = f"{score:.4f}" if study.complete(trial, score) else "failed"
+    except Pruned:
+        study.prune(trial)
+        outcome = "pruned"
+    except (ImageError, CompetitionError, RunError):
+        study.give_back(trial)  # no values would change that
+        raise
+    except PipelineError as error:
+        study.fail(trial, error.problem)
+        outcome = "failed"
+    except BaseException:
+        study.give_back(trial)
+        raise
+    progress = study.progress()
+    listen(TrialDone(trial.number, outcome, progress.done, search.plan.config.search.trials, progress.best, values))
+
+
+def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: float) -> None:
+    """Tell the pruner what it compares: epochs of the first fold, or for `wilcoxon` whole folds.
+
+    Scores of different folds are no steps of one curve, so that beyond the first fold epochs are not compared.
+    """
+    if not math.isfinite(score):
+        raise SearchError(f"its score is {score}", remedy="judge by another metric, or search folds with every label")
+    if search.plan.config.search.pruner == "wilcoxon":
+        if epoch < search.config.train.epochs:
+            return
+        trial.report(score, step=fold)
+    elif fold == search.folds[0]:
+        trial.report(score, step=epoch)
+    else:
+        return
+    last = epoch == search.config.train.epochs and fold == search.folds[-1]
+    if not last and trial.should_prune():
+        raise Pruned
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
