@@ -28,7 +28,7 @@ def read_decider(run: RunFolder, config: Config, labels: Sequence[str], rules: R
     return Decider(
         calibration=calibration,
         thresholds=np.array([facts["values"][name] for name in labels]),
-        out_of_fold=read_predictions(run.oof, list(labels)).to_numpy(dtype=np.float64),
+        out_of_fold=read_predictions(run.oof, list(labels))[list(labels)].to_numpy(dtype=np.float64),
         policy=facts["chosen"],
         transfer=config.thresholds.transfer,
         rules=rules,
