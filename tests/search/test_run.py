@@ -83,6 +83,17 @@ def test_heads_alone_pruned_failed_and_cross_fitted(
     assert cv(monkeypatch, tiny_config) == 0  # and one still can
 
 
+def test_a_trial_that_diverges_fails_and_is_replaced(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "search.space={lr: {choices: [3.0e-3, 1.0e+30]}}"
+    assert cv(monkeypatch, tiny_config, "--search-only", "search.trials=2", "train.lr=1.0e+30", space) == 0
+    assert "trial 0 failed: the loss became" in " ".join(capsys.readouterr().out.split())
+    trials = pd.read_csv(RunFolder(workplace / "runs/tiny").search.trials)
+    assert trials.loc[0, "state"] == "FAIL"
+    assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
+
+
 def test_a_run_without_a_search_is_left_alone(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
