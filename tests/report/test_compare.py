@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import RunError
+from pipeline.report.compare import compare
+from pipeline.runs import RunFolder, write_parquet
+from tests.conftest import LABELS
+
+
+def scored_run(config: Path, name: str, noise: float, *overrides: str) -> RunFolder:
+    """A run folder with a config and out-of-fold probabilities that know the targets up to some noise."""
+    run = RunFolder(Path("runs") / name)
+    run.open(load_config(config, list(overrides)), fresh=False)
+    train = pd.read_csv("data/train.csv", dtype={"id": str}).iloc[:: -1 if noise else 1]
+    rng = np.random.default_rng(1)
+    known = train[list(LABELS)].to_numpy(dtype=np.float64)
+    scores = pd.DataFrame(
+        np.clip(0.25 + 0.5 * known + noise * rng.normal(size=known.shape), 0, 1), columns=list(LABELS)
+    )
+    scores.insert(0, "id", train["id"].to_list())
+    scores.insert(1, "fold", np.arange(len(train)) % 3)
+    write_parquet(run.oof, scores)
+    return run
+
+
+def test_the_better_run_is_found_and_ids_are_joined(tiny_config: Path, workplace: Path) -> None:
+    worse, better = scored_run(tiny_config, "worse", 0.4), scored_run(tiny_config, "better", 0.0)
+    found = compare(worse, better)
+    assert found.scores[1] == 1.0
+    assert found.difference == pytest.approx(found.scores[1] - found.scores[0])
+    assert 0 < found.spread.low < found.difference < found.spread.high
+    assert found.better > 0.95
+    again = compare(better, worse)
+    assert again.difference == -found.difference
+    assert again.spread.low == pytest.approx(-found.spread.high)
+
+
+def test_a_run_beside_itself_differs_by_nothing(tiny_config: Path, workplace: Path) -> None:
+    run = scored_run(tiny_config, "one", 0.3)
+    found = compare(run, run)
+    assert (found.difference, found.spread, found.better) == (0.0, (0.0, 0.0), 0.0)
+
+
+def test_runs_of_two_metrics_are_not_compared(tiny_config: Path, workplace: Path) -> None:
+    first = scored_run(tiny_config, "one", 0.3)
+    second = scored_run(tiny_config, "two", 0.3, "competition.metric=map")
+    with pytest.raises(RunError, match="another metric"):
+        compare(first, second)
+
+
+def test_runs_of_other_rows_are_not_compared(tiny_config: Path, workplace: Path) -> None:
+    first, second = scored_run(tiny_config, "one", 0.3), scored_run(tiny_config, "two", 0.3)
+    write_parquet(second.oof, pd.read_parquet(second.oof).iloc[1:])
+    with pytest.raises(RunError, match="do not validate the same rows"):
+        compare(first, second)
