@@ -12,7 +12,7 @@ from pipeline.config.section import PositiveInt, Section
 class ThresholdsConfig(Section):
     """From which probability on a label is predicted, and whether probabilities are calibrated before."""
 
-    policy: Literal["fixed", "global", "per_label", "shrunk", "prevalence", "auto"] = "auto"
+    policy: Literal["fixed", "global", "per_label", "shrunk", "prevalence", "optuna", "auto"] = "auto"
     transfer: Literal["value", "rate"] = "rate"
     calibration: Literal["auto", "none", "platt"] = "auto"
 

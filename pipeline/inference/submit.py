@@ -27,6 +27,7 @@ from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import RunError, SubmissionError, listing
+from pipeline.evaluation.choice import Tuner
 from pipeline.evaluation.decider import Decider
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
@@ -125,6 +126,7 @@ def submit(
     images: Path | None,
     sample: Path | None,
     on_image: Callable[[int, int], None] | None = None,
+    tuner: Tuner | None = None,
 ) -> Submitted:
     """Predict the test images with every fold of every run and write the submission of the first run's form.
 
@@ -140,6 +142,7 @@ def submit(
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
         on_image: told (images done, all images).
+        tuner: for the threshold policy `optuna`, where several runs fit new thresholds.
 
     Raises:
         PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
@@ -156,7 +159,7 @@ def submit(
     if not tolerant:
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    decider, scores, notes = _decider(runs, rules)
+    decider, scores, notes = _decider(runs, rules, tuner)
     notes = [*asked.notes, *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
@@ -225,7 +228,9 @@ def _read_asked(first: FinishedRun, form: SubmissionFormat, *, images: Path | No
     return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids)
 
 
-def _decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decider, dict[str, Any], list[str]]:
+def _decider(
+    runs: Sequence[FinishedRun], rules: RowRules, tuner: Tuner | None
+) -> tuple[Decider, dict[str, Any], list[str]]:
     """What to decide by, its scores and out-of-fold rates, and what to say about them."""
     first = runs[0]
     if len(runs) == 1:
@@ -256,6 +261,7 @@ def _decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decider, dic
         policy=settings.policy,
         rules=rules,
         calibration=settings.calibration,
+        tuner=tuner,
     )
     decided = rates(honest.cross_fitted_decisions, ~np.isnan(targets))
     facts = {

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.commands import run_command
-from pipeline.competition.submission import submission_form
+from pipeline.competition.submission import row_rules
 from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.errors import RunError
@@ -21,7 +21,6 @@ from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.bootstrap import Interval, interval, resample
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import Metric, get_metric
-from pipeline.evaluation.rules import RowRules
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder, read_predictions
 
@@ -89,14 +88,13 @@ def _judged(
             "a run with one validation fold has no folds to cross-fit over",
             remedy="compare runs with two folds or more",
         )
-    _, empty = submission_form(config.submission, config.competition, tuple(labels))
     honest = score_out_of_fold(
         metric,
         targets,
         oof[labels].to_numpy(),
         parts,
         policy=config.thresholds.policy,
-        rules=RowRules(empty),
+        rules=row_rules(config.submission, config.competition, tuple(labels)),
         calibration=config.thresholds.calibration,
         groups=groups,
         resamples=0,
