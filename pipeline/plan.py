@@ -26,6 +26,7 @@ from pipeline.config import Config, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.evaluation.own_metric import try_own_metric
 from pipeline.evaluation.rules import RowRules
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.grouping import with_image_groups
@@ -85,8 +86,9 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     _require_one_process()
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
-    metric = get_metric(config.competition.metric)
     complete = table = read_train(config.competition)
+    metric = get_metric(config.competition.metric, table.labels, own_functions=True)
+    try_own_metric(metric.function, table.truths, takes=metric.takes)
     left_out: list[str] = []
     if config.images.broken == "skip":
         table, left_out = _without_broken_images(config, table, listen)

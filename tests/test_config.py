@@ -39,7 +39,8 @@ def test_every_shipped_config_loads() -> None:
 
 
 def test_a_dumped_config_comes_back_equal(tmp_path: Path) -> None:
-    config = _load(tmp_path, "images: {size: [64, 96]}\ncompetition: {labels: {format: delimited, column: tags}}")
+    labels, metric = "{format: delimited, column: tags}", "{name: map, labels: [a]}"
+    config = _load(tmp_path, f"images: {{size: [64, 96]}}\ncompetition: {{labels: {labels}, metric: {metric}}}")
     assert check_config(yaml.safe_load(dump_config(config)), source="dump") == config
 
 
@@ -82,6 +83,14 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) 
         ("competition: {images: {template: 'b/id'}}", "must hold {id}"),
         ("images: {mean: [0.5]}", "mean needs 3 numbers"),
         ("model: {hidden_dim: 30, heads: 4}", "divisible by heads"),
+        (
+            "competition: {metric: {name: map, labls: [a]}}",
+            "competition.metric.labls: unknown key; did you mean 'labels'?",
+        ),
+        ("competition: {metric: {name: map, function: 'a.py:b'}}", "and not both"),
+        ("competition: {metric: {function: a.py}}", "expected FILE.py:FUNCTION"),
+        ("competition: {metric: {name: fbeta, beta: 0}}", "competition.metric.beta"),
+        ("competition: {metric: 3}", "competition.metric"),
         ("competition: {labels: {format: wid}}", "unknown format 'wid'"),
     ],
 )

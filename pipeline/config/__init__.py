@@ -7,6 +7,7 @@ or *after* (it applies to finished folds without training again).
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
 from pipeline.config.competition import CompetitionConfig
+from pipeline.config.evaluation import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.folds import (
     FoldsConfig,
     GroupChunks,
@@ -55,6 +56,8 @@ __all__ = [
     "Labels",
     "LongLabels",
     "LossConfig",
+    "MetricConfig",
+    "MetricSpec",
     "MixConfig",
     "ModelConfig",
     "NamesFile",
@@ -68,6 +71,7 @@ __all__ = [
     "VocLabels",
     "WideLabels",
     "applies_after",
+    "as_metric_config",
     "changed_training_keys",
     "check_config",
     "dump_config",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from pipeline.config.evaluation import MetricSpec
 from pipeline.config.folds import Groups
 from pipeline.config.images import ImageFiles
 from pipeline.config.labels import Labels, Text, WideLabels
@@ -46,4 +47,4 @@ class CompetitionConfig(Section):
     exclude: str | list[Text] | None = None
     corrections: str | None = None
     groups: Groups | None = None
-    metric: str = "f1_macro"
+    metric: MetricSpec = "f1_macro"

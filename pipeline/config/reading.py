@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.evaluation import METRIC_TAGS, anchored_metric
 from pipeline.config.labels import LABEL_FORMATS
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, listing, nearest
@@ -17,6 +18,9 @@ from pipeline.errors import ConfigError, listing, nearest
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML diff, lay `key.path=value` overrides over it and check all of it at once.
 
+    The file of a metric of the user's own is relative to the config's folder, and is given relative to the
+    working directory.
+
     Raises:
         ConfigError: the file is missing or no YAML mapping, or keys or values are wrong; every mistake
             is in the one message.
@@ -24,7 +28,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     data = _read_yaml(path)
     for override in overrides:
         _apply_override(data, override)
-    return check_config(data, source=str(path))
+    config = check_config(data, source=str(path))
+    metric = anchored_metric(config.competition.metric, path.parent)
+    return config.model_copy(update={"competition": config.competition.model_copy(update={"metric": metric})})
 
 
 def check_config(data: Mapping[str, Any], *, source: str) -> Config:
@@ -108,7 +114,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 def _sentence(details: Mapping[str, Any]) -> str:
     # pydantic puts the chosen tag of a union into the location; it is no key
-    location = [part for part in details["loc"] if part not in LABEL_FORMATS]
+    location = [part for part in details["loc"] if part not in (*LABEL_FORMATS, *METRIC_TAGS)]
     location = [part for part in location if not str(part).startswith("groups by ")]
     key = ".".join(str(part) for part in location)
     if details["type"] == "extra_forbidden":

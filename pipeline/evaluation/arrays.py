@@ -79,14 +79,6 @@ def split_scores(targets: Targets, probabilities: Floats) -> tuple[Bits, Known, 
     return bits, known, table.astype(np.float64, copy=False)
 
 
-def checked_scores(targets: Targets, probabilities: Floats) -> tuple[Bits, Floats]:
-    """As `split_scores`, for work that has no notion of an unknown cell; such a one raises ValueError too."""
-    bits, known, table = split_scores(targets, probabilities)
-    if not known.all():
-        raise ValueError(f"expected targets that are all known, got {known.size - known.sum()} unknown cells")
-    return bits, table
-
-
 def _same_shape(targets: NDArray[Any], values: NDArray[Any]) -> None:
     if targets.shape != values.shape:
         raise ValueError(f"expected the shape of the targets, {targets.shape}, got {values.shape}")

@@ -111,7 +111,7 @@ class _Counted:
         values = self._criterion.value(counts)
         if self._criterion.unit == "table":
             return values[:, 0]
-        counted = sums[2] > 0  # labels without positives are left out
+        counted = self._criterion.defined(counts)  # the other labels are left out
         return _ratio(np.where(counted, values, 0.0).sum(axis=1), counted.sum(axis=1))
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.evaluation.arrays import Bits, Floats, Ints, Known
 
 Unit = Literal["label", "row", "table"]
 _AXES: dict[Unit, int | None] = {"label": 0, "row": 1, "table": None}
+_TINY = np.finfo(np.float64).tiny
 
 
 class Counts(NamedTuple):
@@ -23,6 +25,16 @@ class Counts(NamedTuple):
 
 
 Value = Callable[[Counts], Floats]
+
+
+def has_positives(counts: Counts) -> NDArray[np.bool_]:
+    """Whether a unit has a known positive."""
+    return np.asarray(counts.positives > 0)
+
+
+def has_both(counts: Counts) -> NDArray[np.bool_]:
+    """Whether a unit has a known positive and a known negative."""
+    return np.asarray((counts.positives > 0) & (counts.positives < counts.size))
 
 
 def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None) -> Counts:
@@ -44,14 +56,26 @@ def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None
     )
 
 
+def f_beta(counts: Counts, *, beta: float = 1.0, empty: float = 0.0) -> Floats:
+    """(1 + β²) tp / (β² positives + predicted), in [0, 1]: van Rijsbergen's F with precision and recall in counts.
+
+    `empty` is the value of a unit with neither positives nor decisions, where the formula is 0 / 0.
+    """
+    squared = beta * beta
+    denominator = squared * counts.positives + counts.predicted
+    # Where the denominator is 0, tp is 0 too.
+    value = (1 + squared) * counts.true_positives / np.maximum(denominator, _TINY)
+    return np.where(denominator == 0, empty, value) if empty else np.asarray(value)
+
+
 def f1(counts: Counts) -> Floats:
     """F1 in [0, 1]: 2 tp / (positives + predicted), 0 where both are 0."""
-    return _f_beta(counts, 1)
+    return f_beta(counts)
 
 
 def f2(counts: Counts) -> Floats:
     """F2 in [0, 1]: 5 tp / (4 positives + predicted), 0 where both are 0."""
-    return _f_beta(counts, 4)
+    return f_beta(counts, beta=2.0)
 
 
 def accuracy(counts: Counts) -> Floats:
@@ -60,14 +84,24 @@ def accuracy(counts: Counts) -> Floats:
     return np.asarray(1.0 - wrong / np.maximum(counts.size, 1))
 
 
+def error_rate(counts: Counts) -> Floats:
+    """Share of the unit's known cells that are decided wrongly, in [0, 1]; 0 where none is known."""
+    return np.asarray(1.0 - accuracy(counts))
+
+
 def exact_match(counts: Counts) -> Floats:
     """1.0 where every known cell of the unit is decided rightly, otherwise 0.0."""
     hit_all = counts.true_positives == counts.positives
     return np.asarray(hit_all & (counts.true_positives == counts.predicted), dtype=np.float64)
 
 
-def _f_beta(counts: Counts, beta_squared: int) -> Floats:
-    """(1 + β²) tp / (β² positives + predicted): van Rijsbergen's F with precision and recall in counts."""
-    # The denominator is an integer: below 1 it is 0, and then tp is 0 too.
-    denominator = np.maximum(beta_squared * counts.positives + counts.predicted, 1)
-    return np.asarray((1 + beta_squared) * counts.true_positives / denominator)
+def matthews(counts: Counts) -> Floats:
+    """Matthews' correlation of truth and decision in [-1, 1]; 0 where either is the same in all cells of the unit.
+
+    (tp n − positives · predicted) / √(positives · negatives · predicted · not predicted)
+    """
+    # In floating point: the product of four counts leaves 64-bit integers at 50,000 cells.
+    spread = np.sqrt(1.0 * counts.positives * (counts.size - counts.positives))
+    spread = spread * np.sqrt(1.0 * counts.predicted * (counts.size - counts.predicted))
+    together = 1.0 * counts.true_positives * counts.size - 1.0 * counts.positives * counts.predicted
+    return np.asarray(np.clip(np.where(spread > 0, together / np.maximum(spread, _TINY), 0.0), -1.0, 1.0))

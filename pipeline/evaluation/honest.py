@@ -14,7 +14,8 @@ from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets
 from pipeline.evaluation.bootstrap import RESAMPLES, Interval, interval, resample
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.choice import Fits, Tuner
-from pipeline.evaluation.metrics import Metric, MetricValue
+from pipeline.evaluation.means import MetricValue
+from pipeline.evaluation.metrics import Metric
 from pipeline.evaluation.problem import pose
 from pipeline.evaluation.rules import RowRules
 

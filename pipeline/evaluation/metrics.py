@@ -1,33 +1,42 @@
-"""Every metric by name, and what it does with a label that has no positives: it is left out and listed.
+"""Every metric by name, with its options: from what a config says to a `Metric`.
 
-A target may be unknown (NaN): such a cell is in no count and no ranking, whatever was predicted for it. A row
-without a known cell leaves means over rows.
+What a metric does with a label without positives, an empty row, ties and unknown cells stands with its function
+in `decided.py` and `ranked.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import MetricConfig, as_metric_config
 from pipeline.errors import ConfigError, nearest
-from pipeline.evaluation.arrays import Binary, Bits, Floats, Ints, Known, Targets, checked_pair, split_scores
-from pipeline.evaluation.counts import Counts, Unit, Value, accuracy, count, exact_match, f1, f2
-from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
+from pipeline.evaluation import decided, ranked
+from pipeline.evaluation.arrays import Targets
+from pipeline.evaluation.counts import (
+    Counts,
+    Unit,
+    Value,
+    accuracy,
+    error_rate,
+    exact_match,
+    f_beta,
+    has_both,
+    has_positives,
+    matthews,
+)
+from pipeline.evaluation.means import MetricValue
+from pipeline.evaluation.metric_spec import Options, metric_name, name_and_options, with_indices
+from pipeline.evaluation.own_metric import own_function
 
-LOG_LOSS_CLIP = 1e-15
-
-
-class MetricValue(NamedTuple):
-    """A metric's value and where it comes from."""
-
-    value: float  # NaN if no label remains
-    per_label: Floats | None = None  # (K,), NaN where left out; None where the metric has no value per label
-    left_out: tuple[int, ...] = ()  # label indices that the mean leaves out
+Takes = Literal["decisions", "probabilities"]
+Function = Callable[[Targets, NDArray[Any]], MetricValue]
+_FORMS = "f<beta>_<macro|micro|samples|weighted>, map@<k>, FILE.py:FUNCTION"
 
 
 class Criterion(NamedTuple):
@@ -35,162 +44,152 @@ class Criterion(NamedTuple):
 
     unit: Unit
     value: Value
-    per_label: Value  # what `per_label` maximises for each label alone
+    per_label: Value  # for each label alone, better in the same direction
+    defined: Callable[[Counts], NDArray[np.bool_]] = has_positives  # of units that are labels: which the mean counts
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name.
+    """A metric, ready to be computed; it can be sent to another process.
 
-    `function(targets, values)` takes targets (N, K), see `split_targets`, and, as `takes` says, decisions (N, K) 0/1 or
-    probabilities (N, K) in [0, 1]; it raises ValueError for anything else.
+    `function(targets, values)` takes targets (N, K), see `split_targets`, and, as `takes` says, decisions (N, K)
+    0/1 or probabilities (N, K) in [0, 1]; it raises ValueError for anything else.
     """
 
     name: str
-    takes: Literal["decisions", "probabilities"]
+    takes: Takes
     greater_is_better: bool
-    function: Callable[[Targets, NDArray[Any]], MetricValue]
-    criterion: Criterion | None = None  # None for a metric of probabilities
+    function: Function
+    criterion: Criterion | None = None  # None where no sweep follows the metric exactly
 
 
-def f1_macro(targets: Targets, decisions: Binary) -> MetricValue:
-    """Mean F1 over the labels; a label without positives is left out."""
-    counts = _counts(targets, decisions, "label")
-    return _mean_over_labels(np.where(counts.positives > 0, f1(counts), np.nan))
+def get_metric(spec: str | MetricConfig, labels: Sequence[str] = (), *, own_functions: bool = False) -> Metric:
+    """The metric that `spec` describes.
 
+    Args:
+        spec: a name (`f1_macro`, `f0.5_samples`, `map@3`, ...), FILE.py:FUNCTION, or a metric with options.
+        labels: the names of the K labels, which the options `labels` and `weights` refer to.
+        own_functions: whether a function of the user's own may be loaded, which runs its file. Only for a spec
+            from the user's own config: what a run folder names may be a stranger's.
 
-def f1_micro(targets: Targets, decisions: Binary) -> MetricValue:
-    """F1 of all known cells together; 0 where there are neither positives nor decisions."""
-    return _mean_over_units(f1, _counts(targets, decisions, "table"))
-
-
-def f1_samples(targets: Targets, decisions: Binary) -> MetricValue:
-    """Mean F1 over the rows; a row with neither positives nor decisions counts 0."""
-    return _mean_over_units(f1, _counts(targets, decisions, "row"))
-
-
-def f2_samples(targets: Targets, decisions: Binary) -> MetricValue:
-    """Mean F2 over the rows; a row with neither positives nor decisions counts 0."""
-    return _mean_over_units(f2, _counts(targets, decisions, "row"))
-
-
-def accuracy_cells(targets: Targets, decisions: Binary) -> MetricValue:
-    """Share of the known cells that are right; labels without positives count too."""
-    counts = _counts(targets, decisions, "label")
-    per_label = np.where(np.asarray(counts.size) > 0, accuracy(counts), np.nan)
-    return MetricValue(_mean_over_units(accuracy, _counts(targets, decisions, "table")).value, per_label)
-
-
-def accuracy_subset(targets: Targets, decisions: Binary) -> MetricValue:
-    """Share of the rows with all known cells right."""
-    return _mean_over_units(exact_match, _counts(targets, decisions, "row"))
-
-
-def auc_macro(targets: Targets, probabilities: Floats) -> MetricValue:
-    """Mean area under the ROC curve; a label without positives or without negatives is left out."""
-    return _mean_of_rankings(roc_auc, targets, probabilities)
-
-
-def mean_average_precision(targets: Targets, probabilities: Floats) -> MetricValue:
-    """Mean step-wise average precision, ties as in scikit-learn; a label without positives is left out."""
-    return _mean_of_rankings(average_precision, targets, probabilities)
-
-
-def mean_average_precision_voc(targets: Targets, probabilities: Floats) -> MetricValue:
-    """Mean VOC average precision (see `average_precision_voc`); a label without positives is left out."""
-    return _mean_of_rankings(average_precision_voc, targets, probabilities)
-
-
-def log_loss(targets: Targets, probabilities: Floats) -> MetricValue:
-    """Mean binary cross-entropy in nats over all known cells, probabilities clipped to [1e-15, 1 − 1e-15]."""
-    bits, known, table = split_scores(targets, probabilities)
-    of_the_truth = np.clip(np.where(bits == 1, table, 1.0 - table), LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
-    sums, cells = np.where(known, -np.log(of_the_truth), 0.0).sum(axis=0), known.sum(axis=0)
-    value = float(sums.sum() / cells.sum()) if cells.any() else math.nan
-    return MetricValue(value, _ratio(sums, cells))
-
-
-METRICS: dict[str, Metric] = {
-    "f1_macro": Metric("f1_macro", "decisions", True, f1_macro, Criterion("label", f1, per_label=f1)),
-    "f1_micro": Metric("f1_micro", "decisions", True, f1_micro, Criterion("table", f1, per_label=f1)),
-    "f1_samples": Metric("f1_samples", "decisions", True, f1_samples, Criterion("row", f1, per_label=f1)),
-    "f2_samples": Metric("f2_samples", "decisions", True, f2_samples, Criterion("row", f2, per_label=f2)),
-    "accuracy_cells": Metric(
-        "accuracy_cells", "decisions", True, accuracy_cells, Criterion("table", accuracy, per_label=accuracy)
-    ),
-    "accuracy_subset": Metric(
-        "accuracy_subset", "decisions", True, accuracy_subset, Criterion("row", exact_match, per_label=accuracy)
-    ),
-    "auc_macro": Metric("auc_macro", "probabilities", True, auc_macro),
-    "log_loss": Metric("log_loss", "probabilities", False, log_loss),
-    "map": Metric("map", "probabilities", True, mean_average_precision),
-    "map_voc": Metric("map_voc", "probabilities", True, mean_average_precision_voc),
-}
-
-
-def get_metric(name: str) -> Metric:
-    """The metric called `name`; raises ConfigError for an unknown one."""
-    if name not in METRICS:
+    Raises:
+        ConfigError: the metric, an option or a label is unknown; a function cannot be loaded, or may not be.
+    """
+    config = as_metric_config(spec)
+    if config.function is not None:
+        return _own_metric(config, allowed=own_functions)
+    name, options = name_and_options(config)
+    if name not in _FAMILIES:
         raise ConfigError(
-            f"unknown metric '{name}'{nearest(name, METRICS)}", remedy=f"choose one of {', '.join(METRICS)}"
+            f"unknown metric '{config.name}'{nearest(str(config.name), METRICS)}",
+            remedy=f"choose one of {', '.join(METRICS)}, {_FORMS}",
         )
-    return METRICS[name]
+    family = _FAMILIES[name]
+    foreign = sorted(set(options) - set(family.options))
+    if foreign:
+        raise ConfigError(
+            f"competition.metric: {name} has no option '{foreign[0]}'",
+            expected=f"of the options only {', '.join(family.options)}" if family.options else "no options",
+            remedy="leave it out, or choose another metric",
+        )
+    return family.build(metric_name(config), with_indices(options, labels))
 
 
-@dataclass(frozen=True, eq=False)
-class LabelTable:
-    """Each label's figures, all (K,), for reports; NaN where undefined."""
-
-    positives: Ints
-    average_precision: Floats  # NaN without positives
-    auc: Floats  # NaN without positives or without negatives
-    precision: Floats  # NaN where nothing is decided for the label
-    recall: Floats  # NaN without positives
-    f1: Floats  # NaN without positives
-
-
-def per_label_table(targets: Targets, probabilities: Floats, decisions: Binary) -> LabelTable:
-    """The figures of every label from targets, probabilities and decisions, all (N, K)."""
-    counts = _counts(targets, decisions, "label")
-    rankings = _rankings(*split_scores(targets, probabilities))
-    return LabelTable(
-        positives=counts.positives,
-        average_precision=np.array([average_precision(ranking) for ranking in rankings]),
-        auc=np.array([roc_auc(ranking) for ranking in rankings]),
-        precision=_ratio(counts.true_positives, counts.predicted),
-        recall=_ratio(counts.true_positives, counts.positives),
-        f1=np.where(counts.positives > 0, f1(counts), np.nan),
-    )
+def _own_metric(config: MetricConfig, *, allowed: bool) -> Metric:
+    assert config.function is not None
+    foreign = set(config.model_dump(exclude_none=True)) - {"function", "takes", "greater_is_better"}
+    if foreign:
+        raise ConfigError(
+            f"competition.metric: a function has no option '{min(foreign)}'",
+            expected="of the options only takes, greater_is_better",
+            remedy="leave it out",
+        )
+    if not allowed:
+        raise ConfigError(
+            f"the metric {config.function} is a function of somebody's own and is not run from a run folder",
+            remedy="use run_cv.py with the config that names it; a single run's stored scores need no function",
+        )
+    function = own_function(config.function)
+    function.load()
+    better = config.greater_is_better is not False
+    return Metric(str(function), config.takes or "probabilities", better, function)
 
 
-def _counts(targets: Targets, decisions: Binary, unit: Unit) -> Counts:
-    bits, known, chosen = checked_pair(targets, decisions)
-    return count(bits, chosen, unit, known)
+class _Family(NamedTuple):
+    """Metrics that differ in their options only."""
+
+    options: tuple[str, ...]
+    build: Callable[[str, Options], Metric]
 
 
-def _rankings(bits: Bits, known: Known, table: Floats) -> list[Ranking]:
-    """One ranking of the known cells for each label."""
-    columns = (np.ascontiguousarray(part.T) for part in (bits, known, table))  # sorting strided columns is slower
-    return [rank(hits[there], scores[there]) for hits, there, scores in zip(*columns, strict=True)]
+def _build_f(name: str, options: Options) -> Metric:
+    average, beta = options.pop("average", "macro"), options.pop("beta", 1.0)
+    fitting = {"macro": {"columns"}, "weighted": {"columns"}, "samples": {"empty"}, "micro": set[str]()}[average]
+    if set(options) - fitting:
+        raise ConfigError(
+            f"competition.metric: {name}: the options labels and empty do not fit the average {average}",
+            expected="labels with macro and weighted, empty with samples",
+            remedy="leave it out, or choose another average",
+        )
+    functions = {
+        "macro": decided.f_macro,
+        "micro": decided.f_micro,
+        "samples": decided.f_samples,
+        "weighted": decided.f_weighted,
+    }
+    units: dict[str, Unit] = {"macro": "label", "micro": "table", "samples": "row"}
+    value = partial(f_beta, beta=beta)
+    criterion = None
+    if average in units and "columns" not in options:
+        with_empty = partial(value, empty=options["empty"]) if options.get("empty") else value
+        criterion = Criterion(units[average], with_empty, per_label=value)
+    return Metric(name, "decisions", True, partial(functions[average], beta=beta, **options), criterion)
 
 
-def _ratio(part: Ints | Floats, whole: Ints) -> Floats:
-    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return ratio
+def _build_map_at_k(name: str, options: Options) -> Metric:
+    if "k" not in options:
+        raise ConfigError("competition.metric: map@k needs k", remedy="write map@3, or {name: map@k, k: 3}")
+    return Metric(name, "probabilities", True, partial(ranked.map_at_k, **options))
 
 
-def _mean_of_rankings(area: Callable[[Ranking], float], targets: Targets, probabilities: Floats) -> MetricValue:
-    rankings = _rankings(*split_scores(targets, probabilities))
-    return _mean_over_labels(np.array([area(ranking) for ranking in rankings]))
+def _decided(
+    function: Callable[..., MetricValue], criterion: Criterion, *options: str, greater: bool = True
+) -> _Family:
+    def build(name: str, given: Options) -> Metric:
+        exact = None if "columns" in given else criterion
+        return Metric(name, "decisions", greater, partial(function, **given), exact)
+
+    return _Family(options, build)
 
 
-def _mean_over_units(value: Value, counts: Counts) -> MetricValue:
-    """Mean over the units with a known cell; NaN if there is none."""
-    values = value(counts)[np.asarray(counts.size) > 0]
-    return MetricValue(float(values.mean()) if values.size else math.nan)
+def _ranked(function: Callable[..., MetricValue], *options: str, greater: bool = True) -> _Family:
+    return _Family(options, lambda name, given: Metric(name, "probabilities", greater, partial(function, **given)))
 
 
-def _mean_over_labels(per_label: Floats) -> MetricValue:
-    undefined = np.isnan(per_label)
-    value = math.nan if undefined.all() else float(per_label[~undefined].mean())
-    return MetricValue(value, per_label, tuple(np.flatnonzero(undefined).tolist()))
+_CELLS = Criterion("table", accuracy, per_label=accuracy)
+_FAMILIES: dict[str, _Family] = {
+    "fbeta": _Family(("average", "beta", "labels", "empty"), _build_f),
+    "accuracy_cells": _decided(decided.accuracy_cells, _CELLS),
+    "accuracy_subset": _decided(decided.accuracy_subset, Criterion("row", exact_match, per_label=accuracy)),
+    "hamming": _decided(decided.hamming, Criterion("table", error_rate, per_label=error_rate), greater=False),
+    "mcc_macro": _decided(
+        decided.mcc_macro, Criterion("label", matthews, per_label=matthews, defined=has_both), "labels"
+    ),
+    "mcc_micro": _decided(decided.mcc_micro, Criterion("table", matthews, per_label=matthews)),
+    "auc_macro": _ranked(ranked.auc_macro, "labels"),
+    "auc_weighted": _ranked(ranked.auc_weighted, "labels"),
+    "log_loss": _ranked(ranked.log_loss, "weights", "clip", "normalize", greater=False),
+    "map": _ranked(ranked.mean_average_precision, "labels"),
+    "map_voc": _ranked(ranked.mean_average_precision_voc, "labels"),
+    "lwlrap": _ranked(ranked.lwlrap),
+    "map@k": _Family(("k", "empty"), _build_map_at_k),
+}
+_PLAIN = (
+    "f1_macro",
+    "f1_micro",
+    "f1_samples",
+    "f2_samples",
+    *(name for name in _FAMILIES if name not in ("fbeta", "map@k")),
+)
+METRICS: dict[str, Metric] = {}
+METRICS.update({name: get_metric(name) for name in _PLAIN})

@@ -30,6 +30,7 @@ from pipeline.errors import RunError, SubmissionError, listing
 from pipeline.evaluation.choice import Tuner
 from pipeline.evaluation.decider import Decider
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
+from pipeline.evaluation.metric_spec import metric_name
 from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.rules import RowRules
 from pipeline.evaluation.transfer import rates
@@ -185,7 +186,7 @@ def submit(
         rows=len(frame),
         images=len(test.ids),
         members=sum(len(ensemble.models) * len(ensemble.views) for ensemble in ensembles),
-        metric=first.config.competition.metric,
+        metric=metric_name(first.config.competition.metric),
         cross_fitted=scores["cross_fitted"],
         in_sample=scores["in_sample"],
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
@@ -254,7 +255,7 @@ def _decider(
     targets = train.truths[[row[id_] for id_ in ids]][:, columns]
     settings = first.config.thresholds
     honest = score_out_of_fold(
-        get_metric(first.config.competition.metric),
+        get_metric(first.config.competition.metric, labels),
         targets,
         probabilities,
         tables[0]["fold"].to_numpy(),

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.honest import FoldedScore, HonestScores
-from pipeline.evaluation.metrics import Metric, get_metric, per_label_table
+from pipeline.evaluation.label_table import per_label_table
+from pipeline.evaluation.metrics import Metric, get_metric
 
 
 def score_facts(

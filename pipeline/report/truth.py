@@ -47,7 +47,7 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
             remedy="give the answers of this competition's test set",
         )
     probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
-    metric = get_metric(config.competition.metric)
+    metric = get_metric(config.competition.metric, labels)
     decider = read_decider(run, config, labels, row_rules(config.submission, config.competition, labels))
     decided = decider.decide if metric.takes == "decisions" else decider.calibrated
     judged = decided(probabilities)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config
-from pipeline.evaluation.metrics import get_metric
+from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.images.augment import build_augmentation
 from pipeline.images.dataset import ImageSource, TrainImages, epoch_batches, train_loader
 from pipeline.inference.ensemble import sigmoid
@@ -130,7 +130,7 @@ def train_fold(
         scores = _judge(config, table, rows, logits)
         training.records.append({"epoch": epoch + 1, "loss": training.sums.mean_loss, **facts, **scores})
         training.sums = EpochSums()
-        if train.select == "best" and kept_epoch(config, training.records) == epoch + 1:
+        if train.select == "best" and kept_epoch(config, table.labels, training.records) == epoch + 1:
             save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
         training.save(folder)
         write_json_lines(folder.epochs, training.records)
@@ -140,12 +140,11 @@ def train_fold(
     return True
 
 
-def kept_epoch(config: Config, records: Sequence[Mapping[str, Any]]) -> int:
+def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[str, Any]]) -> int:
     """The epoch, from 1, whose weights are kept: the last, or with `select: best` the first best one."""
     if config.train.select == "last":
         return len(records)
-    metric = get_metric(config.competition.metric)
-    judge = metric if metric.takes == "probabilities" else get_metric("map")
+    judge = _epoch_metrics(config, labels)[-1]
     sign = 1.0 if judge.greater_is_better else -1.0
     values = [-math.inf if record[judge.name] is None else sign * record[judge.name] for record in records]
     return values.index(max(values)) + 1
@@ -231,10 +230,15 @@ def _validate(
 def _judge(config: Config, table: TrainTable, rows: FoldRows, logits: NDArray[np.float64]) -> dict[str, float | None]:
     """mAP, and the competition's metric where it needs no thresholds."""
     targets = table.truths[rows.validation]
-    metric = get_metric(config.competition.metric)
-    judges = {"map": get_metric("map")} | ({metric.name: metric} if metric.takes == "probabilities" else {})
-    values = {name: judge.function(targets, sigmoid(logits)).value for name, judge in judges.items()}
+    metrics = _epoch_metrics(config, table.labels)
+    values = {metric.name: metric.function(targets, sigmoid(logits)).value for metric in metrics}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _epoch_metrics(config: Config, labels: Sequence[str]) -> list[Metric]:
+    """mAP, then the competition's metric where it needs no thresholds; the last one chooses epochs."""
+    metric = get_metric(config.competition.metric, labels, own_functions=True)
+    return [get_metric("map"), *([metric] if metric.takes == "probabilities" else [])]
 
 
 def _keep_weights(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:

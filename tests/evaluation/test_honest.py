@@ -9,7 +9,8 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.honest import FoldedScore, HonestScores, score_out_of_fold
-from pipeline.evaluation.metrics import METRICS, MetricValue
+from pipeline.evaluation.means import MetricValue
+from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.rules import EmptyPolicy, RowRules
 from pipeline.evaluation.thresholds import decide, fit_thresholds
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-from pipeline.evaluation.arrays import Floats, checked_scores, split_targets
+from pipeline.evaluation.arrays import Floats, split_targets
 from pipeline.evaluation.counts import count
-from pipeline.evaluation.metrics import METRICS, Metric, per_label_table
+from pipeline.evaluation.label_table import per_label_table
+from pipeline.evaluation.metrics import METRICS, Metric
 from tests.evaluation.tables import masked
 
 quick = settings(deadline=None, max_examples=60)
 by_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
-OVER_LABELS = ("f1_macro", "auc_macro", "map", "map_voc")
-OVER_CELLS = ("f1_micro", "accuracy_cells", "log_loss")
+OVER_LABELS = ("f1_macro", "mcc_macro", "auc_macro", "map", "map_voc")
+OVER_CELLS = ("f1_micro", "accuracy_cells", "hamming", "mcc_micro", "log_loss")
 OVER_ROWS = ("f1_samples", "f2_samples", "accuracy_subset")
 
 
@@ -125,8 +126,3 @@ def test_unknown_cells_are_in_no_count() -> None:
     bits, known = split_targets(np.array([[1.0, np.nan], [0.0, 1.0]]))
     counts = count(bits, np.ones((2, 2), np.uint8), "row", known)
     assert [part.tolist() for part in map(np.asarray, counts)] == [[1, 1], [1, 2], [1, 1], [1, 2]]
-
-
-def test_work_without_a_notion_of_unknown_cells_refuses_them() -> None:
-    with pytest.raises(ValueError, match="1 unknown cells"):
-        checked_scores(np.array([[1.0, np.nan]]), np.array([[0.5, 0.5]]))

@@ -1,0 +1,40 @@
+"""Each label's figures side by side, for reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.evaluation.arrays import Binary, Floats, Ints, Targets
+from pipeline.evaluation.counts import f1
+from pipeline.evaluation.decided import counts_of
+from pipeline.evaluation.means import ratio
+from pipeline.evaluation.ranked import rankings_of
+from pipeline.evaluation.ranking import average_precision, roc_auc
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """Each label's figures over its known cells, all (K,); NaN where undefined."""
+
+    positives: Ints
+    average_precision: Floats  # NaN without positives
+    auc: Floats  # NaN without positives or without negatives
+    precision: Floats  # NaN where nothing is decided for the label
+    recall: Floats  # NaN without positives
+    f1: Floats  # NaN without positives
+
+
+def per_label_table(targets: Targets, probabilities: Floats, decisions: Binary) -> LabelTable:
+    """The figures of every label from targets, probabilities and decisions, all (N, K)."""
+    counts = counts_of(targets, decisions, "label")
+    rankings = rankings_of(targets, probabilities)
+    return LabelTable(
+        positives=counts.positives,
+        average_precision=np.array([average_precision(ranking) for ranking in rankings]),
+        auc=np.array([roc_auc(ranking) for ranking in rankings]),
+        precision=ratio(counts.true_positives, counts.predicted),
+        recall=ratio(counts.true_positives, counts.positives),
+        f1=np.where(counts.positives > 0, f1(counts), np.nan),
+    )

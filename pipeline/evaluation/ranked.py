@@ -1,0 +1,126 @@
+"""Metrics of probabilities: functions of targets (N, K), see `split_targets`, and probabilities (N, K) in [0, 1].
+
+An unknown cell is in no ranking and no sum, whatever its probability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.evaluation.arrays import Floats, Ints, Targets, split_scores
+from pipeline.evaluation.means import Columns, MetricValue, mean_over_labels, ratio
+from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
+
+LOG_LOSS_CLIP = 1e-15
+Area = Callable[[Ranking], float]
+
+
+def auc_macro(targets: Targets, probabilities: Floats, *, columns: Columns | None = None) -> MetricValue:
+    """Mean area under the ROC curve; a label without positives or without negatives is left out."""
+    return _mean_area(roc_auc, targets, probabilities, columns)
+
+
+def auc_weighted(targets: Targets, probabilities: Floats, *, columns: Columns | None = None) -> MetricValue:
+    """As `auc_macro`, each label weighing as many as it has positives."""
+    rankings = rankings_of(targets, probabilities)
+    positives = np.array([ranking.positives for ranking in rankings])
+    return mean_over_labels(np.array([roc_auc(one) for one in rankings]), columns=columns, weights=positives)
+
+
+def mean_average_precision(targets: Targets, probabilities: Floats, *, columns: Columns | None = None) -> MetricValue:
+    """Mean step-wise average precision, ties as in scikit-learn; a label without positives is left out."""
+    return _mean_area(average_precision, targets, probabilities, columns)
+
+
+def mean_average_precision_voc(
+    targets: Targets, probabilities: Floats, *, columns: Columns | None = None
+) -> MetricValue:
+    """Mean VOC average precision (see `average_precision_voc`); a label without positives is left out."""
+    return _mean_area(average_precision_voc, targets, probabilities, columns)
+
+
+def log_loss(
+    targets: Targets,
+    probabilities: Floats,
+    *,
+    weights: tuple[float, ...] | None = None,
+    clip: float = LOG_LOSS_CLIP,
+    normalize: bool = True,
+) -> MetricValue:
+    """Mean binary cross-entropy in nats over all known cells, probabilities clipped to [clip, 1 − clip].
+
+    Args:
+        targets: (N, K).
+        probabilities: (N, K).
+        weights: of the K labels' cells, 1 each if None; they are not in `per_label`.
+        clip: how near to 0 and 1 a probability may come.
+        normalize: divide by the sum of the cells' weights, so that the value is a mean; otherwise by their number.
+    """
+    bits, known, table = split_scores(targets, probabilities)
+    of_the_truth = np.clip(np.where(bits == 1, table, 1.0 - table), clip, 1.0 - clip)
+    sums, cells = np.where(known, -np.log(of_the_truth), 0.0).sum(axis=0), known.sum(axis=0)
+    shares = np.ones(cells.shape) if weights is None else np.array(weights)
+    whole = float((cells * shares).sum() if normalize else cells.sum())
+    return MetricValue(float((sums * shares).sum() / whole) if whole else math.nan, ratio(sums, cells))
+
+
+def lwlrap(targets: Targets, probabilities: Floats) -> MetricValue:
+    """Label-weighted label-ranking average precision: the mean over all positive cells of the row's precision there.
+
+    The precision at a cell is the share of positives among the row's labels of at least its probability. A row
+    without positives has no say; a label without positives is left out. The definition of the DCASE and Kaggle
+    audio tagging tasks (Ellis 2018), ties as in scikit-learn's label_ranking_average_precision_score.
+    """
+    bits, known, table = split_scores(targets, probabilities)
+    scores = np.where(known, table, -1.0)  # an unknown cell comes last, and ties with no known one
+    order = np.argsort(-scores, axis=1)
+    hits = np.cumsum(np.take_along_axis(bits, order, axis=1), axis=1, dtype=np.int64)
+    ends = _ends_of_ties(np.take_along_axis(scores, order, axis=1))
+    precision = np.empty(table.shape)
+    np.put_along_axis(precision, order, np.take_along_axis(hits, ends, axis=1) / (ends + 1), axis=1)
+    positives = bits.sum(axis=0, dtype=np.int64)
+    return mean_over_labels(ratio((precision * bits).sum(axis=0), positives), weights=positives)
+
+
+def map_at_k(targets: Targets, probabilities: Floats, *, k: int, empty: float = 0.0) -> MetricValue:
+    """Mean over the rows of Σ_{i <= k} precision at i · [the i-th label is positive] / min(k, positives).
+
+    Kaggle's MAP@k for a submission that lists the k best labels, best first; of equal probabilities the first
+    label comes first. A row without positives counts `empty`, 0 as in Kaggle's code; one without a known cell
+    is left out.
+    """
+    bits, known, table = split_scores(targets, probabilities)
+    order = np.argsort(-np.where(known, table, -1.0), axis=1, kind="stable")[:, :k]
+    hits = np.take_along_axis(bits, order, axis=1)
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    positives = bits.sum(axis=1, dtype=np.int64)
+    rows = (precision * hits).sum(axis=1) / np.maximum(np.minimum(k, positives), 1)
+    rows = np.where(positives > 0, rows, empty)[known.any(axis=1)]
+    return MetricValue(float(rows.mean()) if rows.size else math.nan)
+
+
+def rankings_of(targets: Targets, probabilities: Floats) -> list[Ranking]:
+    """One ranking of the known cells for each label; raises ValueError as `split_scores`."""
+    parts = (np.ascontiguousarray(part.T) for part in split_scores(targets, probabilities))  # columns sort faster so
+    return [
+        rank(bits, scores) if known.all() else rank(bits[known], scores[known])
+        for bits, known, scores in zip(*parts, strict=True)
+    ]
+
+
+def _mean_area(area: Area, targets: Targets, probabilities: Floats, columns: Columns | None) -> MetricValue:
+    rankings = rankings_of(targets, probabilities)
+    return mean_over_labels(np.array([area(ranking) for ranking in rankings]), columns=columns)
+
+
+def _ends_of_ties(descending: Floats) -> Ints:
+    """For each cell of rows (N, K) in descending order, where its run of equal scores ends."""
+    last = descending.shape[1] - 1
+    ends = np.full(descending.shape, last, np.int64)
+    turns = descending[:, 1:] != descending[:, :-1]
+    ends[:, :-1] = np.where(turns, np.arange(last), last)
+    nearest: Ints = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    return nearest
