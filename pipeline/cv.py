@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
-from pipeline.errors import ConfigError, FoldError, RunError
+from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.choice import Tuner
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.transfer import rates
-from pipeline.folds import make_folds
+from pipeline.folds import cross_fitting_parts, group_numbers
 from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
 from pipeline.inference.ensemble import sigmoid
@@ -42,7 +42,6 @@ from pipeline.runs import (
 from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, ImagesSeen, Listener
 
-_SINGLE_FOLD_PARTS, _FEWEST_PARTS = 5, 2
 _LOCK_SECONDS = 2
 
 
@@ -141,7 +140,16 @@ def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[st
     validated = np.flatnonzero(plan.folds >= 0)
     probabilities = sigmoid(_out_of_fold_logits(plan, run)[validated])
     targets = plan.table.truths[validated]
-    parts, notes = _parts(plan, validated)
+    groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
+    parts, notes = cross_fitting_parts(
+        [plan.table.ids[row] for row in validated],
+        plan.folds[validated],
+        plan.table.positives[validated],
+        labels,
+        seed=config.folds.seed,
+        groups=groups,
+    )
+    notes = [*([EPOCH_MARK] if config.train.select == "best" else []), *notes]
     honest = score_out_of_fold(
         plan.metric,
         targets,
@@ -150,7 +158,7 @@ def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[st
         policy=config.thresholds.policy,
         rules=plan.rules,
         calibration=config.thresholds.calibration,
-        groups=_group_numbers(plan, validated),
+        groups=group_numbers(groups),
         tuner=tuner,
     )
     scores = score_facts(
@@ -178,13 +186,6 @@ def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[st
     write_json(run.thresholds, facts)
     write_json(run.scores, scores)
     return scores
-
-
-def _group_numbers(plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Which rows belong together, for intervals of scores; None where each stands alone."""
-    if plan.table.groups is None:
-        return None
-    return np.asarray(np.unique([plan.table.groups[row] for row in rows], return_inverse=True)[1])
 
 
 def _out_of_fold_logits(plan: Plan, run: RunFolder) -> NDArray[np.float64]:
@@ -303,30 +304,3 @@ def _check_same_data(plan: Plan, run: RunFolder) -> None:
             f"{run.folds} holds other folds than the training data give now",
             remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",
         )
-
-
-def _parts(plan: Plan, validated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-    """What thresholds are cross-fitted over, and what must be said about the scores."""
-    notes = [EPOCH_MARK] if plan.config.train.select == "best" else []
-    if len(plan.fold_numbers) > 1:
-        return plan.folds[validated], notes
-    groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
-    units = len(validated) if groups is None else len(set(groups))
-    count = min(_SINGLE_FOLD_PARTS, units)
-    if count < _FEWEST_PARTS:
-        raise FoldError(
-            "the one validation fold is too small to judge thresholds on",
-            expected="at least two rows, or with groups two groups, in it",
-            got=f"{units}",
-            remedy="validate more rows in folds.file, or set folds.count",
-        )
-    parts = make_folds(
-        [plan.table.ids[row] for row in validated],
-        plan.table.positives[validated],
-        plan.table.labels,
-        count=count,
-        seed=plan.config.folds.seed,
-        groups=groups,
-    )
-    note = f"one validation fold: thresholds are cross-fitted over {count} parts of its rows"
-    return parts, [*notes, note]

@@ -315,6 +315,19 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
 
 
+def read_folds(path: Path) -> pd.DataFrame:
+    """The `folds.csv` of a run, indexed by id: `group` (text, blank without groups) and `fold` (int).
+
+    Raises:
+        RunError: it is missing or unreadable.
+    """
+    try:
+        frame = pd.read_csv(path, dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
+        return frame.set_index("id")[["group", "fold"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
+
+
 def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
     """A parquet file of predictions, indexed by id (strings), with at least the columns `labels`.
 

@@ -2,6 +2,16 @@
 
 from pipeline.folds.file import read_fold_file
 from pipeline.folds.make import make_folds
+from pipeline.folds.parts import cross_fitting_parts, group_numbers
 from pipeline.folds.table import ALWAYS_TRAIN, FEWEST_PER_FOLD, FoldTable, fold_table
 
-__all__ = ["ALWAYS_TRAIN", "FEWEST_PER_FOLD", "FoldTable", "fold_table", "make_folds", "read_fold_file"]
+__all__ = [
+    "ALWAYS_TRAIN",
+    "FEWEST_PER_FOLD",
+    "FoldTable",
+    "cross_fitting_parts",
+    "fold_table",
+    "group_numbers",
+    "make_folds",
+    "read_fold_file",
+]

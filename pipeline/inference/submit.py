@@ -41,9 +41,10 @@ from pipeline.inference.deciding import read_decider
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.predict import Ensemble, needed_forms, predict
+from pipeline.inference.validated import join_validated
 from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_model
-from pipeline.runs import RunFolder, read_json, read_predictions, write_parquet
+from pipeline.runs import RunFolder, read_folds, read_json, write_parquet
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,8 @@ class Submitted:
 def open_run(run: RunFolder) -> FinishedRun:
     """Read what a submission needs to know of a run. Raises RunError where a fold is not finished."""
     config = run.read_config()
-    try:
-        rows = pd.read_csv(run.folds, dtype={"id": str, "fold": int}, keep_default_na=False)
-        folds, ids = rows["fold"], rows["id"]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run.folds} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
+    rows = read_folds(run.folds)
+    folds, ids = rows["fold"], rows.index
     numbers = tuple(sorted(set(folds) - {-1}))
     missing = [fold for fold in numbers if not run.fold(fold).done.exists()]
     if missing or not run.thresholds.exists():
@@ -237,34 +235,26 @@ def _decider(
     if len(runs) == 1:
         return read_decider(first.run, first.config, first.labels, rules), read_json(first.run.thresholds), []
     labels = list(first.labels)
-    tables = [read_predictions(run.run.oof, ["fold", *labels]) for run in runs]
-    for run, table in zip(runs[1:], tables[1:], strict=True):
-        if set(table.index) != set(tables[0].index):
-            raise RunError(
-                f"{run.run.path} and {first.run.path} validate different rows",
-                remedy="train the runs on the same training table",
-            )
-    ids = tables[0].index
-    probabilities = np.mean([table.loc[ids, labels].to_numpy() for table in tables], axis=0)
-    notes = []
-    if any((table.loc[ids, "fold"] != tables[0]["fold"]).any() for table in tables[1:]):
+    metric = get_metric(first.config.competition.metric, labels)
+    rows = join_validated([run.run for run in runs], read_train(first.config.competition), labels)
+    probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
+    parts, notes = rows.parts(0, first.config)
+    if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
         notes.append("the runs have different folds: the cross-fitted score of their mean may flatter a little")
-    train = read_train(first.config.competition)
-    row = {id_: number for number, id_ in enumerate(train.ids)}
-    columns = [train.labels.index(name) for name in labels]
-    targets = train.truths[[row[id_] for id_ in ids]][:, columns]
     settings = first.config.thresholds
     honest = score_out_of_fold(
-        get_metric(first.config.competition.metric, labels),
-        targets,
+        metric,
+        rows.targets,
         probabilities,
-        tables[0]["fold"].to_numpy(),
+        parts,
         policy=settings.policy,
         rules=rules,
         calibration=settings.calibration,
+        groups=rows.group_numbers,
         tuner=tuner,
+        resamples=0,
     )
-    decided = rates(honest.cross_fitted_decisions, ~np.isnan(targets))
+    decided = rates(honest.cross_fitted_decisions, ~np.isnan(rows.targets))
     facts = {
         "in_sample": honest.in_sample.pooled.value,
         "cross_fitted": honest.cross_fitted.pooled.value,

@@ -174,6 +174,8 @@ def test_an_external_fold_file_with_one_validation_fold(
     assert cv(monkeypatch, tiny_config, "folds.file=official.csv") == 0
     assert "cross-fitted over 5 parts of its rows" in capsys.readouterr().out
     assert len(pd.read_parquet(workplace / "runs/tiny/oof.parquet")) == 12
+    assert submission(monkeypatch, "runs/tiny", "runs/tiny", "--out", "both.csv") == 0
+    assert "cross-fitted over 5 parts of its rows" in " ".join(capsys.readouterr().out.split())
 
 
 def test_several_runs_are_averaged_and_fit_their_own_thresholds(

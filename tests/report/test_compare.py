@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import RunError
 from pipeline.report.compare import compare
-from pipeline.runs import RunFolder, write_parquet
+from pipeline.runs import RunFolder, write_csv, write_parquet
 from tests.conftest import LABELS
 
 
@@ -26,6 +26,7 @@ def scored_run(config: Path, name: str, noise: float, *overrides: str) -> RunFol
     scores.insert(0, "id", train["id"].to_list())
     scores.insert(1, "fold", np.arange(len(train)) % 3)
     write_parquet(run.oof, scores)
+    write_csv(run.folds, scores[["id", "fold"]].assign(group=""))
     return run
 
 
@@ -59,3 +60,37 @@ def test_runs_of_other_rows_are_not_compared(tiny_config: Path, workplace: Path)
     write_parquet(second.oof, pd.read_parquet(second.oof).iloc[1:])
     with pytest.raises(RunError, match="do not validate the same rows"):
         compare(first, second)
+
+
+@pytest.mark.parametrize("metric", ["{name: fbeta, labels: [red, blue]}", "{name: auc_macro, labels: [green]}"])
+def test_a_metric_of_named_labels_joins_them_by_name(tiny_config: Path, workplace: Path, metric: str) -> None:
+    worse = scored_run(tiny_config, "worse", 0.4, f"competition.metric={metric}")
+    better = scored_run(tiny_config, "better", 0.0, f"competition.metric={metric}")
+    turned = pd.read_parquet(better.oof)
+    write_parquet(better.oof, turned[["id", "fold", *reversed(LABELS)]])
+    found = compare(worse, better)
+    assert found.scores[1] == 1.0 > found.scores[0]
+    assert found.resamples == 1_000
+
+
+def test_groups_are_those_that_the_folds_kept_together(tiny_config: Path, workplace: Path) -> None:
+    run = scored_run(tiny_config, "one", 0.3)
+    assert not compare(run, run).grouped
+    folds = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
+    write_csv(run.folds, folds.assign(group=[f"g{row // 6}" for row in range(len(folds))]))
+    assert compare(run, run).grouped
+
+
+def test_runs_with_one_validation_fold_are_compared_over_parts_of_it(tiny_config: Path, workplace: Path) -> None:
+    runs = [scored_run(tiny_config, name, noise) for name, noise in (("worse", 0.4), ("better", 0.0))]
+    for run in runs:
+        write_parquet(run.oof, pd.read_parquet(run.oof).assign(fold=0))
+    assert compare(*runs).difference > 0
+
+
+def test_a_training_table_that_lost_rows_is_told(tiny_config: Path, workplace: Path) -> None:
+    run = scored_run(tiny_config, "one", 0.3)
+    train = pd.read_csv("data/train.csv", dtype=str)
+    train.iloc[1:].to_csv("data/train.csv", index=False)
+    with pytest.raises(RunError, match="does not hold any more"):
+        compare(run, run)
