@@ -160,7 +160,7 @@ def test_a_chosen_epoch_is_marked_wherever_a_score_stands(
     assert capsys.readouterr().out.count("epoch chosen on these rows") >= 3
     run = RunFolder(workplace / "runs/tiny")
     for path in (run.scores, run.thresholds):
-        assert json.loads(path.read_text())["notes"] == ["epoch chosen on these rows"]
+        assert "epoch chosen on these rows" in json.loads(path.read_text())["notes"]
     assert submission(monkeypatch, run.path) == 0
     assert "epoch chosen on these rows" in " ".join(capsys.readouterr().out.split())
 
