@@ -179,6 +179,7 @@ def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[st
         policy=config.thresholds.policy,
         calibration=config.thresholds.calibration,
         rows=config.submission.rows,
+        predict=_predict_facts(plan),
         labels=labels,
         rates=rates(honest.cross_fitted_decisions, ~np.isnan(targets)),
         notes=notes,

@@ -100,15 +100,15 @@ def open_run(run: RunFolder) -> FinishedRun:
             remedy="finish it first: the same run_cv.py command goes on where it stopped",
         )
     facts = read_json(run.thresholds)
-    fitted = (
-        facts["policy"],
-        facts.get("calibration"),
-        facts.get("rows"),
-        [read_json(run.fold(fold).done)["predict"] for fold in numbers],
-    )
     now = config.predict.model_dump(include={"views", "average"})
-    asked = (config.thresholds.policy, config.thresholds.calibration, config.submission.rows)
-    if fitted != (*asked, [now] * len(numbers)):
+    asked = {
+        "policy": config.thresholds.policy,
+        "calibration": config.thresholds.calibration,
+        "rows": config.submission.rows,
+        "predict": now,
+    }
+    predicted = [read_json(run.fold(fold).done)["predict"] for fold in numbers]
+    if {key: facts.get(key) for key in asked} != asked or predicted != [now] * len(numbers):
         raise RunError(
             f"{run.path}: its thresholds were not fitted with the settings in its config.yaml",
             remedy="run the same run_cv.py command again; it applies new settings without training",

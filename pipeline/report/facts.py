@@ -71,11 +71,12 @@ def threshold_facts(
     policy: str,
     calibration: str,
     rows: Mapping[str, Any],
+    predict: Mapping[str, Any],
     labels: Sequence[str],
     rates: NDArray[np.float64],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of `thresholds.json`: what to submit with, and how well it did.
+    """The content of `thresholds.json`: what to submit with, the settings that it fits, and how well it did.
 
     `rates` (K,) are the shares of rows that the labels were decided for out-of-fold, cross-fitted.
     """
@@ -85,6 +86,7 @@ def threshold_facts(
         "calibration": calibration,
         "platt": _platt(honest, labels),
         "rows": dict(rows),
+        "predict": dict(predict),
         "metric": metric.name,
         "in_sample": _number(honest.in_sample.pooled.value),
         "cross_fitted": _number(honest.cross_fitted.pooled.value),

@@ -216,3 +216,20 @@ def test_a_strangers_run_reads_no_weights_but_its_own(
     facts["model"] |= {"weights": str(outside), "pretrained": True}
     save_tensors(run.fold(0).weights, tensors, facts)
     assert submission(monkeypatch, run.path) == 0
+
+
+def test_a_run_killed_before_its_thresholds_are_fitted_anew_is_not_submitted(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config) == 0
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.cv.score_run", killed)
+        assert cv(patch, tiny_config, "predict.views=[identity,vflip]") == 130
+    assert submission(monkeypatch, "runs/tiny") == 2
+    assert "thresholds were not fitted with the settings in its config.yaml" in capsys.readouterr().err
+    assert cv(monkeypatch, tiny_config, "predict.views=[identity,vflip]") == 0
+    assert submission(monkeypatch, "runs/tiny") == 0

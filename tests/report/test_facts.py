@@ -31,6 +31,7 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
         policy="global",
         calibration="none",
         rows={"empty": "none"},
+        predict={"views": ["identity"], "average": "probability"},
         labels=LABELS,
         rates=np.array([0.5, 0.2, 0.0]),
         notes=[],
