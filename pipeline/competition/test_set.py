@@ -17,6 +17,7 @@ from pipeline.competition.paths import image_folders, image_paths, moved_to
 from pipeline.competition.sample import Sample, TestTable, read_sample, read_test, read_test_csv
 from pipeline.competition.submission import SubmissionFormat, asked_images, keys_for
 from pipeline.config import CompetitionConfig, SubmissionConfig
+from pipeline.config.templates import holds_id
 from pipeline.errors import CompetitionError, ConfigError
 
 
@@ -72,7 +73,7 @@ def read_test_set(
         table = read_test(competition, ids, path)
         return TestSet(_asking(competition, submission, form, None, ids), _moved(table, images))
     asked = asked_images(sample, form)
-    if images is not None and submission.ids == "auto":
+    if images is not None and submission.ids == "auto" and holds_id(_file_template(competition)):
         ids = _ids_of_files(competition, images, asked=asked, train_ids=train_ids)
         if set(asked) < set(ids):
             note = f"{sample.path} asks for {len(asked)} images, {images} holds {len(ids)}: all of these are answered"
@@ -88,8 +89,7 @@ def _ids_of_files(
     Training images are left out where all of them lie in the same folder; numbers may simply begin anew for the test.
     """
     place = _answering_from(competition, images)
-    template = place.images.test_template or place.images.template
-    assert template is not None
+    template = _file_template(place)
     found = ids_in_folders(
         image_folders(place, test=True) or [Path(place.root)],
         template,
@@ -100,6 +100,11 @@ def _ids_of_files(
     return tuple(id_ for id_ in found if id_ not in trained) if trained < set(found) else found
 
 
+def _file_template(competition: CompetitionConfig) -> str:
+    """How the test images are called; where a column names them, by their ids."""
+    return competition.images.test_template or competition.images.template or "{id}"
+
+
 def _answering_from(competition: CompetitionConfig, images: Path | None) -> CompetitionConfig:
     """The competition with its test images in the folder `images`, under the same file names."""
     files = competition.images
@@ -108,10 +113,17 @@ def _answering_from(competition: CompetitionConfig, images: Path | None) -> Comp
             "the folder of the test images is not known: competition.images names a column",
             remedy="give the folder with --images DIR",
         )
+    template = _file_template(competition)
+    if not holds_id(template):
+        raise ConfigError(
+            f"no file name holds the id: the template of the test images is '{template}'",
+            expected="a template with {id}, to take ids from file names",
+            remedy="give a sample submission or a test CSV with the ids, or write the template with {id}",
+        )
     if images is None:
         return competition
-    parts = PurePosixPath(files.test_template or files.template or "{id}").parts
-    start = max(number for number, part in enumerate(parts) if "{id" in part)
+    parts = PurePosixPath(template).parts
+    start = max(number for number, part in enumerate(parts) if holds_id(part))
     inside = "/".join(parts[start:])
     replaced: dict[str, object] = {
         "column": None,

@@ -59,6 +59,12 @@ def columns_of(template: str) -> list[str]:
     return list(dict.fromkeys(part.name for part in parse_template(template) if isinstance(part, Placeholder)))
 
 
+def holds_id(template: str) -> bool:
+    """Whether a file's name tells its id: `{id}` stands in the template, whole."""
+    parts = parse_template(template)
+    return any(isinstance(part, Placeholder) and part.name == "id" and part.part is None for part in parts)
+
+
 def _placeholder(match: re.Match[str]) -> Placeholder:
     name, part, spec = match.groups()
     spec = spec or ""

@@ -130,3 +130,16 @@ def test_ids_are_read_off_the_files(
 def test_an_empty_folder_has_no_ids(tmp_path: Path) -> None:
     with pytest.raises(CompetitionError, match="no images to take ids from"):
         ids_in_folders([_files(tmp_path, "readme.txt")], "{id}.jpg", with_extension=False)
+
+
+def test_ids_that_stand_in_no_file_name_come_from_the_sample(tmp_path: Path) -> None:
+    (tmp_path / "sample_submission.csv").write_text("id,a,b\n1,0,0\n2,0,0\n")
+    (tmp_path / "test.csv").write_text("id,file\n1,x\n2,y\n")
+    config = _config(tmp_path, {"test": "test.csv", "images": {"template": "test/{file}.png"}})
+    moved = _files(tmp_path / "moved", "x.png", "y.png", "z.png")
+    found = _read(config, ("a", "b"), moved)
+    assert (found.table.ids, found.table.paths) == (("1", "2"), ((moved / "x.png",), (moved / "y.png",)))
+    by_files = _config(tmp_path, {"images": {"template": "test/{file}.png"}}, ids="images")
+    for images in (moved, None):
+        with pytest.raises(ConfigError, match="no file name holds the id"):
+            _read(by_files, ("a", "b"), images)
