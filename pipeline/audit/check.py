@@ -60,7 +60,12 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     pairs = duplicate_rows([*looks, *test_looks], [*table.paths, *test.paths], turned=True)
     findings += found + differences
     findings += duplicate_findings(
-        pairs, [*table.ids, *test.ids], train_count=len(table.ids), targets=table.positives, folds=folds
+        pairs,
+        [*table.ids, *test.ids],
+        train_count=len(table.ids),
+        targets=table.positives,
+        folds=folds,
+        groups=config.competition.groups or (),
     )
     findings += [] if config.competition.groups is not None else _series(table.ids)
     figures = {"train_rows": len(complete.ids), "test_rows": len(test.ids), "labels": label_figures}
@@ -76,16 +81,24 @@ def _look(doing: str, paths: Sequence[ImagePaths], listen: Listener) -> list[Loo
 
 
 def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> TestTable:
-    """The test rows; none where the sample or test table is missing or wrong, which is then a finding."""
+    """The test rows of the sample, or without one of the test CSV; none where both are missing or one is wrong.
+
+    What is missing or wrong is a finding.
+    """
     competition = config.competition
     name = competition.sample_submission
-    if name is None or not (Path(competition.root) / name).exists():
+    if name is not None and not (Path(competition.root) / name).exists():
         remedy = "it is needed when a submission is made: set competition.sample_submission"
         findings.append(Finding("warning", "sample_submission", f"there is no sample submission ({name})", remedy))
+        competition = competition.model_copy(update={"sample_submission": None})
+    if competition.sample_submission is None and competition.test is None:
+        told = "there is neither a sample submission nor a test CSV: test images are not looked at"
+        findings.append(Finding("note", "sample_submission", told))
         return _NOBODY
     try:
         form = submission_form(config.submission, competition, table.labels)
-        check_sample(read_sample(competition), form)
+        if competition.sample_submission is not None:
+            check_sample(read_sample(competition), form)
     except PipelineError as error:
         findings.append(from_error("sample_submission", error))
         return _NOBODY

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audit.findings import Finding, Pair, finding_if
+from pipeline.competition.groups import describe_source
 from pipeline.competition.paths import ImagePaths
+from pipeline.config import GroupImages, GroupSource
 from pipeline.errors import ImageError
 from pipeline.images.decode import read_image
 from pipeline.images.hashing import near_pairs
 from pipeline.images.looks import Look
 
 RowPair = tuple[int, int, str, float]  # two rows, how they are alike, their similarity
-
-_ADVICE = "add groups: {images: near, turned: true} to competition, so that no fold separates them"
 
 
 def duplicate_rows(looks: Sequence[Look], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
@@ -47,6 +47,7 @@ def duplicate_findings(
     train_count: int,
     targets: NDArray[np.uint8],
     folds: NDArray[np.int64] | None,
+    groups: Sequence[GroupSource] = (),
 ) -> list[Finding]:
     """What `duplicate_rows` over the train rows, then the test rows, means.
 
@@ -56,6 +57,7 @@ def duplicate_findings(
         train_count: N.
         targets: (N, K) 0 or 1.
         folds: (N,) or None where they could not be made.
+        groups: what rows are grouped by already.
     """
 
     def shown(choose: Callable[[int, int], bool]) -> list[Pair]:
@@ -78,7 +80,7 @@ def duplicate_findings(
             "warning",
             "duplicates_folds",
             "{} pairs of the same or nearly the same images lie in different folds: scores will flatter",
-            _ADVICE,
+            _advice(groups),
         )
     found += finding_if(
         shown(lambda i, j: i < train_count <= j),
@@ -93,6 +95,14 @@ def duplicate_findings(
         "duplicates_in_test",
         "{} pairs of test images are nearly the same",
     )
+
+
+def _advice(groups: Sequence[GroupSource]) -> str:
+    by_table = [describe_source(source) for source in groups if not isinstance(source, GroupImages)]
+    wanted = "{images: near, turned: true}"
+    if by_table:
+        return f"put {wanted} into competition.groups beside {' and '.join(by_table)}, so that no fold separates them"
+    return f"set competition.groups: {wanted}, so that no fold separates them"
 
 
 def _same_pixels(ours: ImagePaths, theirs: ImagePaths) -> bool:

@@ -176,3 +176,24 @@ def test_ids_in_series_are_advised_never_grouped(clean: Path) -> None:
     kinds = _kinds(_audit(clean))
     assert "10 series" in kinds["ids_in_series"].message
     assert "groups" not in kinds
+
+
+@pytest.mark.parametrize("sample", [None, "absent.csv"])
+def test_without_a_sample_the_rows_of_the_test_csv_are_looked_at(clean: Path, sample: str | None) -> None:
+    (clean / "test/t003x.jpg").write_bytes(b"broken")
+    told = {"sample_submission": sample, "labels": {"columns": list(LABELS)}}
+    kinds = _kinds(_audit(clean, competition=told))
+    assert "test_unreadable" in kinds
+    assert ("sample_submission" in kinds) == (sample is not None)
+    neither = _kinds(_audit(clean, competition={**told, "test": None}))
+    assert "test images are not looked at" in neither["sample_submission"].message
+
+
+def test_the_advice_on_copies_across_folds_knows_the_groups_that_are_there(clean: Path) -> None:
+    for number in range(6):
+        image = _read(clean / f"train/t{2 * number:03d}x.jpg")
+        _write(clean / f"train/t{2 * number + 13:03d}x.jpg", image, quality=90)
+    alone = _kinds(_audit(clean))["duplicates_folds"].remedy
+    assert "competition.groups: {images: near, turned: true}" in alone
+    grouped = _kinds(_audit(clean, competition={"groups": {"column": "patient"}}))["duplicates_folds"].remedy
+    assert "beside {column: patient}" in grouped
