@@ -10,29 +10,29 @@ import numpy as np
 
 from pipeline.competition.groups import connect, describe_groups, join_groups
 from pipeline.competition.table import TrainTable
-from pipeline.config import CompetitionConfig, GroupImages
+from pipeline.config import CompetitionConfig, Config, GroupImages
 from pipeline.errors import ImageError, listing
 from pipeline.images.hashing import near_pairs
 from pipeline.images.looks import Look, look_at_images
+from pipeline.inference.out_of_fold import image_form
 from pipeline.training.progress import ImagesSeen, Listener
 
 
-def with_image_groups(
-    competition: CompetitionConfig, table: TrainTable, listen: Listener
-) -> tuple[TrainTable, list[str]]:
+def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
     """The table with all groups that `competition.groups` asks for, and a sentence on them.
 
     Raises:
         ImageError: groups by images are asked for, and some images cannot be read.
     """
     looks: list[Look] = []
-    if any(isinstance(source, GroupImages) for source in competition.groups or ()):
+    if any(isinstance(source, GroupImages) for source in config.competition.groups or ()):
         looks = look_at_images(
             table.paths,
+            image_form(config.images).reading,
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImagesSeen("comparing images", done, len(table.paths))),
         )
-    return group_table(competition, table, looks)
+    return group_table(config.competition, table, looks)
 
 
 def group_table(

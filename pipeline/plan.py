@@ -94,7 +94,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
         table, left_out = _without_broken_images(config, table, listen)
     form = submission_form(config.submission, config.competition, table.labels)
     rules = row_rules(config.submission, config.competition, table.labels)
-    table, about_groups = with_image_groups(config.competition, table, listen)
+    table, about_groups = with_image_groups(config, table, listen)
     notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form, table)]
     folds = deal_folds(config, complete, table)
     if debug:

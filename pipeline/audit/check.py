@@ -26,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.grouping import group_table
 from pipeline.images.looks import Look, look_at_images
+from pipeline.inference.out_of_fold import image_form
 from pipeline.training.progress import ImagesSeen, Listener
 
 _NOBODY = TestTable((), ())
@@ -46,8 +47,8 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
         return Audit((from_error("train_table", error),), {})
     findings = [Finding("note", "train_table", note) for note in table.notes]
     test = _test_table(config, table, findings)
-    looks = _look("looking at train images", table.paths, listen)
-    test_looks = _look("looking at test images", test.paths, listen)
+    looks = _look("looking at train images", table.paths, config, listen)
+    test_looks = _look("looking at test images", test.paths, config, listen)
     for part, ids, seen, tolerated in (
         ("train", table.ids, looks, config.images.broken == "skip"),
         ("test", test.ids, test_looks, config.predict.broken == "fallback"),
@@ -72,9 +73,10 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     return Audit(tuple(findings), {**figures, "shifts": shift_figures})
 
 
-def _look(doing: str, paths: Sequence[ImagePaths], listen: Listener) -> list[Look]:
+def _look(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Listener) -> list[Look]:
     return look_at_images(
         paths,
+        image_form(config.images).reading,
         threads=os.cpu_count() or 1,
         progress=lambda done: listen(ImagesSeen(doing, done, len(paths))),
     )

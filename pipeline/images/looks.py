@@ -10,6 +10,8 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +20,8 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.decode import read_image
+from pipeline.images.decode import has_end, read_image
+from pipeline.images.fit import Reading
 from pipeline.images.hashing import SIDE, thumbnail
 
 _ENOUGH = 2 * SIDE  # pixels of the shorter side that a thumbnail is made from
@@ -54,33 +57,33 @@ class Look:
 
 
 def look_at_images(
-    paths: Sequence[ImagePaths], *, threads: int, progress: Callable[[int], None] | None = None
+    paths: Sequence[ImagePaths], reading: Reading, *, threads: int, progress: Callable[[int], None] | None = None
 ) -> list[Look]:
     """`look_at` for each image, in their order; `progress` is called in this thread with the number done so far."""
     looks = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, look in enumerate(pool.map(look_at, paths), start=1):
+        for done, look in enumerate(pool.map(partial(look_at, reading=reading), paths), start=1):
             looks.append(look)
             if progress is not None:
                 progress(done)
     return looks
 
 
-def look_at(paths: ImagePaths) -> Look:
-    """One image; what is wrong with it is told and not raised."""
+def look_at(paths: ImagePaths, reading: Reading) -> Look:
+    """One image, read as the config says; what is wrong with it is told and not raised."""
     digest, greys, kind = hashlib.blake2b(digest_size=16), [], ("", 0, 0)
     for number, path in enumerate(paths):
         try:
             data = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             missing = isinstance(error, FileNotFoundError)
             return Look(f"image {path} does not exist" if missing else f"image {path} cannot be opened")
         digest.update(data)
         found = _kind(data)
-        grey = None if found is None or not _ends_well(data) else _grey(data, *found)
+        grey = None if found is None or not has_end(data[:8], data[-8:]) else _grey(data, *found)
         if grey is None:  # whatever is unusual is for the pipeline's own reader to judge, which also says why
             try:
-                grey = np.ascontiguousarray(read_image((path,), channels=1)[:, :, 0])
+                grey = _grey_as_read(path, reading, alone=len(paths) == 1)
             except ImageError as error:
                 return Look(error.problem)
             found = found or ("unknown", grey.shape[1], grey.shape[0])
@@ -94,7 +97,7 @@ def look_at(paths: ImagePaths) -> Look:
         width=kind[1],
         height=kind[2],
         brightness=float(np.mean([grey.mean() for grey in greys])),
-        constant=all(int(grey.min()) == int(grey.max()) for grey in greys) and _all_constant(paths),
+        constant=all(int(grey.min()) == int(grey.max()) for grey in greys) and _all_constant(paths, reading),
         digest=digest.digest(),
         thumbnail=small,
     )
@@ -109,11 +112,12 @@ def _kind(data: bytes) -> tuple[str, int, int] | None:
         return None
 
 
-def _ends_well(data: bytes) -> bool:
-    """Whether a JPEG or PNG has its end marker; False for other kinds, which have none."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return data.endswith(b"\xff\xd9")
-    return data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82")
+def _grey_as_read(path: Path, reading: Reading, *, alone: bool) -> NDArray[np.uint8]:
+    """Grey of a file that is an image `alone`, or one of its channels: luma of colours, the mean of other bands."""
+    channels = reading.channels if alone and reading.channels not in (1, 3) else 1
+    pixels = read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha)
+    grey = pixels[:, :, 0] if channels == 1 else pixels.mean(axis=2).round().astype(np.uint8)
+    return np.ascontiguousarray(grey)
 
 
 def _grey(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
@@ -134,7 +138,11 @@ def _grey(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] 
     return np.asarray(grey, np.uint8)
 
 
-def _all_constant(paths: ImagePaths) -> bool:
+def _all_constant(paths: ImagePaths, reading: Reading) -> bool:
     """Asked only of images that look constant: a reduced decode may have averaged a fine pattern away."""
-    whole = [read_image((path,), channels=3) for path in paths]
-    return all(int(np.ptp(pixels.reshape(-1, 3), axis=0).max()) == 0 for pixels in whole)
+    channels = reading.channels if len(paths) == 1 and reading.channels != 1 else 3
+    try:
+        whole = [read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha) for path in paths]
+    except ImageError:  # it can be looked at, so it is not broken; what a run makes of it is for the run to say
+        return False
+    return all(int(np.ptp(pixels.reshape(-1, channels), axis=0).max()) == 0 for pixels in whole)

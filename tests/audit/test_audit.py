@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline.audit.check import audit_competition
 from pipeline.audit.findings import Audit, Finding
@@ -197,3 +198,19 @@ def test_the_advice_on_copies_across_folds_knows_the_groups_that_are_there(clean
     assert "competition.groups: {images: near, turned: true}" in alone
     grouped = _kinds(_audit(clean, competition={"groups": {"column": "patient"}}))["duplicates_folds"].remedy
     assert "beside {column: patient}" in grouped
+
+
+@pytest.mark.parametrize("bands", [1, 5])
+def test_what_the_config_can_read_is_looked_at_as_it_reads_it(clean: Path, bands: int) -> None:
+    for part in ("train", "test"):
+        for path in (clean / part).glob("*.jpg"):
+            grey = _read(path).mean(axis=2).astype(np.float32) * 4 - 100
+            Image.fromarray(grey).save(path, "TIFF") if bands == 1 else _write_bands(path, grey, bands)
+    images = {"channels": 1 if bands == 1 else bands, "window": [-100, 1000]}
+    assert not _audit(clean, images=images, competition={"groups": {"images": "near"}}).errors
+    assert "train_unreadable" in _kinds(_audit(clean, images={"channels": images["channels"]}))
+
+
+def _write_bands(path: Path, grey: np.ndarray, bands: int) -> None:
+    assert cv2.imwritemulti(str(path.with_suffix(".tif")), [grey] * bands)
+    path.with_suffix(".tif").replace(path)
