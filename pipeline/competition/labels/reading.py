@@ -85,7 +85,7 @@ def _tell_other_columns(competition: CompetitionConfig, rows: LabelledRows, sour
         competition.id,
         competition.images.column,
         "file_name" if config.format == "coco" else None,
-        getattr(competition.groups, "column", None),
+        *(getattr(group, key, None) for group in competition.groups or () for key in ("column", "within")),
         getattr(config, "column", None),
         getattr(config, "label_column", None),
         *(rows.labels if config.format == "wide" else ()),

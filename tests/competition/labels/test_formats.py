@@ -274,3 +274,10 @@ def test_a_list_of_positive_ids_per_class(tmp_path: Path) -> None:
         read(tmp_path, {"format": "per_class", "files": "lists/{label}.txt"}, {"lists/cat.txt": "1\n"})
     with pytest.raises(CompetitionError, match="no file of the form"):
         read(tmp_path, {"format": "per_class", "files": "list/{label}.txt"}, {})
+
+
+def test_columns_that_groups_are_read_from_are_not_told_as_overlooked(tmp_path: Path) -> None:
+    groups = [{"column": "patient"}, {"chunks": 2, "within": "site"}]
+    files = {"train.csv": "id,a,patient,site,age\n1,0,p,s,3\n2,1,q,s,4\n"}
+    table = read(tmp_path, {"columns": ["a"]}, files, groups=groups)
+    assert [note.partition(": columns that are not labels: ")[2] for note in table.notes] == ["age"]
