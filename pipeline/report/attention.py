@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from pipeline.commands import run_command
 from pipeline.device import pick_device
 from pipeline.errors import ConfigError, RunError, listing, nearest
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.rules import RowRules
 from pipeline.images.decode import load_image
+from pipeline.inference.deciding import read_decider
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.submit import open_run
 from pipeline.model.query2label import Query2Label
 from pipeline.model.weights import TrainedModel, load_model
 from pipeline.report.console import make_console
 from pipeline.report.figures import save_figure, visible
-from pipeline.runs import RunFolder, read_json
+from pipeline.runs import RunFolder
 
 
 class Attention(NamedTuple):
@@ -51,6 +54,7 @@ def look(
     labels: Sequence[str] | None,
     thresholds: NDArray[np.float64],
     device: torch.device,
+    calibration: Calibration | None = None,
 ) -> Attention:
     """Ask `trained` where it finds `labels`, or if None the labels it predicts (at least its best one).
 
@@ -67,6 +71,8 @@ def look(
     with torch.inference_mode():
         logits, layers = trained.model(trained.normalizer(pixels), return_attention=True)
     probabilities = torch.sigmoid(logits[0].double()).cpu().numpy()
+    if calibration is not None:  # thresholds are for calibrated probabilities
+        probabilities = calibration.apply(probabilities)
     chosen = _choose(trained.labels, probabilities, labels, thresholds)
     maps = layers[-1][0].float().cpu().numpy().swapaxes(0, 1)  # (K, heads, h, w)
     return Attention(image, tuple(trained.labels[row] for row in chosen), probabilities[chosen], maps[chosen])
@@ -124,13 +130,14 @@ def main(arguments: argparse.Namespace) -> None:
         )
     device = pick_device()
     trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
-    values = read_json(finished.run.thresholds)["values"]
+    decider = read_decider(finished.run, finished.config, trained.labels, RowRules())
     attention = look(
         trained,
         load_image(tuple(arguments.image), image_form(trained.images)),
         labels=None if arguments.labels is None else arguments.labels.split(","),
-        thresholds=np.array([values[name] for name in trained.labels]),
+        thresholds=decider.thresholds,
         device=device,
+        calibration=decider.calibration,
     )
     out = arguments.out or Path(f"{arguments.image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
+from pipeline.evaluation.rules import RowRules
 from pipeline.images.decode import load_image
+from pipeline.inference.deciding import read_decider
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.submit import open_run
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder, read_json, read_predictions, write_atomically
+from pipeline.runs import RunFolder, read_predictions, write_atomically
 from pipeline.seeds import stable_seed
 
 Verdict = Literal["found", "missed", "wrong"]
@@ -100,7 +102,8 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     config, labels = finished.config, list(finished.labels)
     table: TrainTable = read_train(config.competition)
     oof = read_predictions(run.oof, labels)
-    thresholds = np.array([read_json(run.thresholds)["values"][name] for name in labels])
+    decider = read_decider(run, config, labels, RowRules())
+    truths = table.truths[:, [table.labels.index(name) for name in labels]]
     rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
     chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]
     form = image_form(config.images)._replace(fit="pad")
@@ -108,9 +111,9 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     captions = [
         captions_for(
             labels,
-            table.truths[row],
-            oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64),
-            thresholds,
+            truths[row],
+            decider.calibrated(oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64)),
+            decider.thresholds,
         )
         for row in chosen
     ]

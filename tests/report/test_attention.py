@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.calibration import Calibration
 from pipeline.model.backbone import build_backbone
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.query2label import PooledClassifier, Query2Label
@@ -57,3 +58,11 @@ def test_what_cannot_be_shown_is_refused() -> None:
         _look(_trained(), ["d"])
     with pytest.raises(RunError, match="no query per label"):
         _look(_trained("gap"), None)
+
+
+def test_thresholds_are_held_against_calibrated_probabilities() -> None:
+    thresholds, cpu = np.full(3, 0.5), torch.device("cpu")
+    for intercept, predicted in ((50.0, 3), (-50.0, 1)):  # all labels, or the best one alone
+        shifted = Calibration(np.ones(3), np.full(3, intercept))
+        found = look(_trained(), IMAGE, labels=None, thresholds=thresholds, device=cpu, calibration=shifted)
+        assert len(found.labels) == predicted
