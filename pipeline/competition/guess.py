@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.competition.csvs import Dialect, read_cells, read_header
 from pipeline.competition.guess_files import FileRule, describe_rule, guess_file_rule, image_files
-from pipeline.competition.guess_labels import LabelGuess, LongGuess, guess_labels, guess_long
+from pipeline.competition.guess_labels import LabelGuess, LongGuess, guess_labels, guess_long, guess_rows
 from pipeline.competition.guess_submission import SubmissionGuess, guess_submission
 from pipeline.competition.notes import Tell, tell_nobody
 from pipeline.errors import CompetitionError, ConfigError, listing
@@ -74,7 +74,7 @@ def guess_config(train: Path, images: Path) -> Guess:
     known = () if long is None else long.labels.labels
     sample = guess_submission(train.absolute().parent, root, id_column, rule, known)
     others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, groups}}
-    labels = _labels(others, sample, train) if long is None else long.labels
+    labels = _labels(others, columns[id_column], sample, train) if long is None else long.labels
     form, why = sample.form_for(labels)
     reasons += [*labels.reasons, *sample.reasons, why]
     reasons.append("competition.metric: no file tells it; f1_macro until you set the scorer's")
@@ -159,8 +159,9 @@ def _file_rule(
     return rule, long
 
 
-def _labels(columns: dict[str, list[str]], sample: SubmissionGuess, train: Path) -> LabelGuess:
-    labels = guess_labels(columns, sample=sample.columns)
+def _labels(columns: dict[str, list[str]], ids: list[str], sample: SubmissionGuess, train: Path) -> LabelGuess:
+    one_row_each = len(set(ids)) == len(ids)
+    labels = guess_labels(columns, sample=sample.columns) if one_row_each else guess_rows(columns, ids)
     if labels is None:
         raise CompetitionError(
             f"{train}: no column looks like labels",

@@ -70,6 +70,32 @@ def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | 
     return LongGuess(keys[0], tuple(dict.fromkeys(ids)), LabelGuess(section, labels, (reason,)))
 
 
+def guess_rows(columns: Mapping[str, Sequence[str]], ids: Sequence[str]) -> LabelGuess | None:
+    """The labels of a table with several rows per image, one label in each; None where no column looks like labels.
+
+    Args:
+        columns: the cells of each column but the id, image and group columns.
+        ids: the image of each row.
+    """
+    column = _delimited_column(columns)
+    if column is None:
+        return None
+    names = [cell.strip() for cell in columns[column]]
+    labels = tuple(sorted(name for name in set(names) if name and not _NOTHING.fullmatch(name)))
+    nothing = sorted(name for name in set(names) if _NOTHING.fullmatch(name))
+    section: dict[str, Any] = {"format": "long", "label_column": column}
+    reasons = [f"labels: an id may have several rows, and '{column}' names one label in each: {listing(labels)}"]
+    values = [name for name, cells in columns.items() if name != column and _is_binary(cells)]
+    complete = len(set(zip(ids, names, strict=True))) == len(ids) == len(set(ids)) * len(set(names))
+    if complete and len(values) == 1:
+        section["column"] = values[0]
+        reasons.append(f"labels.column: each id has a row for each label, and '{values[0]}' holds 0 and 1")
+    if nothing:
+        section["empty_tokens"] = nothing
+        reasons.append(f"labels.empty_tokens: '{nothing[0]}' reads like no label at all")
+    return LabelGuess(section, labels, tuple(reasons))
+
+
 def _is_binary(cells: Sequence[str]) -> bool:
     return bool(_BINARY & set(cells)) and set(cells) <= _BINARY | _UNCERTAIN | {""}
 

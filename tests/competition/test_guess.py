@@ -81,6 +81,12 @@ def _write(root: Path, text: str, *images: str) -> tuple[Path, Path]:
             "labels",
             {"uncertain": "ignore", "missing": "zeros"},
         ),
+        (
+            "k,class_name\nx,Big lesion\nx,No finding\nx,Mass\ny,Big lesion\ny,Mass\n",
+            ("img/x.png", "img/y.png"),
+            "labels",
+            {"format": "long", "label_column": "class_name", "empty_tokens": ["No finding"]},
+        ),
         ("n,file,a,b\n1,img/x.jpg,1,0\n2,img/x.jpg,0,1\n", ("img/x.jpg",), "images", {"column": "file"}),
         (
             "k,clip,a,b\nx,c,1,0\ny,c,0,1\nz,d,0,1\n",
