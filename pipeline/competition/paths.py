@@ -37,8 +37,11 @@ def image_paths(
     folders = image_folders(competition, test=test)
     if images.template is None:
         assert images.column is not None  # the schema holds exactly one of the two
-        values = column_of(frame, images.column, path=path, key="competition.images.column")
-        refuse_blank(values, frame[competition.id].tolist(), path=path, column=images.column)
+        column, key = images.column, "competition.images.column"
+        if test and images.test_column is not None:
+            column, key = images.test_column, "competition.images.test_column"
+        values = column_of(frame, column, path=path, key=key)
+        refuse_blank(values, frame[competition.id].tolist(), path=path, column=column)
         names = [value.replace("\\", "/") for value in values]
         return tuple((found,) for found in _find(names, folders or [path.parent]))
     template = images.test_template if test and images.test_template is not None else images.template

@@ -127,6 +127,7 @@ def _answering_from(competition: CompetitionConfig, images: Path | None) -> Comp
     inside = "/".join(parts[start:])
     replaced: dict[str, object] = {
         "column": None,
+        "test_column": None,
         "template": inside,
         "test_template": inside,
         "folders": [],

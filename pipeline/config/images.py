@@ -17,10 +17,11 @@ class ImageFiles(Section):
     """Where an id's image lies: a CSV column with file names, or a template such as `train/{id}.jpg`.
 
     The column's names are relative to that CSV's folder, the template to `competition.root`; with `folders`
-    both are looked for in each of these.
+    both are looked for in each of these. `test_column` is what the test CSV calls the column, where that differs.
     """
 
     column: str | None = "img_path"
+    test_column: str | None = None
     template: str | None = None
     test_template: str | None = None
     folders: list[str] = []
@@ -38,6 +39,8 @@ class ImageFiles(Section):
     def _exactly_one_way(self) -> Self:
         if (self.column is None) == (self.template is None):
             raise ValueError("name either a column or a template, not both and not neither")
+        if self.test_column is not None and self.column is None:
+            raise ValueError("test_column goes with column; with a template the files are test_template's")
         if self.test_template is not None and self.template is None:
             raise ValueError("test_template goes with template; with a column the test CSV names the files")
         if self.channel_files and self.template is None:

@@ -135,6 +135,15 @@ def test_the_test_images_have_folders_and_a_template_of_their_own(tmp_path: Path
     assert found(tmp_path, images, ["x", "y"], test=True) == ["test-jpg/x.jpg", "test-jpg-additional/y.jpg"]
 
 
+def test_the_test_table_may_call_its_files_otherwise(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.png", "test/x.png")
+    images: dict[str, object] = {"column": "경로", "test_column": "파일", "folders": ["."]}
+    assert found(tmp_path, images, ["a"], {"경로": ["train/a.png"]}) == ["train/a.png"]
+    assert found(tmp_path, images, ["x"], {"파일": ["test/x.png"]}, test=True) == ["test/x.png"]
+    with pytest.raises(CompetitionError, match=r"competition\.images\.test_column"):
+        found(tmp_path, images, ["x"], {"경로": ["test/x.png"]}, test=True)
+
+
 def test_extensions_are_looked_up_and_dots_in_ids_are_none(tmp_path: Path) -> None:
     touch(tmp_path, "1.2.840.JPG", "1.2.tif", "b.png", "b.txt", "c.jpeg", "c.png", "d.jpg", "e", "f.png.txt")
     ids = ["1.2.840", "1.2", "b", "c", "e"]
