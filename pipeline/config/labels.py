@@ -78,11 +78,13 @@ class LongLabels(LabelsSection):
     """One row per image and label.
 
     The id column holds `<id><separator><label>`, or the id alone where `label_column` holds the label.
-    `column` holds the value; without it each row is a positive, which needs a `label_column`.
+    `column` holds the value; without it each row is a positive, which needs a `label_column`. With `filled` a cell of
+    `column` says yes by holding anything, such as a mask, and no by being blank or one of `empty_tokens`.
     """
 
     format: Literal["long"] = "long"
     column: str | None = None
+    filled: bool = False
     separator: Separator = "_"
     label_column: str | None = None
     empty_tokens: list[Text] = []
@@ -96,6 +98,8 @@ class LongLabels(LabelsSection):
     def _something_says_positive(self) -> Self:
         if self.column is None and self.label_column is None:
             raise ValueError("set column (of the values), or label_column where every row is a positive")
+        if self.filled and (self.column is None or self.soft):
+            raise ValueError("filled needs the column that is filled or blank, and soft: false")
         return self
 
 

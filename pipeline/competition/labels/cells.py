@@ -35,17 +35,27 @@ class CellRules:
         uncertain_values: what an uncertain cell holds; numbers are compared as numbers.
         uncertain: the policy for these, for all labels or by label; a label without one refuses such cells.
         missing: likewise for blank cells.
+        remedy: what helps against other cells.
     """
 
     soft: bool = False
     uncertain_values: tuple[str, ...] = ()
     uncertain: PolicyByLabel | None = None
     missing: PolicyByLabel | None = None
+    remedy: str = "correct these cells"
+
+
+_REMEDIES = {
+    "wide": "correct these cells, or list only true label columns in competition.labels.columns",
+    "long": "correct these cells; where any text but a blank is a yes, set labels.filled: true",
+}
 
 
 def rules_of(config: WideLabels | LongLabels) -> CellRules:
     """The rules that a section of the config sets."""
-    return CellRules(config.soft, tuple(config.uncertain_values), config.uncertain, config.missing)
+    return CellRules(
+        config.soft, tuple(config.uncertain_values), config.uncertain, config.missing, _REMEDIES[config.format]
+    )
 
 
 def read_codes(cells: NDArray[np.object_] | Sequence[str], rules: CellRules) -> Codes:
@@ -106,11 +116,11 @@ def settle_codes(
             _tell_counts(targets[open_cells], _KINDS[code], path, tell)
     rows, columns = np.nonzero(targets < 0)
     if len(rows):
-        named = [name_cell(row, column) for row, column in zip(rows[:6].tolist(), columns[:6].tolist(), strict=True)]
+        named = [name_cell(row, column) for row, column in zip(rows[:5].tolist(), columns[:5].tolist(), strict=True)]
         raise CompetitionError(
             f"{path}: {len(rows)} label cells are not 0 or 1",
             expected="a number from 0 to 1 in every label cell" if rules.soft else "0 or 1 in every label cell",
-            got=f"{listing(named)}{f' and {len(rows) - 6} more' if len(rows) > 6 else ''}",
+            got=f"{listing(named)}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}",
             remedy=_remedy(codes[rows, columns], rules),
         )
     return targets
@@ -139,7 +149,7 @@ def _tell_counts(values: Targets, kind: str, path: Path, tell: Tell) -> None:
 
 
 def _remedy(wrong: Codes, rules: CellRules) -> str:
-    ways = ["correct these cells, or list only true label columns in competition.labels.columns"]
+    ways = [rules.remedy]
     ways += ["competition.labels.missing says what blank cells count as"] if (wrong == MISSING).any() else []
     ways += ["competition.labels.uncertain says what uncertain cells count as"] if (wrong == UNCERTAIN).any() else []
     ways += ["labels.soft: true takes values between 0 and 1"] if (wrong == WRONG).any() and not rules.soft else []

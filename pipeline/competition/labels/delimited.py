@@ -34,6 +34,7 @@ def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
     found: Sequence[str]
     if config.names is None:
         found = in_order({name for row in rows for name in row})
+        _doubt_numbers(found, source)
     else:
         spelled = label_spelling(config, source)
         rows = _named(rows, ids, {key: name for name, key in spelled.items()}, source)
@@ -193,3 +194,14 @@ def _doubt_the_separator(cells: Sequence[str], config: DelimitedLabels, source: 
                 f"{source.path}: no cell of column '{config.column}' holds the separator '{config.separator}', "
                 f"but some hold '{other[0]}'; competition.labels.separator sets it"
             )
+
+
+def _doubt_numbers(found: Sequence[str], source: Source) -> None:
+    """Boxes and scores between the names would become a label each."""
+    numbers = [name for name in found if name.isdecimal()]
+    if len(found) / 2 <= len(numbers) < len(found):
+        others = [name for name in found if not name.isdecimal()]
+        source.tell(
+            f"{source.path}: {len(numbers)} of {len(found)} labels are numbers ({listing(numbers, 3)}) beside names "
+            f"({listing(others, 3)}); if they are boxes or scores, give a table with the names alone"
+        )

@@ -69,6 +69,9 @@ def _entries(config: LongLabels, source: Source, frame: pd.DataFrame) -> tuple[_
     cells = ["1"] * len(keys)
     if config.column is not None:
         cells = column_of(frame, config.column, path=source.path, key="competition.labels.column")
+    if config.filled:
+        nothing = {"", *config.empty_tokens}
+        cells = ["0" if cell.strip() in nothing else "1" for cell in cells]
     if config.label_column is None:
         found = source.known or config.classes
         labels = settle_labels(found or find_suffixes(keys, config.separator, source.path), config.classes, source)

@@ -171,6 +171,25 @@ def test_positives_in_two_columns_with_boxes_that_differ(tmp_path: Path) -> None
     assert any("1 rows repeat" in note for note in table.notes)
 
 
+def test_masks_say_present_and_blanks_absent(tmp_path: Path) -> None:
+    text = "Image_Label,EncodedPixels\na.jpg_Fish,264918 937 266318 937\na.jpg_Sugar,\nb.jpg_Fish,-1\nb.jpg_Sugar,1 1\n"
+    labels = {"format": "long", "column": "EncodedPixels", "filled": True, "empty_tokens": ["-1"]}
+    table = read(tmp_path, labels, {"train.csv": text}, id="Image_Label")
+    assert (table.ids, table.labels) == (("a.jpg", "b.jpg"), ("Fish", "Sugar"))
+    np.testing.assert_array_equal(table.targets, [[1, 0], [0, 1]])
+    with pytest.raises(CompetitionError, match=r"labels\.filled: true") as caught:
+        read(tmp_path, {"format": "long", "column": "EncodedPixels"}, {}, id="Image_Label")
+    assert "labels.columns" not in str(caught.value)
+
+
+def test_numbers_beside_names_are_doubted(tmp_path: Path) -> None:
+    text = "id,labels\n1,U+304C 1231 3465 U+306B 53 20\n2,\n"
+    table = read(tmp_path, {"format": "delimited", "column": "labels"}, {"train.csv": text})
+    assert any("4 of 6 labels are numbers" in note for note in table.notes)
+    numbers = read(tmp_path, {"format": "delimited", "column": "labels"}, {"train.csv": "id,labels\n1,3 5\n"})
+    assert not any("are numbers" in note for note in numbers.notes)
+
+
 def test_two_columns_with_values(tmp_path: Path) -> None:
     text = "id,what,value\n1,a,0.7\n1,b,-1\n2,a,0\n2,b,1\n"
     labels = {"format": "long", "label_column": "what", "column": "value", "soft": True, "uncertain": "ignore"}
