@@ -102,6 +102,11 @@ class SearchFolder:
         """One line per trial: state, score, values, seconds."""
         return self.path / "trials.csv"
 
+    def exists(self) -> bool:
+        """Whether a search has left anything here; a folder of that name alone may be anybody's."""
+        traces = (self.study, self.lock, self.best, self.trials, self.trial(0).parent)
+        return any(path.exists() for path in traces)
+
     def trial(self, number: int) -> Path:
         """Where trial `number` trains; gone when it is over."""
         return self.path / "trials" / str(number)
@@ -223,7 +228,7 @@ class RunFolder:
         """Delete the folder with all that it holds. Raises RunError where that is no run, nor the search for one."""
         if not self.path.exists():
             return
-        if not self._is_bare() and not self.config.exists() and not self.search.path.exists():
+        if not self._is_bare() and not self.config.exists() and not self.search.exists():
             raise self._no_run()
         shutil.rmtree(self.path)
 

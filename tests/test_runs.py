@@ -64,6 +64,10 @@ def test_fresh_deletes_a_run_but_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         RunFolder(photos).open(Config(), fresh=True)
     assert (photos / "cat.jpg").exists()
+    (photos / "search").mkdir()  # a folder of that name is no search yet
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder(photos).clear()
+    assert (photos / "cat.jpg").exists()
 
 
 def test_leftovers_of_a_killed_write_are_removed_at_the_next_start(tmp_path: Path) -> None:
