@@ -13,7 +13,6 @@ from pipeline.commands import run_command
 from pipeline.inference.submit import open_run, submit
 from pipeline.report.console import make_console, print_submitted
 from pipeline.runs import RunFolder
-from pipeline.search.thresholds import tune_thresholds
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,7 +39,6 @@ def main(arguments: argparse.Namespace) -> None:
             images=arguments.images,
             sample=arguments.sample,
             on_image=lambda done, total: progress.update(bar, completed=done, total=total),
-            tuner=tune_thresholds,
         )
     print_submitted(console, written)
 

@@ -31,7 +31,6 @@ from pipeline.report.console import (
 from pipeline.report.search_table import print_left_out, print_search
 from pipeline.runs import RunFolder, write_json
 from pipeline.search.run import Found, left_out_scores, run_search
-from pipeline.search.thresholds import tune_thresholds
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
@@ -102,7 +101,7 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
                     console.print("another command trains the folds with the best values")
                 return
             plan, fresh = found.plan, False
-        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress, tuner=tune_thresholds)
+        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
     if scores is None:
         if time.monotonic() > plan.deadline:
             console.print(f"train.time_budget={config.train.time_budget} is used; all is saved")

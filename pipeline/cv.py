@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
-from pipeline.evaluation.choice import Tuner
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.transfer import rates
 from pipeline.folds import cross_fitting_parts, group_numbers
@@ -52,7 +51,6 @@ def run_cv(
     folds: Sequence[int] | None,
     fresh: bool,
     listen: Listener,
-    tuner: Tuner | None = None,
 ) -> dict[str, Any] | None:
     """Train the folds that are not finished, then score the run; the content of `scores.json`.
 
@@ -62,7 +60,6 @@ def run_cv(
         folds: the folds to train, all if None.
         fresh: delete what the folder held before.
         listen: told of each step, epoch and fold.
-        tuner: for the threshold policy `optuna`.
 
     Returns:
         The scores, or None while other folds of the run are still missing.
@@ -93,7 +90,7 @@ def run_cv(
             run_fold(plan, run, fold, listen)
     if not all(_is_finished(plan, run, fold) for fold in plan.fold_numbers):
         return None
-    return score_run(plan, run, tuner)
+    return score_run(plan, run)
 
 
 def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
@@ -130,7 +127,7 @@ def _owner(folder: FoldFolder) -> str | None:
     return f"process {owner['pid']} on {owner['host']}"
 
 
-def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[str, Any]:
+def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
     """Join the out-of-fold logits by id, fit and cross-fit thresholds; writes and gives the run's scores.
 
     Raises:
@@ -159,7 +156,6 @@ def score_run(plan: Plan, run: RunFolder, tuner: Tuner | None = None) -> dict[st
         rules=plan.rules,
         calibration=config.thresholds.calibration,
         groups=group_numbers(groups),
-        tuner=tuner,
     )
     scores = score_facts(
         honest,

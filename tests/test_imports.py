@@ -32,7 +32,7 @@ DOORS = {
         "pipeline.search.storage",
         "pipeline.search.result",
         "pipeline.search.figures",
-        "pipeline.search.thresholds",
+        "pipeline.evaluation.tuning",
     },
     "rich": {"pipeline.report.console", "pipeline.report.search_table", "pipeline.report.audit", "make_submission"},
 }

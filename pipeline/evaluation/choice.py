@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,17 +12,18 @@ from pipeline.evaluation.bootstrap import resample
 from pipeline.evaluation.calibration import Calibration, fit_platt
 from pipeline.evaluation.problem import Problem
 from pipeline.evaluation.thresholds import POLICIES, STRENGTH, shrink
+from pipeline.evaluation.tuning import tune
 
 STRENGTHS = (300.0, 100.0, 30.0, 10.0)
-PER_STRENGTH = {f"shrunk {strength:g}": strength for strength in STRENGTHS}
+PER_STRENGTH = tuple(f"shrunk {strength:g}" for strength in STRENGTHS)
 AUTO = ("fixed", "global", "prevalence", *PER_STRENGTH, "per_label")
 """What `auto` chooses from, the simplest first: from no fitted number to K fitted ones that are not held back."""
 
 CHOICES = (*POLICIES, "optuna", "auto")
 _RESAMPLES = 100  # for the standard error of a difference
-
-Tuner = Callable[[Floats, Callable[[Floats], float]], Floats]
-"""Better thresholds (K,) than those given, for a function of thresholds that is to be made large."""
+_TRIALS, _REACH = 200, 0.3  # of `optuna`: how often it asks, how far a threshold may move in logits
+_STRENGTH_TRIALS = 20
+_EDGE = 1e-6  # thresholds are kept this far from 0 and 1, for their logits
 
 
 class Fit:
@@ -38,11 +38,12 @@ class Fit:
         self._thresholds: dict[str, Floats] = {}
 
     def thresholds(self, name: str) -> Floats:
-        """The thresholds (K,) of a policy, or of one strength of `shrunk`."""
+        """The thresholds (K,) of a policy, or of `shrunk` with a strength, such as `shrunk 30`."""
         if name not in self._thresholds:
-            if name in PER_STRENGTH:
+            if name.startswith("shrunk "):
                 own, shared = self.thresholds("per_label"), self.thresholds("global")
-                self._thresholds[name] = shrink(own, shared, self.problem.positives, PER_STRENGTH[name])
+                strength = float(name.removeprefix("shrunk "))
+                self._thresholds[name] = shrink(own, shared, self.problem.positives, strength)
             else:
                 self._thresholds[name] = POLICIES[name](self.problem)
         return self._thresholds[name]
@@ -60,14 +61,11 @@ class Fits:
         parts: (N,) the part of each row.
         platt: whether probabilities are calibrated first.
         groups: (N,) rows that belong together, for standard errors; None if each stands alone.
-        tuner: what policy `optuna` asks for better thresholds.
     """
 
-    def __init__(
-        self, problem: Problem, parts: Ints, *, platt: bool, groups: Ints | None = None, tuner: Tuner | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, parts: Ints, *, platt: bool, groups: Ints | None = None) -> None:
         self._problem, self._parts, self._platt = problem, parts, platt
-        self._groups, self._tuner = groups, tuner
+        self._groups = groups
         self._fits: dict[frozenset[int], Fit] = {}
 
     def on(self, parts: frozenset[int]) -> Fit:
@@ -82,13 +80,14 @@ class Fits:
 
         auto: starts with the first of `AUTO` and goes on to a later one where its score, cross-fitted inside these
             parts, is higher by more than the standard error of the paired difference.
-        shrunk: the strength whose score, cross-fitted inside these parts, is highest.
-        optuna: what the tuner makes of the `per_label` thresholds, judged by the mean of the parts' scores.
+        shrunk: the strength whose score, cross-fitted inside these parts, is highest: the best of `STRENGTHS`,
+            then tuned by Optuna between that one's neighbours.
+        optuna: the `per_label` thresholds, moved in logits by Optuna, judged by the mean of the parts' scores.
 
         With a single part there is nothing to choose by: auto is then `shrunk`, and shrunk has m = 30.
 
         Raises:
-            ConfigError: the policy is unknown, or `optuna` without a tuner.
+            ConfigError: the policy is unknown.
         """
         fit = self.on(parts)
         if policy not in CHOICES:
@@ -102,21 +101,25 @@ class Fits:
             return policy, fit.thresholds(policy)
         name = f"shrunk {STRENGTH:g}"
         if len(parts) > 1:
-            name = self._cautious(parts) if policy == "auto" else self._best(parts)
+            name = self._cautious(parts) if policy == "auto" else self._strongest(parts)
         return name, fit.thresholds(name)
 
     def _tuned(self, parts: frozenset[int]) -> Floats:
-        if self._tuner is None:
-            raise ConfigError("policy optuna has no tuner here", remedy="choose another thresholds.policy")
         fit = self.on(parts)
         inside = self._parts[np.isin(self._parts, list(parts))]
         problems = [fit.problem.of_rows(inside == part) for part in sorted(parts)]
+        start = fit.thresholds("per_label")
+        kept = np.clip(start, _EDGE, 1.0 - _EDGE)
+        logits = np.log(kept / (1.0 - kept))
 
-        def judge(thresholds: Floats) -> float:
-            values = [problem.value(thresholds) for problem in problems]
+        def thresholds(moved: Floats) -> Floats:
+            return np.where(moved == logits, start, 1.0 / (1.0 + np.exp(-moved)))
+
+        def judge(moved: Floats) -> float:
+            values = [problem.value(thresholds(moved)) for problem in problems]
             return float(np.mean([value for value in values if np.isfinite(value)] or [0.0]))
 
-        return self._tuner(fit.thresholds("per_label"), judge)
+        return thresholds(tune(logits, judge, reach=_REACH, trials=_TRIALS))
 
     def _cautious(self, parts: frozenset[int]) -> str:
         metric = self._problem.metric
@@ -132,13 +135,22 @@ class Fits:
                 chosen = later
         return AUTO[chosen]
 
-    def _best(self, parts: frozenset[int]) -> str:
+    def _strongest(self, parts: frozenset[int]) -> str:
+        """`shrunk` with the best strength; three digits of it are plenty."""
+
         def score(name: str) -> float:
             rows, decisions = self._cross_fitted(name, parts)
             value = self._problem.metric.function(self._problem.targets[rows], decisions).value
             return value if self._problem.metric.greater_is_better else -value
 
-        return max(PER_STRENGTH, key=score)
+        def named(logarithm: Floats) -> str:
+            return f"shrunk {np.exp(logarithm[0]):.3g}"
+
+        best = max(STRENGTHS, key=lambda strength: score(f"shrunk {strength:g}"))
+        tuned = tune(
+            np.log([best]), lambda logarithm: score(named(logarithm)), reach=np.log(3.0), trials=_STRENGTH_TRIALS
+        )
+        return named(tuned)
 
     def _cross_fitted(self, name: str, parts: frozenset[int]) -> tuple[Ints, Bits]:
         """The rows of these parts, and their decisions: each part's by what the other parts fitted."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets
 from pipeline.evaluation.bootstrap import RESAMPLES, Interval, interval, resample
 from pipeline.evaluation.calibration import Calibration
-from pipeline.evaluation.choice import Fits, Tuner
+from pipeline.evaluation.choice import Fits
 from pipeline.evaluation.means import MetricValue
 from pipeline.evaluation.metrics import Metric
 from pipeline.evaluation.problem import pose
@@ -78,7 +78,6 @@ def score_out_of_fold(
     rules: RowRules | None = None,
     calibration: CalibrationName = "none",
     groups: Ints | None = None,
-    tuner: Tuner | None = None,
     resamples: int = RESAMPLES,
 ) -> HonestScores:
     """Score out-of-fold probabilities, decided by thresholds that have and that have not seen the same rows.
@@ -95,7 +94,6 @@ def score_out_of_fold(
         rules: what is applied to the rows after the thresholds.
         calibration: `platt` calibrates each label first (`fit_platt`); `auto` does so for log loss alone.
         groups: (N,) rows that belong together, which intervals resample as one; None if each stands alone.
-        tuner: for policy `optuna`.
         resamples: for the intervals; with 0 these are NaN.
 
     Raises:
@@ -110,7 +108,7 @@ def score_out_of_fold(
         raise ValueError(f"expected at least 2 parts, for one to be decided by the others, got {part_ids.size}")
 
     platt = wants_platt(calibration, metric)
-    fits = Fits(problem, parts, platt=platt, groups=groups, tuner=tuner)
+    fits = Fits(problem, parts, platt=platt, groups=groups)
     everything = frozenset(part_ids.tolist())
     chosen, thresholds = fits.thresholds(policy, everything)
     seen = fits.on(everything).calibrated(problem.probabilities)

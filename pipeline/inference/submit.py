@@ -27,7 +27,6 @@ from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import RunError, SubmissionError, listing
-from pipeline.evaluation.choice import Tuner
 from pipeline.evaluation.decider import Decider
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metric_spec import metric_name
@@ -125,7 +124,6 @@ def submit(
     images: Path | None,
     sample: Path | None,
     on_image: Callable[[int, int], None] | None = None,
-    tuner: Tuner | None = None,
 ) -> Submitted:
     """Predict the test images with every fold of every run and write the submission of the first run's form.
 
@@ -141,7 +139,6 @@ def submit(
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
         on_image: told (images done, all images).
-        tuner: for the threshold policy `optuna`, where several runs fit new thresholds.
 
     Raises:
         PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
@@ -158,7 +155,7 @@ def submit(
     if not tolerant:
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    decider, scores, notes = _decider(runs, rules, tuner)
+    decider, scores, notes = _decider(runs, rules)
     notes = [*asked.notes, *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
@@ -227,9 +224,7 @@ def _read_asked(first: FinishedRun, form: SubmissionFormat, *, images: Path | No
     return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids)
 
 
-def _decider(
-    runs: Sequence[FinishedRun], rules: RowRules, tuner: Tuner | None
-) -> tuple[Decider, dict[str, Any], list[str]]:
+def _decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decider, dict[str, Any], list[str]]:
     """What to decide by, its scores and out-of-fold rates, and what to say about them."""
     first = runs[0]
     if len(runs) == 1:
@@ -251,7 +246,6 @@ def _decider(
         rules=rules,
         calibration=settings.calibration,
         groups=rows.group_numbers,
-        tuner=tuner,
         resamples=0,
     )
     decided = rates(honest.cross_fitted_decisions, ~np.isnan(rows.targets))

@@ -45,7 +45,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
 
     Raises:
         RunError: a run is not scored, or they differ in metric, labels or rows.
-        ConfigError: the metric is a function of somebody's own, or a run's policy is `optuna`.
+        ConfigError: the metric is a function of somebody's own.
     """
     configs = first.read_config(), second.read_config()
     if configs[0].competition.metric != configs[1].competition.metric:

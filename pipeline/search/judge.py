@@ -14,7 +14,6 @@ from pipeline.folds import make_folds
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.plan import Plan
-from pipeline.search.thresholds import tune_thresholds
 
 _PARTS = 5  # of a fold's rows, over which thresholds are cross-fitted
 
@@ -58,7 +57,6 @@ class Judge:
             self._parts(rows),
             policy=self.plan.config.thresholds.policy,
             rules=self.plan.rules,
-            tuner=tune_thresholds,
             resamples=0,
         )
         return honest.cross_fitted.pooled.value

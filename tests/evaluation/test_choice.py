@@ -52,19 +52,39 @@ def test_one_part_alone_is_shrunk() -> None:
     assert fits(1.0).thresholds("auto", frozenset({2}))[0] == "shrunk 30"
 
 
-def test_the_tuner_starts_from_the_thresholds_by_label() -> None:
-    targets, probabilities, parts = drawn(1.0)
-    problem = pose(METRICS["f1_samples"], targets, probabilities)
-    seen = []
+def test_optuna_goes_on_from_the_thresholds_by_label() -> None:
+    targets, probabilities, parts = drawn(1.0, rows=400)
+    problem = pose(METRICS["f1_macro"], targets, probabilities)  # by label is best on all rows, not fold by fold
+    tuned = Fits(problem, parts, platt=False)
 
-    def tuner(start: Floats, judge: object) -> Floats:
-        assert callable(judge)
-        seen.append(float(judge(start)))
-        return start / 2
+    def of_parts(thresholds: Floats) -> float:
+        return float(np.mean([problem.of_rows(parts == part).value(thresholds) for part in range(4)]))
 
-    tuned = Fits(problem, parts, platt=False, tuner=tuner)
+    name, found = tuned.thresholds("optuna", PARTS)
     start = tuned.thresholds("per_label", PARTS)[1]
-    np.testing.assert_array_equal(tuned.thresholds("optuna", PARTS)[1], start / 2)
-    assert seen == [pytest.approx(np.mean([problem.of_rows(parts == part).value(start) for part in range(4)]))]
-    with pytest.raises(ConfigError, match="no tuner"):
-        fits(1.0).thresholds("optuna", PARTS)
+    assert name == "optuna"
+    assert of_parts(found) > of_parts(start)
+    logits = [np.log(each / (1 - each)) for each in (start, found)]
+    assert np.abs(logits[1] - logits[0]).max() <= 0.3 + 1e-9
+
+
+def test_the_strength_is_tuned_by_its_cross_fitted_score() -> None:
+    targets, probabilities, parts = drawn(1.0, rows=400)
+    problem = pose(METRICS["f1_macro"], targets, probabilities)
+    tuned = Fits(problem, parts, platt=False)
+    name, _ = tuned.thresholds("shrunk", PARTS)
+    assert name.startswith("shrunk ")
+
+    def cross_fitted(name: str) -> float:
+        decisions = np.empty_like(targets)
+        for part in PARTS:
+            others = tuned.on(PARTS - {part}).thresholds(name)
+            decisions[parts == part] = problem.rules.apply(probabilities[parts == part], others)
+        return METRICS["f1_macro"].function(targets, decisions).value
+
+    assert cross_fitted(name) >= max(cross_fitted(one) for one in PER_STRENGTH)
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown threshold policy 'optunna'; did you mean 'optuna'"):
+        fits(1.0).thresholds("optunna", PARTS)
