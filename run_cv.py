@@ -31,6 +31,7 @@ from pipeline.report.console import (
 from pipeline.report.search_table import print_left_out, print_search
 from pipeline.runs import RunFolder, write_json
 from pipeline.search.run import Found, left_out_scores, run_search
+from pipeline.search.study import TimeUsed
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
@@ -93,7 +94,13 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
         for note in [*unused_keys(config), *plan.notes]:
             print_note(console, note)
         if searches:
-            found = search_first(arguments, plan, run, fresh=fresh, listen=progress)
+            try:
+                found = search_first(arguments, plan, run, fresh=fresh, listen=progress)
+            except TimeUsed:
+                console.print(
+                    f"train.time_budget={config.train.time_budget} is used; the same command goes on searching"
+                )
+                return
             print_search(console, found.facts)
             console.print(f"best values: {run.search.best}; every trial: {run.search.trials}; figures beside them")
             if found.goes_on is None:

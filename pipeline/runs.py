@@ -221,7 +221,8 @@ class RunFolder:
             keys = "\n".join(f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changed.items())
             raise RunError(
                 f"{self.path} was made with other training settings\n{keys}",
-                remedy="give another --run NAME, go back to the old values, or start over with --fresh",
+                remedy="give another --run NAME, go back to the old values, or start over with --fresh"
+                + ("; --search goes on with the best values of the run's search" if self.search.best.exists() else ""),
             )
 
     def clear(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from pipeline.model.weights import TrainedModel, load_model
 from pipeline.plan import Plan
 from pipeline.runs import FoldFolder, RunFolder, write_atomically, write_json
 from pipeline.search.judge import Judge
+from pipeline.search.study import TimeUsed
 from pipeline.search.trial import OnScore
 from pipeline.seeds import stable_seed
 from pipeline.training.engine import EpochSums, Step, train_epoch
@@ -100,10 +102,10 @@ class HeadTrials:
             epoch = (done - 1) // steps + 1
             of = StepDone(rows.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0)
             listen(TrialStep(number, of))
-            return True
+            return time.monotonic() <= self.plan.deadline
 
         for epoch in range(train.epochs):
-            train_epoch(
+            finished = train_epoch(
                 batches(epoch),
                 model=training.prepared,
                 ema=training.ema,
@@ -120,6 +122,8 @@ class HeadTrials:
                 say=lambda sentence: listen(Remark(rows.fold, sentence)),
                 name_of=lambda row: table.ids[row],
             )
+            if not finished:
+                raise TimeUsed
             score = self.judge(rows.fold, _logits(training, maps.validation, config))
             on_score(rows.fold, epoch + 1, score)
         return score
@@ -162,6 +166,7 @@ def open_maps(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> Fol
     Raises:
         ConfigError: the disk has no room for them.
         PipelineError: as training raises.
+        TimeUsed: the plan's deadline passed; the training's state is saved.
     """
     folder, rows = run.search.proxy(fold), rows_of(plan.folds, fold)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -179,8 +184,10 @@ def _file(folder: FoldFolder, part: str) -> Path:
 def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
     source = open_source(plan, run, listen)
-    if not folder.weights.exists():
-        train_fold(config, plan.table, rows, source=source, folder=folder, workers=0, listen=listen)
+    if not folder.weights.exists() and not train_fold(
+        config, plan.table, rows, source=source, folder=folder, workers=0, listen=listen, deadline=plan.deadline
+    ):
+        raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
     augmented = TrainImages(
         source,

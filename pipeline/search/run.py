@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from pipeline.search.judge import build_judge
 from pipeline.search.proxy import open_maps
 from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
-from pipeline.search.study import TicketStudy, check_begun_alike
+from pipeline.search.study import TicketStudy, TimeUsed, check_begun_alike
 from pipeline.search.worker import SearchTask, work
 from pipeline.training.progress import Listener
 
@@ -57,6 +58,7 @@ def run_search(
         ConfigError: the space or the folds do not fit.
         RunError: the folder belongs to a run without a search, or the study was begun with other settings.
         SearchError: trial after trial failed, or none is complete.
+        TimeUsed: the plan's deadline passed; what was found is saved.
     """
     labels = plan.table.labels
     positives = [int(count) for count in plan.table.positives.sum(axis=0)]
@@ -76,6 +78,8 @@ def run_search(
         _remove_dead_trainings(run, study)
         _train_trials(search, run, listen)
         _remove_dead_trainings(run, study)  # those, too, that only now are known to be dead
+        if time.monotonic() > plan.deadline and study.progress().done < plan.config.search.trials:
+            raise TimeUsed
         facts = search_facts(
             study.study, search.parameters, own=own, judge=judge, folds=search.folds, notes=[*notes, *outside]
         )

@@ -39,6 +39,10 @@ _STARTUP_TRIALS = 5  # from which on a pruner compares
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+class TimeUsed(Exception):  # noqa: N818 (nothing is wrong)
+    """`train.time_budget` ended before the search did; all that it found is saved."""
+
+
 class SearchError(PipelineError):
     """A search cannot go on, or belongs to other settings."""
 

@@ -16,6 +16,7 @@ from pipeline.inference.out_of_fold import rows_of
 from pipeline.plan import Plan
 from pipeline.runs import FoldFolder, RunFolder
 from pipeline.search.judge import Judge
+from pipeline.search.study import TimeUsed
 from pipeline.training.fold import ValidatedEpoch, train_fold
 from pipeline.training.progress import Event, Listener, StepDone, TrialStep
 
@@ -48,6 +49,7 @@ class Trials:
 
         Raises:
             PipelineError: as `train_fold`, for example a loss that is not finite.
+            TimeUsed: the plan's deadline passed.
         """
         folder = self.run.search.trial(number)
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,7 +73,7 @@ class Trials:
             score = self.judge(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
-        train_fold(
+        finished = train_fold(
             config,
             self.plan.table,
             rows_of(self.plan.folds, fold),
@@ -80,7 +82,10 @@ class Trials:
             workers=_workers(config, self.beside),
             listen=tell,
             on_epoch=judge,
+            deadline=self.plan.deadline,
         )
+        if not finished:
+            raise TimeUsed
         return score
 
 

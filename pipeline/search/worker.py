@@ -18,7 +18,7 @@ from pipeline.search.judge import Judge, build_judge
 from pipeline.search.proxy import HeadTrials, open_maps
 from pipeline.search.space import Parameter, config_with
 from pipeline.search.storage import open_storage
-from pipeline.search.study import Pruned, SearchError, TicketStudy, Trial, suggest
+from pipeline.search.study import Pruned, SearchError, TicketStudy, TimeUsed, Trial, suggest
 from pipeline.search.trial import Trials, trial_config
 from pipeline.training.progress import Listener, TrialDone
 
@@ -66,6 +66,8 @@ def work(search: SearchTask, run: RunFolder, _worker: int, listen: Listener) -> 
     try:
         with contextlib.closing(search.open_study(run, judge)) as study:
             _draw_all(search, study, trials, listen)
+    except TimeUsed:
+        return  # its trial was given back; `run_search` says so
     except KeyboardInterrupt:
         if search.workers == 1:
             raise

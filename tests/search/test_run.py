@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +16,12 @@ import pytest
 import yaml
 
 from pipeline.config import load_config
+from pipeline.plan import Plan
 from pipeline.runs import RunFolder
+from pipeline.search.run import run_search
 from pipeline.search.storage import open_storage
+from pipeline.search.study import TimeUsed
+from pipeline.training.progress import Event, Listener, StepDone, TrialStep
 from tests.conftest import PROJECT
 from tests.e2e.commands import cv
 
@@ -57,6 +63,45 @@ def test_a_search_then_all_folds_of_the_best_values(
     assert len(pd.read_csv(run.search.trials)) == 3
     assert cv(monkeypatch, tiny_config, *settings, "train.lr=1e-3") == 2
     assert "train.lr: 0.003 in the search, 0.001 now" in capsys.readouterr().err
+    assert cv(monkeypatch, tiny_config, "loss.gamma_pos=1.0") == 2
+    assert "--search goes on with the best values of the run's search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("proxy", "trials"), [("none", 1), ("head", 0), ("head", 1)])
+def test_a_time_budget_ends_inside_a_training_and_the_search_goes_on(
+    proxy: str, trials: int, make_plan: Callable[..., Plan], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = "search.space={loss.gamma_neg: {low: 0, high: 6}}"
+    plan = replace(
+        make_plan("search.trials=2", "search.then=stop", f"search.proxy={proxy}", space),
+        deadline=time.monotonic() + 1e6,
+    )
+    run = RunFolder(workplace / "runs/tiny")
+
+    def search(listen: Listener) -> None:
+        run_search(plan, run, workers=1, fresh=False, command="", config="", listen=listen)
+
+    with monkeypatch.context() as patched:
+
+        def late(event: Event) -> None:
+            if isinstance(event, TrialStep if trials else StepDone):
+                patched.setattr(time, "monotonic", lambda: 1e12)
+
+        with pytest.raises(TimeUsed):
+            search(late)
+    assert not run.search.best.exists()
+    assert run.search.proxy(0).weights.exists() is (proxy == "head" and trials == 1)
+    search(lambda _: None)
+    ended = pd.read_csv(run.search.trials)
+    assert ended["state"].tolist() == ["FAIL"] * trials + ["COMPLETE"] * 2
+    assert ended["failure"].dropna().tolist() == ["interrupted"] * trials
+
+
+def test_a_used_time_budget_is_told(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--search", SPACE, "train.time_budget=0s") == 0
+    assert "train.time_budget=0s is used; the same command goes on searching" in capsys.readouterr().out
 
 
 def test_heads_alone_pruned_failed_and_cross_fitted(
