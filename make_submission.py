@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from pipeline.commands import run_command
-from pipeline.inference.submit import open_run, submit
+from pipeline.inference.finished import open_run
+from pipeline.inference.submit import submit
 from pipeline.report.console import make_console, print_submitted
 from pipeline.runs import RunFolder
 

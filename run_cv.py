@@ -16,6 +16,7 @@ from pipeline.competition.guess import new_config
 from pipeline.config import Config, load_config, unused_keys
 from pipeline.cv import run_cv
 from pipeline.errors import CompetitionError, ConfigError
+from pipeline.files import write_json
 from pipeline.folds import fold_table
 from pipeline.plan import Plan, prepare
 from pipeline.report.audit import print_audit
@@ -29,7 +30,7 @@ from pipeline.report.console import (
     print_validated,
 )
 from pipeline.report.search_table import print_left_out, print_search
-from pipeline.runs import RunFolder, write_json
+from pipeline.runs import RunFolder
 from pipeline.search.run import Found, left_out_scores, run_search
 from pipeline.search.study import TimeUsed
 

@@ -22,7 +22,8 @@ from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import load_config
 from pipeline.evaluation.bootstrap import interval, resample
 from pipeline.evaluation.metrics import get_metric
-from pipeline.runs import RunFolder, read_json, read_predictions
+from pipeline.files import read_json, read_predictions
+from pipeline.runs import RunFolder
 
 CONFIG = Path("configs/demo.yaml")
 HEADS = {

@@ -22,8 +22,9 @@ from rich.table import Table
 from scipy.stats import qmc, spearmanr
 
 from pipeline.config import Config, load_config
+from pipeline.files import read_json, write_json
 from pipeline.plan import Plan, prepare
-from pipeline.runs import RunFolder, read_json, write_json
+from pipeline.runs import RunFolder
 from pipeline.search.judge import build_judge
 from pipeline.search.proxy import HeadTrials, open_maps
 from pipeline.search.space import config_with, parameters_of

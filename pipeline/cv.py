@@ -21,6 +21,7 @@ from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.transfer import rates
+from pipeline.files import read_json, read_predictions, write_csv, write_json, write_parquet
 from pipeline.folds import cross_fitting_parts, group_numbers
 from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
@@ -29,15 +30,7 @@ from pipeline.inference.out_of_fold import image_form, predict_fold, rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.report.facts import score_facts, threshold_facts
-from pipeline.runs import (
-    FoldFolder,
-    RunFolder,
-    read_json,
-    read_predictions,
-    write_csv,
-    write_json,
-    write_parquet,
-)
+from pipeline.runs import FoldFolder, RunFolder
 from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, ImagesSeen, Listener
 

@@ -1,27 +1,16 @@
-"""A run on disk: the only place that knows the names of files in a run, and how they are written safely.
-
-Every file is written to a temporary name, flushed to the disk and renamed, so that a name either holds a
-whole file or nothing. Nothing here executes what it reads: YAML, JSON, CSV, parquet and safetensors only.
-"""
+"""A run on disk: the only place that knows the names of files in a run. `files` writes and reads them."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import psutil
 import yaml
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
-from pipeline.errors import RunError, listing
-
-TEMPORARY_PREFIX = ".writing-"
+from pipeline.errors import RunError
+from pipeline.files import remove_leftovers, write_text
 
 
 @dataclass(frozen=True)
@@ -244,116 +233,10 @@ class RunFolder:
         self.check(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(self.path)
+            remove_leftovers(self.path)
             write_text(self.config, dump_config(config))
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error}",
                 remedy="choose a writable folder or free some space",
             ) from None
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, flush what it wrote, then rename it to `path`.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; `path` is as it was.
-    """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written",
-            got=error.strerror or str(error),
-            remedy="free some space, or make the folder writable; the same command goes on from what was saved",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of dead processes; a living one may be training another fold of this run."""
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        owner = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]
-        if not owner.isdecimal() or not psutil.pid_exists(int(owner)):
-            leftover.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with plain line ends."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON; a float that is not finite is refused with ValueError."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
-
-
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write `frame` as CSV without an index column."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write `frame` as parquet without an index column."""
-    write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in `path`. Raises RunError where it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
-        ) from None
-    except ValueError as error:
-        raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
-
-
-def read_folds(path: Path) -> pd.DataFrame:
-    """The `folds.csv` of a run, indexed by id: `group` (text, blank without groups) and `fold` (int).
-
-    Raises:
-        RunError: it is missing or unreadable.
-    """
-    try:
-        frame = pd.read_csv(path, dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
-        return frame.set_index("id")[["group", "fold"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
-
-
-def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
-    """A parquet file of predictions, indexed by id (strings), with at least the columns `labels`.
-
-    Raises:
-        RunError: the file is missing or unreadable, lacks one of the labels, or repeats an id.
-    """
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not readable as parquet: {error}", remedy="start with --fresh") from None
-    missing = [name for name in ["id", *labels] if name not in frame.columns]
-    if missing or frame["id"].duplicated().any():
-        raise RunError(
-            f"{path} does not fit this run",
-            expected=f"unique ids and a column for each of the {len(labels)} labels",
-            got=f"no column {listing(missing)}" if missing else "repeated ids",
-            remedy="start with --fresh",
-        )
-    return frame.astype({"id": str}).set_index("id")

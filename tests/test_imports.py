@@ -21,7 +21,14 @@ LEVELS = (
     ("pipeline.images",),
     ("pipeline.model",),
     ("pipeline.competition", "pipeline.evaluation", "pipeline.folds", "pipeline.runs"),
-    ("pipeline.config", "pipeline.device", "pipeline.environment", "pipeline.seeds", "pipeline.commands"),
+    (
+        "pipeline.config",
+        "pipeline.device",
+        "pipeline.environment",
+        "pipeline.seeds",
+        "pipeline.commands",
+        "pipeline.files",
+    ),
     ("pipeline.errors",),
 )
 DOORS = {
@@ -36,7 +43,14 @@ DOORS = {
     },
     "rich": {"pipeline.report.console", "pipeline.report.search_table", "pipeline.report.audit", "make_submission"},
 }
-WITHOUT_TORCH = ("pipeline.evaluation", "pipeline.competition", "pipeline.config", "pipeline.folds", "pipeline.runs")
+WITHOUT_TORCH = (
+    "pipeline.evaluation",
+    "pipeline.competition",
+    "pipeline.config",
+    "pipeline.folds",
+    "pipeline.runs",
+    "pipeline.files",
+)
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

@@ -5,34 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from pipeline.config import Config, check_config
 from pipeline.errors import RunError
-from pipeline.runs import (
-    RunFolder,
-    read_json,
-    read_predictions,
-    write_atomically,
-    write_json,
-    write_parquet,
-    write_text,
-)
-
-
-def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-
-    def half(temporary: Path) -> None:
-        temporary.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(RunError, match=r"a\.txt cannot be written(.|\n)*disk full"):
-        write_atomically(path, half)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
-    assert path.read_text() == "old"
+from pipeline.files import write_json
+from pipeline.runs import RunFolder
 
 
 def test_a_run_is_opened_again_with_the_same_training_keys_and_new_after_keys(tmp_path: Path) -> None:
@@ -80,30 +58,6 @@ def test_leftovers_of_a_killed_write_are_removed_at_the_next_start(tmp_path: Pat
     run.open(Config(), fresh=False)
     assert not dead.exists()
     assert alive.exists()
-
-
-def test_predictions_are_read_by_id_and_checked(tmp_path: Path) -> None:
-    path = tmp_path / "oof.parquet"
-    write_parquet(path, pd.DataFrame({"id": ["007", "01"], "a": [0.1, 0.2]}))
-    assert read_predictions(path, ["a"]).loc["007", "a"] == 0.1
-    with pytest.raises(RunError, match="no column b"):
-        read_predictions(path, ["b"])
-    write_parquet(path, pd.DataFrame({"id": ["7", "7"], "a": [0.1, 0.2]}))
-    with pytest.raises(RunError, match="repeated ids"):
-        read_predictions(path, ["a"])
-    path.write_bytes(b"nothing of parquet")
-    with pytest.raises(RunError, match="not readable as parquet"):
-        read_predictions(path, ["a"])
-
-
-def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(path, {"a": float("nan")})
-    assert not path.exists()
-    path.write_text("{")
-    with pytest.raises(RunError, match="not valid JSON"):
-        read_json(path)
 
 
 def test_a_strangers_config_executes_nothing(tmp_path: Path) -> None:

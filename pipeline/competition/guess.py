@@ -20,7 +20,7 @@ from pipeline.competition.guess_labels import LabelGuess, LongGuess, guess_label
 from pipeline.competition.guess_submission import SubmissionGuess, guess_submission
 from pipeline.competition.notes import Tell, tell_nobody
 from pipeline.errors import CompetitionError, ConfigError, listing
-from pipeline.runs import write_text
+from pipeline.files import write_text
 
 _GROUPS = re.compile(r"patient|group|subject|series|study|clip|video|site|block|sheet|session", re.IGNORECASE)
 _NO_COLUMN = "\0"  # a name that no column has

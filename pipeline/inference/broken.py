@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ImageError, listing
+from pipeline.files import read_predictions, write_csv
 from pipeline.images.dataset import EvalBatch
-from pipeline.runs import read_predictions, write_csv
 
 
 def noting_problems(batches: Iterable[EvalBatch], problems: dict[int, str]) -> Iterator[EvalBatch]:

@@ -1,16 +1,24 @@
-"""How a finished run decides test rows: read from its files."""
+"""How finished runs decide test rows: read from the files of one run, fitted anew to the mean of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.decider import Decider
+from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.rules import RowRules
-from pipeline.runs import RunFolder, read_json, read_predictions
+from pipeline.evaluation.transfer import rates
+from pipeline.files import read_json, read_predictions
+from pipeline.inference.finished import FinishedRun
+from pipeline.inference.validated import join_validated
+from pipeline.runs import RunFolder
 
 
 def read_decider(run: RunFolder, config: Config, labels: Sequence[str], rules: RowRules) -> Decider:
@@ -33,3 +41,44 @@ def read_decider(run: RunFolder, config: Config, labels: Sequence[str], rules: R
         transfer=config.thresholds.transfer,
         rules=rules,
     )
+
+
+def choose_decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decider, dict[str, Any], list[str]]:
+    """What to decide by, its scores and out-of-fold rates, and what to say about them.
+
+    One run decides as its files say; for several, thresholds are fitted to the mean of their out-of-fold
+    probabilities, by the first run's settings.
+
+    Raises:
+        RunError: a file is missing or damaged, or the runs do not validate the same rows.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return read_decider(first.run, first.config, first.labels, rules), read_json(first.run.thresholds), []
+    labels = list(first.labels)
+    metric = get_metric(first.config.competition.metric, labels)
+    rows = join_validated([run.run for run in runs], read_train(first.config.competition), labels)
+    probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
+    parts, notes = rows.parts(0, first.config)
+    if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
+        notes.append("the runs have different folds: the cross-fitted score of their mean may flatter a little")
+    settings = first.config.thresholds
+    honest = score_out_of_fold(
+        metric,
+        rows.targets,
+        probabilities,
+        parts,
+        policy=settings.policy,
+        rules=rules,
+        calibration=settings.calibration,
+        groups=rows.group_numbers,
+        resamples=0,
+    )
+    decided = rates(honest.cross_fitted_decisions, ~np.isnan(rows.targets))
+    facts = {
+        "in_sample": honest.in_sample.pooled.value,
+        "cross_fitted": honest.cross_fitted.pooled.value,
+        "rates": dict(zip(labels, decided.tolist(), strict=True)),
+    }
+    decider = Decider(honest.calibration, honest.thresholds, probabilities, honest.policy, settings.transfer, rules)
+    return decider, facts, notes

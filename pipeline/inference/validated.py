@@ -14,8 +14,9 @@ from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.errors import RunError, listing
 from pipeline.evaluation.arrays import Ints
+from pipeline.files import read_folds, read_predictions
 from pipeline.folds import cross_fitting_parts, group_numbers
-from pipeline.runs import RunFolder, read_folds, read_predictions
+from pipeline.runs import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
+from pipeline.files import write_atomically
 from pipeline.model.build import build_model, build_normalizer
 from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.official import load_official_checkpoint
-from pipeline.runs import write_atomically
 
 
 class TrainedModel(NamedTuple):

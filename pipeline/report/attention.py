@@ -22,8 +22,8 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.rules import RowRules
 from pipeline.images.decode import load_image
 from pipeline.inference.deciding import read_decider
+from pipeline.inference.finished import open_run
 from pipeline.inference.out_of_fold import image_form
-from pipeline.inference.submit import open_run
 from pipeline.model.query2label import Query2Label
 from pipeline.model.weights import TrainedModel, load_model
 from pipeline.report.console import make_console

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.evaluation.rules import RowRules
+from pipeline.files import read_predictions, write_atomically
 from pipeline.images.decode import load_image
 from pipeline.inference.deciding import read_decider
+from pipeline.inference.finished import open_run
 from pipeline.inference.out_of_fold import image_form
-from pipeline.inference.submit import open_run
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder, read_predictions, write_atomically
+from pipeline.runs import RunFolder
 from pipeline.seeds import stable_seed
 
 Verdict = Literal["found", "missed", "wrong"]

@@ -19,9 +19,10 @@ from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError
 from pipeline.evaluation.metrics import get_metric
+from pipeline.files import read_json, read_predictions
 from pipeline.inference.deciding import read_decider
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder, read_json, read_predictions
+from pipeline.runs import RunFolder
 
 
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:

@@ -13,7 +13,8 @@ import optuna.visualization.matplotlib as draw
 from matplotlib import pyplot
 from optuna.exceptions import ExperimentalWarning
 
-from pipeline.runs import SearchFolder, write_atomically
+from pipeline.files import write_atomically
+from pipeline.runs import SearchFolder
 from pipeline.search.result import importance_evaluator
 
 _SLICES, _CONTOURS = 6, 3  # parameters that fit on a picture

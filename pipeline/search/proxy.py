@@ -23,6 +23,7 @@ from pipeline.config import Config
 from pipeline.cv import open_source
 from pipeline.device import autocast, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import ConfigError
+from pipeline.files import write_atomically, write_json
 from pipeline.images.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalImages,
@@ -38,7 +39,7 @@ from pipeline.model.build import backbone_of
 from pipeline.model.start import start_model
 from pipeline.model.weights import TrainedModel, load_model
 from pipeline.plan import Plan
-from pipeline.runs import FoldFolder, RunFolder, write_atomically, write_json
+from pipeline.runs import FoldFolder, RunFolder
 from pipeline.search.judge import Judge
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial import OnScore

@@ -10,8 +10,9 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.files import write_csv, write_text
 from pipeline.report.search_table import ParameterFacts, SearchFacts, TrialFacts, short
-from pipeline.runs import SearchFolder, write_csv, write_text
+from pipeline.runs import SearchFolder
 from pipeline.search.judge import Judge
 from pipeline.search.space import Parameter, diff_of, diff_text
 from pipeline.search.study import SearchError, failure_of

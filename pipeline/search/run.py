@@ -15,11 +15,12 @@ from filelock import FileLock, Timeout
 from pipeline.config import training_values
 from pipeline.cv import data_facts
 from pipeline.errors import ConfigError, RunError, listing
+from pipeline.files import read_predictions
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.report.search_table import LeftOut, SearchFacts
-from pipeline.runs import RunFolder, read_predictions
+from pipeline.runs import RunFolder
 from pipeline.search.figures import save_figures
 from pipeline.search.judge import build_judge
 from pipeline.search.proxy import open_maps

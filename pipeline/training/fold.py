@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.files import write_json_lines
 from pipeline.images.augment import build_augmentation
 from pipeline.images.dataset import ImageSource, TrainImages, epoch_batches, train_loader
 from pipeline.inference.ensemble import sigmoid
@@ -20,7 +21,7 @@ from pipeline.inference.out_of_fold import FoldRows, image_form, predict_rows
 from pipeline.inference.predict import Ensemble
 from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
-from pipeline.runs import FoldFolder, write_json_lines
+from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.engine import EpochSums, Step, train_epoch
 from pipeline.training.mixing import BatchMixer

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.inference import submit
+from pipeline.inference import submit, test_predictions
 from pipeline.runs import RunFolder
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
@@ -31,13 +31,13 @@ def test_images_that_break_before_and_during_the_prediction_get_the_mean_out_of_
     tolerant: RunFolder, workers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, "tiny.yaml", "predict.broken=fallback", f"train.workers={workers}") == 0
-    load = submit._load_ensemble
+    load = test_predictions.load_ensemble
 
     def load_and_break(*arguments: object, **keys: object) -> object:
         Path("data/test/t.004.png").unlink()  # it was there when all files were looked for
         return load(*arguments, **keys)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(submit, "_load_ensemble", load_and_break)
+    monkeypatch.setattr(submit, "load_ensemble", load_and_break)
     assert submission(monkeypatch, tolerant.path) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 of 6 test images cannot be read" in shown

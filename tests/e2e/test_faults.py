@@ -14,8 +14,9 @@ from filelock import FileLock
 from pipeline.config import load_config
 from pipeline.cv import run_cv
 from pipeline.errors import ImageError
+from pipeline.files import write_json
 from pipeline.plan import prepare
-from pipeline.runs import RunFolder, write_json
+from pipeline.runs import RunFolder
 from pipeline.training.progress import Event
 from tests.e2e.commands import cv, listing
 

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import RunError
+from pipeline.files import write_csv, write_parquet
 from pipeline.report.compare import compare
-from pipeline.runs import RunFolder, write_csv, write_parquet
+from pipeline.runs import RunFolder
 from tests.conftest import LABELS
 
 

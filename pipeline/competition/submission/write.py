@@ -10,7 +10,7 @@ from pipeline.competition.sample import Sample
 from pipeline.competition.submission.form import SubmissionFormat
 from pipeline.competition.submission.validate import Findings, validate_submission
 from pipeline.errors import SubmissionError, listing
-from pipeline.runs import write_atomically
+from pipeline.files import write_atomically
 
 
 def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: SubmissionFormat) -> tuple[str, ...]:
