@@ -30,8 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.replace(path)
     except OSError as error:
         raise RunError(
@@ -41,6 +40,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until what `path` holds is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,0 +1,132 @@
+"""Killed with SIGKILL at chosen points, and started again: the same bytes, and nothing is left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import files
+from pipeline.config import load_config
+from pipeline.cv import run_cv
+from pipeline.plan import Plan, prepare
+from pipeline.runs import RunFolder
+from pipeline.training.fold import _Watch
+
+SETTINGS = ("train.checkpoint_minutes=1e-9",)
+
+
+def make_plan(config: Path) -> Plan:
+    return prepare(load_config(config, SETTINGS), debug=False, listen=lambda _: None)
+
+
+def run(plan: Plan, folder: RunFolder) -> None:
+    run_cv(plan, folder, folds=None, fresh=False, listen=lambda _: None)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nth(number: int, act: Callable[..., None], before: Callable[..., Any], when: Callable[..., bool]) -> Any:
+    """`before`, but on the `number`-th call for which `when` holds `act` comes first."""
+    calls = 0
+
+    def instead(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += when(*arguments)
+        if calls == number:
+            act(*arguments)
+        return before(*arguments, **named)
+
+    return instead
+
+
+def at_a_step() -> None:
+    _Watch.step = nth(8, lambda *_: die(), _Watch.step, lambda *_: True)  # type: ignore[method-assign]
+
+
+def in_half_a_file(name: str, number: int) -> Callable[[], None]:
+    def halve(path: Path) -> None:
+        os.truncate(path, path.stat().st_size // 2)
+        die()
+
+    def begin() -> None:
+        files.flush = nth(number, halve, files.flush, lambda path: path.name.endswith(name))
+
+    return begin
+
+
+def at_the_rename(name: str, number: int) -> Callable[[], None]:
+    def begin() -> None:
+        Path.replace = nth(  # type: ignore[method-assign]
+            number, lambda *_: die(), Path.replace, lambda _, target: Path(target).name == name
+        )
+
+    return begin
+
+
+def before_a_state_is_deleted() -> None:
+    shutil.rmtree = nth(1, lambda *_: die(), shutil.rmtree, lambda path: Path(path).name == "resume")
+
+
+POINTS = {
+    "step": at_a_step,
+    "half a checkpoint": in_half_a_file("checkpoint.safetensors", 4),
+    "whole checkpoint, not renamed": at_the_rename("checkpoint.safetensors", 5),
+    "half the weights": in_half_a_file("weights.safetensors", 2),
+    "half the predictions": in_half_a_file("oof.parquet", 1),
+    "fold not marked as done": at_the_rename("done.json", 1),
+    "done, its state not deleted": before_a_state_is_deleted,
+    "the last rename": at_the_rename("scores.json", 1),
+}
+
+
+def killed(plan: Plan, folder: RunFolder, begin: Callable[[], None]) -> int | None:
+    """The exit code of a process that runs until `begin`'s point."""
+
+    def body() -> None:
+        begin()
+        run(plan, folder)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, none of which the child uses
+        process = multiprocessing.get_context("fork").Process(target=body)
+        process.start()
+    process.join()
+    return process.exitcode
+
+
+def names(folder: RunFolder) -> set[str]:
+    return {str(path.relative_to(folder.path)) for path in folder.path.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Filled by the first test: what a run leaves that nobody kills."""
+    return {}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
+    point: str, tiny_config: Path, whole: dict[str, Any]
+) -> None:
+    plan = make_plan(tiny_config)
+    if not whole:
+        run(plan, RunFolder(Path("runs/whole")))
+        done = RunFolder(Path("runs/whole"))
+        whole.update(oof=done.oof.read_bytes(), names=names(done), weights=done.fold(1).weights.read_bytes())
+    folder = RunFolder(Path("runs/killed"))
+    assert killed(plan, folder, POINTS[point]) == -signal.SIGKILL
+    assert not folder.scores.exists()
+    run(plan, folder)
+    assert folder.oof.read_bytes() == whole["oof"]
+    assert folder.fold(1).weights.read_bytes() == whole["weights"]
+    assert names(folder) == whole["names"]
