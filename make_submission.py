@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from pipeline import processes
 from pipeline.commands import run_command
 from pipeline.inference.finished import open_run
 from pipeline.inference.submit import submit
@@ -29,6 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read and check the runs, predict, write, tell."""
+    processes.require_one("make_submission.py")
     console = make_console()
     runs = [open_run(RunFolder(path)) for path in arguments.runs]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

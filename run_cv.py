@@ -6,8 +6,10 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline import processes
 from pipeline.audit.check import audit_competition
 from pipeline.audit.findings import plural
 from pipeline.commands import run_command
@@ -37,8 +39,8 @@ from pipeline.search.study import TimeUsed
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, or `words` in its place."""
     parser = argparse.ArgumentParser(prog="run_cv.py", description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example train.epochs=10")
@@ -55,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where --new writes it (default: configs/<folder>.yaml)"
     )
-    given = parser.parse_intermixed_args()
+    given = parser.parse_intermixed_args(words)
     if (given.config is None) == (given.new is None):
         parser.error("give the path of a config, or --new TRAIN.csv IMAGES_DIR to write one")
     return given
@@ -63,6 +65,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """What the arguments ask for: a first config, a look at a file, an audit of the data, or a run."""
+    for alone in ("new", "validate", "check", "search", "search_only"):
+        if getattr(arguments, alone):
+            processes.require_one(f"--{alone.replace('_', '-')}")
     if arguments.new is not None:
         print_guess(make_console(), *new_config(*arguments.new, out=arguments.out))
         return
@@ -87,9 +92,9 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
     fresh = arguments.fresh or arguments.debug
     searches = arguments.search or arguments.search_only
     if not fresh and not searches:
-        run.check(config)
+        processes.from_first(lambda: run.check(config))
     with LiveProgress(console) as progress:
-        plan = prepare(config, debug=arguments.debug, listen=progress)
+        plan = processes.from_first(lambda: prepare(config, debug=arguments.debug, listen=progress))
         console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
         print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
         for note in [*unused_keys(config), *plan.notes]:
@@ -161,13 +166,27 @@ def parse_folds(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-if __name__ == "__main__":
-    again = shlex.join(["python", *[word for word in sys.argv if word != "--fresh"]])
-    arguments = parse_arguments()
+def command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """The exit code of what `arguments` ask for; `words` are the command as it was written, to say how to go on."""
+    again = shlex.join(["python", *[word for word in words if word != "--fresh"]])
     kept = (
         "nothing is kept of a --debug run"
         if arguments.debug
         else "the state is saved after every epoch and every train.checkpoint_minutes"
     )
-    saved = f"{kept}; to go on:\n  {again}"
-    sys.exit(run_command(lambda: main(arguments), after_interrupt=saved))
+    return run_command(lambda: main(arguments), after_interrupt=f"{kept}; to go on:\n  {again}")
+
+
+def run(*words: str) -> None:
+    """What `python run_cv.py WORDS` does, for `notebook_launcher(run_cv.run, args=WORDS)`.
+
+    Raises:
+        SystemExit: with the exit code, where it is not 0.
+    """
+    code = command(parse_arguments(words), ["run_cv.py", *words])
+    if code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(command(parse_arguments(), sys.argv))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
+from pipeline import processes
 from pipeline.errors import PipelineError
 
 DONE, OUR_FAULT, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -16,19 +16,22 @@ def run_command(command: Callable[[], None], *, after_interrupt: str) -> int:
     """Call `command` and give its exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
 
     A mistake is one message on stderr, without a traceback. SIGTERM ends like Ctrl-C. Our own fault is
-    not caught: Python prints it and exits with 1.
+    not caught: Python prints it and exits with 1. Started in several processes, all of them end alike and one
+    of them speaks.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, processes.interrupt)
     try:
-        command()
+        processes.join()
+        with processes.ending_together():
+            command()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (a command speaks to its terminal)
+        if processes.tells_mistakes():
+            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 (a command speaks to its terminal)
         return USERS_MISTAKE
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {after_interrupt}", file=sys.stderr)  # noqa: T201
+        if processes.is_first():
+            print(f"\ninterrupted: {after_interrupt}", file=sys.stderr, flush=True)  # noqa: T201
         return INTERRUPTED
+    finally:
+        processes.leave()
     return DONE
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

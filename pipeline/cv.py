@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from pipeline import processes
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
@@ -54,6 +56,8 @@ def run_cv(
         fresh: delete what the folder held before.
         listen: told of each step, epoch and fold.
 
+    Several processes may call this together; all get the scores, the first one writes.
+
     Returns:
         The scores, or None while other folds of the run are still missing.
 
@@ -62,6 +66,23 @@ def run_cv(
         PipelineError: as training and prediction raise.
     """
     wanted = _wanted_folds(plan, folds)
+    processes.from_first(lambda: _open_run(plan, run, fresh=fresh))
+    left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
+    for fold in sorted({*wanted} - {*left}):
+        listen(FoldDone(fold, resumed=True))
+    parallel = _folds_beside(plan)
+    if left:
+        processes.from_first(lambda: open_source(plan, run, listen))  # builds the cache, before folds share it
+    if parallel > 1 and left:  # also for the last fold: its number of threads decides its last bits
+        run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
+    else:
+        for fold in left:
+            run_fold(plan, run, fold, listen)
+    return processes.from_first(lambda: _score_finished(plan, run))
+
+
+def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
+    """Make the folder ready, and write what the run is about."""
     if not fresh:
         run.check(plan.config)
         _check_same_data(plan, run)
@@ -70,17 +91,14 @@ def run_cv(
         write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
     write_json(run.data, data_facts(plan))
-    left = [fold for fold in wanted if not _is_finished(plan, run, fold)]
-    for fold in sorted({*wanted} - {*left}):
-        listen(FoldDone(fold, resumed=True))
-    parallel = plan.config.train.parallel_folds
-    if left:
-        open_source(plan, run, listen)  # builds the cache, before folds share it
-    if parallel > 1 and left:  # also for the last fold: its number of threads decides its last bits
-        run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
-    else:
-        for fold in left:
-            run_fold(plan, run, fold, listen)
+
+
+def _folds_beside(plan: Plan) -> int:
+    """How many folds are trained side by side: with several processes for each, one."""
+    return plan.config.train.parallel_folds if processes.count() == 1 else 1
+
+
+def _score_finished(plan: Plan, run: RunFolder) -> dict[str, Any] | None:
     if not all(_is_finished(plan, run, fold) for fold in plan.fold_numbers):
         return None
     return score_run(plan, run)
@@ -96,20 +114,36 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
         RunError: another process works on this fold.
     """
     folder = run.fold(fold)
-    folder.resume.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.lock, timeout=_LOCK_SECONDS), memory_errors_told():
-            write_json(folder.owner, {"pid": os.getpid(), "host": socket.gethostname()})
-            trained = folder.done.exists()
-            finished = _finish_fold(plan, run, fold, train=not trained, listen=listen)
-    except Timeout:
-        raise RunError(
-            f"fold {fold} of {run.path} is being trained by another process",
-            got=_owner(folder),
-            remedy="wait for it or stop it; several commands may share a run when their --folds differ",
-        ) from None
+    with _locked(run, fold), memory_errors_told():
+        trained = processes.from_first(folder.done.exists)
+        finished = _finish_fold(plan, run, fold, train=not trained, listen=listen)
     if finished:
         listen(FoldDone(fold, resumed=trained))
+
+
+@contextlib.contextmanager
+def _locked(run: RunFolder, fold: int) -> Iterator[None]:
+    """Nobody else works on this fold meanwhile. Of several processes that do so together, the first has the lock."""
+    folder = run.fold(fold)
+    lock = FileLock(folder.lock, timeout=_LOCK_SECONDS)
+
+    def acquire() -> None:
+        folder.resume.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"fold {fold} of {run.path} is being trained by another process",
+                got=_owner(folder),
+                remedy="wait for it or stop it; several commands may share a run when their --folds differ",
+            ) from None
+        write_json(folder.owner, {"pid": os.getpid(), "host": socket.gethostname()})
+
+    try:
+        processes.from_first(acquire)
+        yield
+    finally:
+        lock.release()  # nothing happens where it is not held
 
 
 def _owner(folder: FoldFolder) -> str | None:
@@ -228,9 +262,9 @@ def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> bool:
     """Train where asked for, then predict; False if `train.time_budget` ended first."""
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
-    source = open_source(plan, run, listen)
+    source = processes.from_first(lambda: open_source(plan, run, listen))
     asked = plan.config.train.workers
-    beside = plan.config.train.parallel_folds
+    beside = _folds_beside(plan) * processes.local_count()
     workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
     if train and not train_fold(
         plan.config,
@@ -244,10 +278,14 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: 
     ):
         return False
     frame = predict_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers)
+    processes.from_first(lambda: _close_fold(plan, folder, frame))
+    return True
+
+
+def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame) -> None:
     write_parquet(folder.oof, frame)
     write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": _predict_facts(plan)})
     shutil.rmtree(folder.resume)
-    return True
 
 
 def _predict_facts(plan: Plan) -> dict[str, Any]:

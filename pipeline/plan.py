@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline import processes
 from pipeline.competition.digit_scenes import make_digit_scenes
 from pipeline.competition.paths import nearest_file
 from pipeline.competition.sample import read_sample
 from pipeline.competition.submission import SubmissionFormat, check_sample, row_rules, submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
-from pipeline.config import Config, seconds_of
+from pipeline.config import Config, TrainConfig, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.evaluation.metrics import Metric, get_metric
@@ -83,7 +84,6 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     """
     budget = config.train.time_budget
     deadline = math.inf if budget is None else time.monotonic() + seconds_of(budget)
-    _require_one_process()
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
     complete = table = read_train(config.competition)
@@ -99,7 +99,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     folds = deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
-    notes += _build_everything(config, table.labels)
+    notes += [*_check_processes(config.train, folds), *_build_everything(config, table.labels)]
     if config.images.broken == "error":
         require_images(
             table.paths,
@@ -128,13 +128,21 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
     return _rows_of_table(table, [row for row, problem in enumerate(problems) if problem is None]), [note]
 
 
-def _require_one_process() -> None:
-    """Started twice, as launchers of distributed trainings do, two commands would write one run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+def _check_processes(train: TrainConfig, folds: NDArray[np.int64]) -> list[str]:
+    """Each of several processes needs an image of every batch. Raises ConfigError; a note on folds side by side."""
+    count = processes.count()
+    if count == 1:
+        return []
+    validated = np.bincount(folds[folds >= 0])
+    smallest = min(train.batch_size, len(folds) - int(validated.max(initial=0)))
+    if smallest < count:
         raise ConfigError(
-            "the command was started in several processes, but a fold is trained by one",
-            remedy="start it plainly with python; train.parallel_folds uses several GPUs, one fold on each",
+            f"a batch of {smallest} images has not one for each of {count} processes",
+            remedy="raise train.batch_size, which counts the images over all processes, or start fewer of them",
         )
+    if train.parallel_folds == 1:
+        return []
+    return [f"train.parallel_folds={train.parallel_folds}: {count} processes train each fold, one fold after the other"]
 
 
 def _check_submission_files(config: Config, form: SubmissionFormat, table: TrainTable) -> list[str]:

@@ -29,6 +29,7 @@ LEVELS = (
         "pipeline.commands",
         "pipeline.files",
     ),
+    ("pipeline.processes",),
     ("pipeline.errors",),
 )
 DOORS = {

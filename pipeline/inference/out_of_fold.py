@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from pipeline import processes
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config, ImagesConfig
 from pipeline.device import pick_device, resolve_precision
@@ -49,15 +50,24 @@ def predict_rows(
     workers: int,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Logits (len(rows), K) of these rows of the training table, in the order of `rows`."""
+    """Logits (len(rows), K) of these rows of the training table, in the order of `rows`.
+
+    Several processes may call this together: each predicts a part, and all get the whole.
+    """
+    own = list(processes.part_of(range(len(rows))))
     loader = eval_loader(
         EvalImages(table.paths, forms=needed_forms([ensemble]), source=source),
-        rows,
+        rows[own],
         batch_size=config.predict.batch_size or config.train.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    (logits,) = predict([ensemble], loader, device=device, precision=resolve_precision(config.train.precision, device))
+    precision = resolve_precision(config.train.precision, device)
+    logits = np.empty((len(rows), len(table.labels)))
+    if own:
+        (logits[own],) = predict([ensemble], loader, device=device, precision=precision)
+    for places, answers in processes.gather((own, logits[own])):
+        logits[places] = answers
     return logits
 
 

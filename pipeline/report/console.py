@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline import processes
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable
 from pipeline.inference.submit import Submitted
@@ -30,9 +31,10 @@ WIDTH = 110  # of tables where the output is no terminal, such as a log file
 
 
 def make_console() -> Console:
-    """A console that keeps tables whole in log files, too."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    """A console that keeps tables whole in log files, too; of several processes only the first one's speaks."""
+    quiet = not processes.is_first()
+    console = Console(highlight=False, quiet=quiet)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH, quiet=quiet)
 
 
 def print_note(console: Console, note: str) -> None:
@@ -79,7 +81,7 @@ class LiveProgress:
         )
 
     def __enter__(self) -> LiveProgress:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:
             self._progress.start()
         return self
 

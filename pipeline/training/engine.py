@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pipeline import processes
 from pipeline.images.dataset import TrainBatch
 from pipeline.training.ema import WarmEma
 from pipeline.training.faults import TrainingError, is_finite, non_finite
@@ -73,8 +74,12 @@ def train_epoch(
     in a step (dropout, mixing) is a function of `seed_of` and its number: a training that goes on in the middle
     of an epoch draws the same. Where memory runs out, micro-batches are cut in halves and the step is repeated.
 
+    Several processes each walk their own part of every batch. What counts is all of it: the known cells, the loss
+    and the gradient are added up, so that the step is that of one process with the whole batch.
+
     Args:
-        batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning.
+        batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning. As many in
+            every process.
         model: gives logits (B, K); prepared by `accelerator`, as is `optimizer`.
         ema: averages the unprepared model.
         clip_grad: the largest gradient norm, or None.
@@ -96,18 +101,19 @@ def train_epoch(
         step = schedule.last_epoch
         lr = float(schedule.get_last_lr()[0])
         mixed = [_mixed(batch, mixer, seed=seed_of(step), position=place) for place, batch in enumerate(group)]
-        known = int(sum(known_cells(targets) for _, _, targets in mixed))
-        loss = backward(mixed, known, seed=seed_of(step)).item()
+        own_cells = int(sum(known_cells(targets) for _, _, targets in mixed))
+        known, images = map(int, processes.total(own_cells, sum(len(batch.images) for batch in group)))
+        own_loss = backward(mixed, known, seed=seed_of(step)).item()
+        loss = processes.total_gradient(own_loss, model.parameters())
         norm = None if clip_grad is None else accelerator.clip_grad_norm_(model.parameters(), clip_grad)
         if not is_finite(loss, norm, scaled=accelerator.scaler is not None):
             optimizer.zero_grad(set_to_none=True)
-            raise non_finite(loss, group, model=model, normalizer=normalizer, step=step, lr=lr, name_of=name_of)
+            raise non_finite(own_loss, group, model=model, normalizer=normalizer, step=step, lr=lr, name_of=name_of)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update(accelerator.unwrap_model(model), step=step)
         schedule.step()
 
-        images = sum(len(batch.images) for batch in group)
         sums.loss, sums.cells = sums.loss + loss * known, sums.cells + known
         sums.steps, sums.images = sums.steps + 1, sums.images + images
         sums.skipped += int(accelerator.optimizer_step_was_skipped)
@@ -179,13 +185,10 @@ class _Backward:
     def _sum(self, batches: list[_Mixed], known: int) -> Tensor:
         device = self.accelerator.device
         total = torch.zeros((), device=device)
-        for position, (batch, mix, targets) in enumerate(batches, start=1):
+        for batch, mix, targets in batches:
             images = mix.images(self.normalizer(batch.images.to(device, non_blocking=True)))
-            pieces = list(zip(images.chunk(self.parts), targets.to(device).chunk(self.parts), strict=True))
-            for number, (part, target) in enumerate(pieces, start=1):
-                last = position == len(batches) and number == len(pieces)
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                    loss = self.loss_function(self.model(part), target, reduction="sum") / max(known, 1)
-                    self.accelerator.backward(loss)
+            for part, target in zip(images.chunk(self.parts), targets.to(device).chunk(self.parts), strict=True):
+                loss = self.loss_function(self.model(part), target, reduction="sum") / max(known, 1)
+                self.accelerator.backward(loss)
                 total += loss.detach()
         return total

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pipeline import processes
 from pipeline.errors import PipelineError, listing
 from pipeline.images.dataset import TrainBatch
 
@@ -27,6 +29,17 @@ def is_finite(loss: float, norm: Tensor | None, *, scaled: bool) -> bool:
     return math.isfinite(loss) and (scaled or norm is None or math.isfinite(float(norm)))
 
 
+class _Seen(NamedTuple):
+    """A step as one process saw it."""
+
+    loss: float
+    layer: str | None  # the first bad one, in words
+    ids: list[str]
+
+    def is_bad(self) -> bool:
+        return self.layer is not None or not math.isfinite(self.loss)
+
+
 def non_finite(
     loss: float,
     group: Sequence[TrainBatch],
@@ -37,15 +50,21 @@ def non_finite(
     lr: float,
     name_of: Callable[[int], str],
 ) -> TrainingError:
-    """The error for a step whose `loss` or gradient is not finite: its images, and the layer that went bad first."""
+    """The error for a step whose `loss` or gradient is not finite: its images, and the layer that went bad first.
+
+    With several processes, the images are those of the processes whose own numbers went bad.
+    """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
-    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss became {loss}"
-    layer = first_bad_layer(model, normalizer, group)
+    seen = processes.gather(_Seen(loss, first_bad_layer(model, normalizer, group), ids))
+    worst = [each for each in seen if each.is_bad()] or seen
+    bad_loss = next((each.loss for each in worst if not math.isfinite(each.loss)), None)
+    what = "the gradient is not finite" if bad_loss is None else f"the loss became {bad_loss}"
+    layer = next((each.layer for each in worst if each.layer), None)
     return TrainingError(
         f"{what} at optimizer step {step + 1} (learning rate {lr:.2e})",
         expected="finite numbers",
         got=f"{layer or 'every layer gives finite numbers, so the targets or the loss are at fault'}; "
-        f"images {listing(ids, _NAMED_IDS)}",
+        f"images {listing([id_ for each in worst for id_ in each.ids], _NAMED_IDS)}",
         remedy="lower train.lr, set train.clip_grad, or set train.precision=fp32; "
         "the same command goes on from the last saved state, --fresh starts over",
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import processes
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.evaluation.metrics import Metric, get_metric
@@ -55,6 +57,8 @@ def train_fold(
 ) -> bool:
     """Train until `train.epochs`, from the last saved state if there is one, be it in the middle of an epoch.
 
+    Several processes may call this together: each trains and validates its part, the first one writes.
+
     What stands in `folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
     `epochs.jsonl`, and `resume/` with the last state.
 
@@ -76,7 +80,7 @@ def train_fold(
         TrainingError: the loss or the gradient is not finite.
         ImageError: an image cannot be read.
     """
-    if time.monotonic() > deadline:
+    if processes.first_says(time.monotonic() > deadline):
         return False
     train = config.train
     images = TrainImages(
@@ -89,8 +93,12 @@ def train_fold(
         seed=train.seed,
     )
 
-    def batches_of(epoch: int) -> list[list[tuple[int, int]]]:
-        return epoch_batches(rows.train, table.ids, epoch=epoch, seed=train.seed, batch_size=train.batch_size)
+    def batches_of(epoch: int) -> list[Sequence[tuple[int, int]]]:
+        whole = epoch_batches(rows.train, table.ids, epoch=epoch, seed=train.seed, batch_size=train.batch_size)
+        return [processes.part_of(batch) for batch in whole]
+
+    def seed_of(step: int) -> int:  # each process draws for itself; the first one what a single one draws
+        return stable_seed(train.seed, rows.fold, "step", step, *([processes.rank()] if processes.rank() else []))
 
     steps_per_epoch = math.ceil(len(batches_of(0)) / train.accumulate)
     total_steps = steps_per_epoch * train.epochs
@@ -118,7 +126,7 @@ def train_fold(
             accumulate=train.accumulate,
             clip_grad=train.clip_grad,
             sums=training.sums,
-            seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
+            seed_of=seed_of,
             on_step=watch.step,
             say=lambda sentence: listen(Remark(rows.fold, sentence)),
             mixer=mixer,
@@ -128,16 +136,13 @@ def train_fold(
             return False
         facts = watch.facts()
         logits = _validate(config, table, rows, training, source, workers=workers)
-        scores = _judge(config, table, rows, logits)
+        scores = processes.from_first(partial(_judge, config, table, rows, logits))
         training.records.append({"epoch": epoch + 1, "loss": training.sums.mean_loss, **facts, **scores})
         training.sums = EpochSums()
-        if train.select == "best" and kept_epoch(config, table.labels, training.records) == epoch + 1:
-            save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
-        training.save(folder)
-        write_json_lines(folder.epochs, training.records)
+        processes.from_first(lambda: _save_epoch(config, table, training, folder))
         listen(EpochDone(rows.fold, training.records[-1]))
         on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
-    _keep_weights(config, table, training, folder)
+    processes.from_first(lambda: _keep_weights(config, table, training, folder))
     return True
 
 
@@ -191,9 +196,10 @@ class _Watch:
                 images_per_second=self._rate(),
             )
         )
-        late = now > self._deadline
+        late = math.isfinite(self._deadline) and processes.first_says(now > self._deadline)
         if sums.steps < self._steps and (late or now - self._saved > self._every):
-            self._training.save(self._folder)
+            if processes.is_first():
+                self._training.save(self._folder)
             self._saved = time.monotonic()
         return not late or sums.steps == self._steps  # a whole epoch is validated before it stops
 
@@ -222,6 +228,7 @@ def _validate(
     workers: int,
 ) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
+    processes.share_buffers(training.ema.module)  # the weights are alike, the statistics of batch norms are not
     views = parse_views(["identity"], size=config.images.height_width)
     ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
     device = training.accelerator.device
@@ -240,6 +247,14 @@ def _epoch_metrics(config: Config, labels: Sequence[str]) -> list[Metric]:
     """mAP, then the competition's metric where it needs no thresholds; the last one chooses epochs."""
     metric = get_metric(config.competition.metric, labels, own_functions=True)
     return [get_metric("map"), *([metric] if metric.takes == "probabilities" else [])]
+
+
+def _save_epoch(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:
+    """Write the state after an epoch, its record, and its weights where they are the best so far."""
+    if config.train.select == "best" and kept_epoch(config, table.labels, training.records) == len(training.records):
+        save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
+    training.save(folder)
+    write_json_lines(folder.epochs, training.records)
 
 
 def _keep_weights(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:

@@ -132,7 +132,8 @@ def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, tota
         layer_decay=train.layer_decay,
     )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
-    prepared, wrapped = accelerator.prepare(model, optimizer)
+    # As `prepare` does it, but never wrapped for several processes: the engine adds up their gradients once a step.
+    prepared, wrapped = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(optimizer)
     if train.gradient_checkpointing:
         backbone_of(model).checkpoint_gradients()
     if train.compile:
