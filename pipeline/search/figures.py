@@ -44,18 +44,37 @@ def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranke
             study, evaluator=importance_evaluator(), target_name=score
         )
         pictures["contour"] = lambda: draw.plot_contour(study, params=list(ranked[:_CONTOURS]), target_name=score)
+    titles = _titles([trial.value for trial in complete if trial.value is not None], of=score, all_=len(study.trials))
     for name, make in pictures.items():
-        _save(make, folder, name)
+        _save(make, folder, name, title=titles[name])
     missing = sorted({"history", "timeline", "slices", "importances", "contour"} - {*pictures})
     return [f"too few complete trials or parameters for {', '.join(missing)}"] if missing else []
 
 
-def _save(make: Callable[[], Any], folder: SearchFolder, name: str) -> None:
+def _titles(scores: Sequence[float], *, of: str, all_: int) -> dict[str, str]:
+    """What each picture shows, and on how little it stands: a parameter may explain all of next to nothing."""
+    trials = f"{len(scores)} of {all_} trials that are complete"
+    spread = f"{min(scores):.4f} to {max(scores):.4f}"
+    return {
+        "history": f"{of} of the {trials}, and the best so far",
+        "timeline": "When each trial ran, and how it ended",
+        "slices": f"{of} over each parameter, {spread} over the {trials}",
+        "importances": f"Share of each parameter in the variance of {of},\n{spread} over the {trials}",
+        "contour": f"{of} over pairs of parameters, {spread}; dots: the {trials}",
+    }
+
+
+def _save(make: Callable[[], Any], folder: SearchFolder, name: str, *, title: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", UserWarning)  # of matplotlib, on layouts
         axes = np.atleast_1d(make())
         figure = axes.flat[0].figure
+        if axes.size == 1:
+            axes.flat[0].set_title("", loc="left")
+            axes.flat[0].set_title(title, fontsize=10)
+        else:
+            figure.suptitle(title, fontsize=10)
         rows, columns = axes.shape if axes.ndim == 2 else (1, len(axes))
         figure.set_size_inches(max(7.0, 3.6 * columns), max(4.2, 3.0 * rows))
         write_atomically(
