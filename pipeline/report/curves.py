@@ -1,0 +1,78 @@
+"""Loss and validation scores of every fold over its epochs: `python -m pipeline.report.curves RUN OUT.png`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from pipeline.commands import run_command
+from pipeline.errors import RunError
+from pipeline.report.console import make_console
+from pipeline.report.figures import save_figure
+from pipeline.runs import RunFolder
+
+Records = Sequence[Mapping[str, Any]]
+_NO_SCORE = frozenset({"epoch", "lr", "images_per_second", "seconds", "skipped_steps"})
+
+
+def read_epochs(run: RunFolder) -> dict[str, Records]:
+    """The records of each training that has finished an epoch, by its place in the run, such as `fold0`.
+
+    Raises:
+        RunError: there is none, or a file holds something else.
+    """
+    found: dict[str, Records] = {}
+    for path in sorted(run.path.glob("**/epochs.jsonl")):
+        if run.search.path in path.parents:
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found[str(path.parent.relative_to(run.path))] = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{path} is not readable: {error}", remedy="restore it, or start with --fresh") from None
+    if not found:
+        raise RunError(
+            f"{run.path} holds no finished epoch",
+            expected="a run folder with fold0/epochs.jsonl",
+            remedy="give a run that run_cv.py has begun, for example runs/demo",
+        )
+    return found
+
+
+def draw_curves(trainings: Mapping[str, Records]) -> Figure:
+    """One picture for the loss and one for each score, a line for each training. A score that is null is left out."""
+    names = list(dict.fromkeys(name for records in trainings.values() for record in records for name in record))
+    shown = [name for name in names if name not in _NO_SCORE]
+    figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
+        for label, records in trainings.items():
+            known = [record for record in records if record.get(name) is not None]
+            axes.plot([record["epoch"] for record in known], [record[name] for record in known], label=label)
+        axes.set_title("training loss" if name == "loss" else f"{name} on the validation rows")
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    return figure
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Draw and save the curves."""
+    mpl.use("agg")
+    trainings = read_epochs(RunFolder(arguments.run))
+    save_figure(draw_curves(trainings), arguments.out)
+    make_console().print(f"{arguments.out}: {', '.join(trainings)}", markup=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m pipeline.report.curves", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, also one that is still training")
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    given = parser.parse_args()
+    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))
