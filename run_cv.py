@@ -6,8 +6,11 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from pipeline import processes
 from pipeline.audit.check import audit_competition
@@ -45,7 +48,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", type=Path, nargs="?", help="a YAML file, for example configs/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example train.epochs=10")
     parser.add_argument("--run", metavar="NAME", help="the run's folder in runs/ (default: the config's name)")
-    parser.add_argument("--folds", metavar="0,2", help="train these folds only")
+    parser.add_argument("--folds", metavar="0,2", help="these folds only; finished: train none, score those")
     parser.add_argument("--fresh", action="store_true", help="delete what the run folder holds and start over")
     parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
     parser.add_argument("--validate", type=Path, metavar="FILE", help="only say whether a scorer would take this file")
@@ -88,7 +91,7 @@ def main(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None:
     """Everything is read, checked and built before the run folder is touched."""
     console = make_console()
-    folds = None if arguments.folds is None else parse_folds(arguments.folds)
+    folds = None if arguments.folds is None else processes.from_first(lambda: parse_folds(arguments.folds, run))
     fresh = arguments.fresh or arguments.debug
     searches = arguments.search or arguments.search_only
     if not fresh and not searches:
@@ -115,13 +118,21 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
                 return
             plan, fresh = found.plan, False
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
+    tell_end(console, plan, run, scores, searched=searches)
+
+
+def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None, *, searched: bool) -> None:
+    """The scores of the finished folds, if there are any, and what comes next."""
+    unfinished = scores is None or scores["folds"] != scores["of_folds"]
+    if unfinished and time.monotonic() > plan.deadline:
+        console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
     if scores is None:
-        if time.monotonic() > plan.deadline:
-            console.print(f"train.time_budget={config.train.time_budget} is used; all is saved")
-        console.print("scores follow when all folds are finished: run it again without --folds, and without --fresh")
+        console.print("scores follow when more is finished: run it again without --folds, and without --fresh")
         return
     print_scores(console, scores)
-    if searches:
+    if unfinished:
+        console.print("the same command without --folds and without --fresh goes on with the other folds")
+    elif searched:
         print_left_out(console, left_out_scores(plan, run))
     console.print(f"next: python make_submission.py {run.path}")
 
@@ -157,11 +168,14 @@ def check(config: Config, run: RunFolder) -> None:
         )
 
 
-def parse_folds(text: str) -> list[int]:
-    """Fold numbers joined by commas."""
+def parse_folds(text: str, run: RunFolder) -> list[int]:
+    """Fold numbers joined by commas, or the `finished` folds of `run`."""
+    if text == "finished":
+        return run.finished_folds()
     if not all(part.strip().isdecimal() for part in text.split(",")):
         raise ConfigError(
-            f"--folds: '{text}' is not a list of fold numbers", remedy="write it like --folds 0 or --folds 0,2"
+            f"--folds: '{text}' is not a list of fold numbers",
+            remedy="write it like --folds 0 or --folds 0,2, or --folds finished",
         )
     return [int(part) for part in text.split(",")]
 

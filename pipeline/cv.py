@@ -12,27 +12,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
-from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
-from pipeline.evaluation.transfer import rates
-from pipeline.files import read_json, read_predictions, write_csv, write_json, write_parquet
-from pipeline.folds import cross_fitting_parts, group_numbers
+from pipeline.files import read_json, write_csv, write_json, write_parquet
 from pipeline.images.cache import cache_file, cache_fits, open_cache
 from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
-from pipeline.inference.ensemble import sigmoid
-from pipeline.inference.out_of_fold import image_form, predict_fold, rows_of
+from pipeline.inference.out_of_fold import image_form, predict_fold, predict_settings, rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
-from pipeline.report.facts import score_facts, threshold_facts
 from pipeline.runs import FoldFolder, RunFolder
+from pipeline.scoring import score_run
 from pipeline.training.fold import train_fold
 from pipeline.training.progress import FoldDone, ImagesSeen, Listener
 
@@ -47,19 +41,20 @@ def run_cv(
     fresh: bool,
     listen: Listener,
 ) -> dict[str, Any] | None:
-    """Train the folds that are not finished, then score the run; the content of `scores.json`.
+    """Train the folds that are not finished, then score those that are; the content of `scores.json`.
 
     Args:
         plan: what `prepare` made.
         run: the run's folder; a finished part of it is kept.
-        folds: the folds to train, all if None.
+        folds: the folds to train, all if None; with an empty list, what is finished is scored.
         fresh: delete what the folder held before.
         listen: told of each step, epoch and fold.
 
     Several processes may call this together; all get the scores, the first one writes.
 
     Returns:
-        The scores, or None while other folds of the run are still missing.
+        The scores of the finished folds, be they all or, after `train.time_budget` or with `folds`, a part; None
+        while no fold is finished.
 
     Raises:
         RunError: the folder belongs to other settings or other data, or a fold is being trained elsewhere.
@@ -99,9 +94,11 @@ def _folds_beside(plan: Plan) -> int:
 
 
 def _score_finished(plan: Plan, run: RunFolder) -> dict[str, Any] | None:
-    if not all(_is_finished(plan, run, fold) for fold in plan.fold_numbers):
-        return None
-    return score_run(plan, run)
+    """Score the folds that are finished; once more where another process has finished one meanwhile."""
+    scores, scored = None, list[int]()
+    while scored != (finished := [fold for fold in plan.fold_numbers if _is_finished(plan, run, fold)]):
+        scores, scored = score_run(plan, run, finished), finished
+    return scores
 
 
 def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
@@ -154,85 +151,10 @@ def _owner(folder: FoldFolder) -> str | None:
     return f"process {owner['pid']} on {owner['host']}"
 
 
-def score_run(plan: Plan, run: RunFolder) -> dict[str, Any]:
-    """Join the out-of-fold logits by id, fit and cross-fit thresholds; writes and gives the run's scores.
-
-    Raises:
-        RunError: a fold's predictions are missing, or are not of its validation rows.
-    """
-    config, labels = plan.config, list(plan.table.labels)
-    validated = np.flatnonzero(plan.folds >= 0)
-    probabilities = sigmoid(_out_of_fold_logits(plan, run)[validated])
-    targets = plan.table.truths[validated]
-    groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
-    parts, notes = cross_fitting_parts(
-        [plan.table.ids[row] for row in validated],
-        plan.folds[validated],
-        plan.table.positives[validated],
-        labels,
-        seed=config.folds.seed,
-        groups=groups,
-    )
-    notes = [*([EPOCH_MARK] if config.train.select == "best" else []), *notes]
-    honest = score_out_of_fold(
-        plan.metric,
-        targets,
-        probabilities,
-        parts,
-        policy=config.thresholds.policy,
-        rules=plan.rules,
-        calibration=config.thresholds.calibration,
-        groups=group_numbers(groups),
-    )
-    scores = score_facts(
-        honest,
-        metric=plan.metric,
-        labels=labels,
-        targets=targets,
-        probabilities=probabilities,
-        notes=notes,
-    )
-    table = pd.DataFrame(probabilities, columns=labels)
-    table.insert(0, "id", [plan.table.ids[row] for row in validated])
-    table.insert(1, "fold", plan.folds[validated])
-    write_parquet(run.oof, table)
-    facts = threshold_facts(
-        honest,
-        metric=plan.metric,
-        policy=config.thresholds.policy,
-        calibration=config.thresholds.calibration,
-        rows=config.submission.rows,
-        predict=_predict_facts(plan),
-        labels=labels,
-        rates=rates(honest.cross_fitted_decisions, ~np.isnan(targets)),
-        notes=notes,
-    )
-    write_json(run.thresholds, facts)
-    write_json(run.scores, scores)
-    return scores
-
-
-def _out_of_fold_logits(plan: Plan, run: RunFolder) -> NDArray[np.float64]:
-    """Logits (N, K) in the table's order, joined by id; NaN for rows that are never validated."""
-    labels = list(plan.table.labels)
-    logits = np.full((len(plan.folds), len(labels)), np.nan)
-    for fold in plan.fold_numbers:
-        rows = rows_of(plan.folds, fold).validation
-        frame = read_predictions(run.fold(fold).oof, labels)
-        ids = [plan.table.ids[row] for row in rows]
-        if sorted(frame.index) != sorted(ids):
-            raise RunError(
-                f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
-                remedy="the run folder was changed by hand: start with --fresh",
-            )
-        logits[rows] = frame.loc[ids, labels].to_numpy()
-    return logits
-
-
 def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
     """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
     folder = run.fold(fold)
-    if not folder.done.exists() or read_json(folder.done)["predict"] != _predict_facts(plan):
+    if not folder.done.exists() or read_json(folder.done)["predict"] != predict_settings(plan.config):
         return False
     if folder.resume.exists():
         shutil.rmtree(folder.resume)
@@ -284,13 +206,8 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: 
 
 def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame) -> None:
     write_parquet(folder.oof, frame)
-    write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": _predict_facts(plan)})
+    write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": predict_settings(plan.config)})
     shutil.rmtree(folder.resume)
-
-
-def _predict_facts(plan: Plan) -> dict[str, Any]:
-    """The settings that out-of-fold predictions depend on beside the weights."""
-    return {"views": plan.config.predict.views, "average": plan.config.predict.average}
 
 
 def _wanted_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:

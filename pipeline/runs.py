@@ -174,6 +174,11 @@ class RunFolder:
         """The folder of fold `number`."""
         return FoldFolder(self.path / f"fold{number}")
 
+    def finished_folds(self) -> list[int]:
+        """The folds that were trained and predicted to their end, ascending."""
+        names = (path.parent.name.removeprefix("fold") for path in self.path.glob(f"fold*/{self.fold(0).done.name}"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def read_config(self) -> Config:
         """The configuration this run was made with. Raises RunError where the folder holds none."""
         try:

@@ -13,7 +13,7 @@ from tests.conftest import PROJECT
 LEVELS = (
     ("run_cv", "make_submission"),
     ("pipeline.search",),
-    ("pipeline.cv",),
+    ("pipeline.cv", "pipeline.scoring"),
     ("pipeline.plan", "pipeline.audit", "pipeline.report"),
     ("pipeline.parallel", "pipeline.grouping"),
     ("pipeline.training",),
@@ -42,7 +42,13 @@ DOORS = {
         "pipeline.search.figures",
         "pipeline.evaluation.tuning",
     },
-    "rich": {"pipeline.report.console", "pipeline.report.search_table", "pipeline.report.audit", "make_submission"},
+    "rich": {
+        "pipeline.report.console",
+        "pipeline.report.search_table",
+        "pipeline.report.audit",
+        "make_submission",
+        "run_cv",
+    },
 }
 WITHOUT_TORCH = (
     "pipeline.evaluation",

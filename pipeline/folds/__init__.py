@@ -2,7 +2,7 @@
 
 from pipeline.folds.file import read_fold_file
 from pipeline.folds.make import make_folds
-from pipeline.folds.parts import cross_fitting_parts, group_numbers
+from pipeline.folds.parts import cross_fitting_parts, folds_mark, group_numbers
 from pipeline.folds.table import ALWAYS_TRAIN, FEWEST_PER_FOLD, FoldTable, fold_table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FoldTable",
     "cross_fitting_parts",
     "fold_table",
+    "folds_mark",
     "group_numbers",
     "make_folds",
     "read_fold_file",

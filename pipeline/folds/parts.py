@@ -54,3 +54,11 @@ def cross_fitting_parts(
 def group_numbers(groups: Sequence[str] | None) -> IntArray | None:
     """The same groups (N,) as numbers from 0; None stays None."""
     return None if groups is None else np.asarray(np.unique(list(groups), return_inverse=True)[1])
+
+
+def folds_mark(folds: Sequence[int], of_folds: Sequence[int]) -> str | None:
+    """What stands beside a score of some of a run's folds, such as 'folds 0, 1 of 0-4'; None for all of them."""
+    if set(folds) == set(of_folds):
+        return None
+    first, last = min(of_folds), max(of_folds)
+    return f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, sorted(folds)))} of {first}-{last}"

@@ -62,6 +62,11 @@ def choose_decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decide
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
         notes.append("the runs have different folds: the cross-fitted score of their mean may flatter a little")
+    if rows.unshared:
+        notes.append(
+            f"the runs have not finished the same folds: thresholds rest on the {len(rows.ids)} rows that all of "
+            "them have validated"
+        )
     settings = first.config.thresholds
     honest = score_out_of_fold(
         metric,

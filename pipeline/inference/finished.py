@@ -7,49 +7,94 @@ from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.errors import RunError, listing
-from pipeline.files import read_folds, read_json
+from pipeline.files import read_folds, read_json, read_predictions
+from pipeline.folds import folds_mark
+from pipeline.inference.out_of_fold import predict_settings
 from pipeline.runs import RunFolder
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run whose folds are all done."""
+    """A scored run: all its folds, or those that were finished when it was scored.
+
+    Attributes:
+        folds: the folds that its scores and thresholds rest on; their models predict.
+        notes: sentences on folds that are left out.
+    """
 
     run: RunFolder
     config: Config
     labels: tuple[str, ...]
     folds: tuple[int, ...]
     train_ids: frozenset[str]
+    notes: tuple[str, ...]
 
 
 def open_run(run: RunFolder) -> FinishedRun:
-    """Read what a submission needs to know of a run. Raises RunError where a fold is not finished."""
+    """Read what a submission needs to know of a scored run.
+
+    A run that was scored before all its folds were finished is opened with the folds that it was scored on: its
+    thresholds belong to these.
+
+    Raises:
+        RunError: no fold is finished, or the run was not scored, or not as its config and its folds are now.
+    """
     config = run.read_config()
     rows = read_folds(run.folds)
-    folds, ids = rows["fold"], rows.index
-    numbers = tuple(sorted(set(folds) - {-1}))
-    missing = [fold for fold in numbers if not run.fold(fold).done.exists()]
-    if missing or not run.thresholds.exists():
-        raise RunError(
-            f"{run.path}: the run is not finished: " + (f"folds {listing(missing)}" if missing else "no thresholds"),
-            remedy="finish it first: the same run_cv.py command goes on where it stopped",
-        )
+    numbers = sorted({*rows["fold"].tolist()} - {-1})
+    done = [fold for fold in numbers if run.fold(fold).done.exists()]
+    if not run.thresholds.exists():
+        raise _not_scored(run, done, numbers)
     facts = read_json(run.thresholds)
-    now = config.predict.model_dump(include={"views", "average"})
+    folds = [fold for fold in facts.get("folds", []) if fold in done]
+    now = predict_settings(config)
     asked = {
         "policy": config.thresholds.policy,
         "calibration": config.thresholds.calibration,
         "rows": config.submission.rows,
         "predict": now,
+        "folds": folds,
     }
-    predicted = [read_json(run.fold(fold).done)["predict"] for fold in numbers]
-    if {key: facts.get(key) for key in asked} != asked or predicted != [now] * len(numbers):
+    predicted = [read_json(run.fold(fold).done)["predict"] for fold in folds]
+    if {key: facts.get(key) for key in asked} != asked or predicted != [now] * len(folds):
         raise RunError(
-            f"{run.path}: its thresholds were not fitted with the settings in its config.yaml",
+            f"{run.path}: its thresholds were not fitted with the settings in its config.yaml, or not on its "
+            "finished folds",
             remedy="run the same run_cv.py command again; it applies new settings without training",
         )
     labels = tuple(facts["values"])
-    return FinishedRun(run, config, labels, numbers, frozenset(ids))
+    if sorted({*read_predictions(run.oof, ["fold"])["fold"].tolist()}) != folds:
+        raise RunError(
+            f"{run.oof} holds other folds than the thresholds were fitted on",
+            remedy="run the same run_cv.py command again; it scores what is finished without training",
+        )
+    notes = _left_out(run, folds, done, numbers)
+    return FinishedRun(run, config, labels, tuple(folds), frozenset(rows.index), tuple(notes))
+
+
+def _not_scored(run: RunFolder, done: list[int], numbers: list[int]) -> RunError:
+    goes_on = "the same run_cv.py command goes on where it stopped"
+    if not done:
+        return RunError(f"{run.path}: no fold of the run is finished yet", remedy=f"finish one first: {goes_on}")
+    missing = [fold for fold in numbers if fold not in done]
+    return RunError(
+        f"{run.path}: the run is not finished: {f'folds {listing(missing)}' if missing else 'no thresholds'}",
+        got=f"finished: {folds_mark(done, numbers) or 'all folds'}",
+        remedy=f"{goes_on}; with --folds finished it scores the finished folds, which can then be submitted",
+    )
+
+
+def _left_out(run: RunFolder, folds: list[int], done: list[int], numbers: list[int]) -> list[str]:
+    mark = folds_mark(folds, numbers)
+    if mark is None:
+        return []
+    since = [fold for fold in done if fold not in folds]
+    notes = [f"{run.path}: {mark}; thresholds, scores and models are of these alone"]
+    if since:
+        notes.append(
+            f"{run.path}: finished since it was scored: {listing(since)}; run_cv.py with --folds finished takes them in"
+        )
+    return notes
 
 
 def require_same_labels(runs: Sequence[FinishedRun]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,11 @@ class FoldRows:
 def rows_of(folds: NDArray[np.int64], fold: int) -> FoldRows:
     """Rows with `fold` validate, all others (those of fold -1 too) train."""
     return FoldRows(fold, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))
+
+
+def predict_settings(config: Config) -> dict[str, Any]:
+    """The settings that out-of-fold predictions depend on beside the weights."""
+    return {"views": config.predict.views, "average": config.predict.average}
 
 
 def image_form(images: ImagesConfig) -> ImageForm:

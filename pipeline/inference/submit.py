@@ -102,7 +102,7 @@ def submit(
         require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     decider, scores, notes = choose_decider(runs, rules)
-    notes = [*asked.notes, *notes]
+    notes = [*asked.notes, *(note for run in runs for note in run.notes), *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
         notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")

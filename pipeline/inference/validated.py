@@ -30,6 +30,7 @@ class ValidatedRows:
         targets: (N, K) see `TrainTable.truths`.
         groups: N names as the first run's folds kept them together, those by images included; None without groups.
         tables: of each run the columns `fold` and one probability per label.
+        unshared: how many other rows some of the runs have validated, and others not: of folds not finished yet.
     """
 
     ids: tuple[str, ...]
@@ -38,6 +39,7 @@ class ValidatedRows:
     targets: NDArray[Any]
     groups: tuple[str, ...] | None
     tables: tuple[pd.DataFrame, ...]
+    unshared: int = 0
 
     @property
     def group_numbers(self) -> Ints | None:
@@ -65,7 +67,8 @@ def join_validated(runs: Sequence[RunFolder], train: TrainTable, labels: Sequenc
         labels: the labels of all runs, in any order.
 
     Raises:
-        RunError: a run is not scored, runs validate other rows, or the table does not fit the runs any more.
+        RunError: a run is not scored, runs validate other rows, or none in common, or the table does not fit the runs
+            any more.
     """
     if set(labels) != set(train.labels):
         raise RunError(
@@ -75,22 +78,30 @@ def join_validated(runs: Sequence[RunFolder], train: TrainTable, labels: Sequenc
             remedy="restore the training table of the runs",
         )
     tables = [read_predictions(run.oof, ["fold", *labels]) for run in runs]
-    for run, table in zip(runs[1:], tables[1:], strict=True):
-        apart = set(tables[0].index) ^ set(table.index)
+    wholes = [_validated_once_finished(run, table) for run, table in zip(runs, tables, strict=True)]
+    for run, whole in zip(runs[1:], wholes[1:], strict=True):
+        apart = wholes[0] ^ whole
         if apart:
             raise RunError(
                 f"{runs[0].path} and {run.path} do not validate the same rows",
                 got=f"{len(apart)} ids in one of them only",
                 remedy="use runs on the same training table",
             )
-    lost = set(tables[0].index) - set(train.ids)
+    validated = set.intersection(*(set(table.index) for table in tables))
+    if not validated:
+        raise RunError(
+            f"no row is validated by all of {listing([str(run.path) for run in runs])}",
+            expected="runs with a finished fold in common",
+            got="; ".join(f"folds {listing(sorted(set(table['fold'])))}" for table in tables),
+            remedy="finish more folds with run_cv.py",
+        )
+    lost = validated - set(train.ids)
     if lost:
         raise RunError(
             f"{runs[0].path} has validated rows that the training table does not hold any more",
             got=f"{len(lost)} ids, such as {min(lost)}",
             remedy="restore the training table of the runs",
         )
-    validated = set(tables[0].index)
     rows = [row for row, id_ in enumerate(train.ids) if id_ in validated]
     columns = [train.labels.index(name) for name in labels]
     ids = [train.ids[row] for row in rows]
@@ -102,4 +113,12 @@ def join_validated(runs: Sequence[RunFolder], train: TrainTable, labels: Sequenc
         targets=train.truths[rows][:, columns],
         groups=tuple(groups) if any(groups) else None,
         tables=tuple(table.loc[ids, ["fold", *labels]] for table in tables),
+        unshared=len(set.union(*(set(table.index) for table in tables))) - len(validated),
     )
+
+
+def _validated_once_finished(run: RunFolder, table: pd.DataFrame) -> set[str]:
+    """The ids in `table`, the out-of-fold probabilities of `run`, and those of the folds that are not in it yet."""
+    folds = read_folds(run.folds)["fold"]
+    waiting = folds[(folds >= 0) & ~folds.isin(set(table["fold"]))]
+    return {*table.index, *waiting.index}

@@ -29,6 +29,7 @@ class Comparison(NamedTuple):
 
     metric: str
     rows: int
+    unshared: int  # rows that one run alone has validated: of folds that the other has not finished
     grouped: bool  # whether rows of one group were resampled together
     scores: tuple[float, float]
     difference: float  # second minus first
@@ -68,6 +69,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     return Comparison(
         metric=metric.name,
         rows=len(rows.ids),
+        unshared=rows.unshared,
         grouped=groups is not None,
         scores=(values[0], values[1]),
         difference=values[1] - values[0],
@@ -109,6 +111,8 @@ def main(arguments: argparse.Namespace) -> None:
         f"the second is better in {100 * found.better:.0f} % of them",
         markup=False,
     )
+    if found.unshared:
+        console.print(f"{found.unshared} rows are left out: one run alone has validated them so far", markup=False)
     if found.spread.low <= 0 <= found.spread.high:
         console.print("the interval holds 0: these rows do not tell the two apart", markup=False)
 

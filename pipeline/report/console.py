@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pipeline import processes
 from pipeline.evaluation.honest import EPOCH_MARK
-from pipeline.folds import FoldTable
+from pipeline.folds import FoldTable, folds_mark
 from pipeline.inference.submit import Submitted
 from pipeline.training.progress import (
     EpochDone,
@@ -129,7 +129,7 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
     console.print(_label_table(scores))
     console.print(_score_table(scores))
     free = scores["threshold_free"]
-    mark = f" ({EPOCH_MARK})" if EPOCH_MARK in scores["notes"] else ""
+    mark = f" ({'; '.join(_marks(scores))})" if _marks(scores) else ""
     console.print(
         f"out-of-fold mAP{mark}: {_number(free['map'])}   "
         f"a constant score per label would give {_number(free['prevalence_map'])}   "
@@ -174,8 +174,14 @@ def print_submitted(console: Console, written: Submitted) -> None:
         print_note(console, note)
 
 
+def _marks(scores: Mapping[str, Any]) -> list[str]:
+    """What must stand beside every score of the run."""
+    some = folds_mark(scores["folds"], scores["of_folds"])
+    return [*([EPOCH_MARK] if EPOCH_MARK in scores["notes"] else []), *([some] if some else [])]
+
+
 def _label_table(scores: Mapping[str, Any]) -> Table:
-    mark = f"; {EPOCH_MARK}" if EPOCH_MARK in scores["notes"] else ""
+    mark = "".join(f"; {mark}" for mark in _marks(scores))
     title = f"Out-of-fold figures per label (decisions cross-fitted; thresholds fitted on all rows{mark})"
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("label")
@@ -188,7 +194,7 @@ def _label_table(scores: Mapping[str, Any]) -> Table:
 
 
 def _score_table(scores: Mapping[str, Any]) -> Table:
-    mark = f", {EPOCH_MARK}" if EPOCH_MARK in scores["notes"] else ""
+    mark = "".join(f", {mark}" for mark in _marks(scores))
     judged = "of the decisions to be submitted" if scores["fitted"] else "(no threshold was fitted)"
     drawn = Table(title=f"{scores['metric']} {judged}{mark}", title_justify="left")
     drawn.add_column("thresholds")

@@ -21,9 +21,11 @@ def score_facts(
     labels: Sequence[str],
     targets: NDArray[Any],
     probabilities: NDArray[np.float64],
+    folds: Sequence[int],
+    of_folds: Sequence[int],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of `scores.json` for N validated rows and K labels.
+    """The content of `scores.json` for N validated rows, those of `folds` out of `of_folds`, and K labels.
 
     The per-label figures are those of the cross-fitted decisions. `threshold_free` holds scores that no
     threshold touches; `prevalence_map` is the mAP of a constant score per label, which is what knowing
@@ -37,6 +39,8 @@ def score_facts(
         "metric": metric.name,
         "greater_is_better": metric.greater_is_better,
         "rows": len(targets),
+        "folds": list(folds),
+        "of_folds": list(of_folds),
         "in_sample": _folded(honest.in_sample),
         "cross_fitted": _folded(honest.cross_fitted),
         "fitted": honest.fitted,
@@ -72,13 +76,15 @@ def threshold_facts(
     calibration: str,
     rows: Mapping[str, Any],
     predict: Mapping[str, Any],
+    folds: Sequence[int],
     labels: Sequence[str],
     rates: NDArray[np.float64],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """The content of `thresholds.json`: what to submit with, the settings that it fits, and how well it did.
 
-    `rates` (K,) are the shares of rows that the labels were decided for out-of-fold, cross-fitted.
+    It is fitted on the rows of `folds`; `rates` (K,) are the shares of them that the labels were decided for,
+    cross-fitted.
     """
     return {
         "policy": policy,
@@ -87,6 +93,7 @@ def threshold_facts(
         "platt": _platt(honest, labels),
         "rows": dict(rows),
         "predict": dict(predict),
+        "folds": list(folds),
         "metric": metric.name,
         "in_sample": _number(honest.in_sample.pooled.value),
         "cross_fitted": _number(honest.cross_fitted.pooled.value),

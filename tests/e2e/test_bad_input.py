@@ -154,12 +154,39 @@ def _new_views(workplace: Path) -> None:
     path.write_text(path.read_text().replace("- identity", "- hflip"))
 
 
+def _unfinish(workplace: Path) -> None:
+    for name in ("fold0/done.json", "fold1/done.json", "thresholds.json"):
+        (workplace / "runs/tiny" / name).unlink()
+
+
+def _forget_scores(workplace: Path) -> None:
+    for name in ("fold1/done.json", "thresholds.json"):
+        (workplace / "runs/tiny" / name).unlink()
+
+
+def _lose_a_fold(workplace: Path) -> None:
+    path = workplace / "runs/tiny/oof.parquet"
+    table = pd.read_parquet(path)
+    table[table["fold"] == 0].to_parquet(path, index=False)
+
+
 SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "not a run": (_nothing, ["data"], ["data is not a run folder"]),
-    "unfinished": (lambda at: (at / "runs/tiny/fold1/done.json").unlink(), ["runs/tiny"], ["not finished", "1"]),
+    "nothing finished": (_unfinish, ["runs/tiny"], ["no fold of the run is finished yet", "goes on"]),
+    "a scored fold is not finished any more": (
+        lambda at: (at / "runs/tiny/fold1/done.json").unlink(),
+        ["runs/tiny"],
+        ["not on its finished folds"],
+    ),
     "missing test image": (lambda at: (at / "data/test/t.002.png").unlink(), ["runs/tiny"], ["t.002.png"]),
     "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
     "unknown view": (_nothing, ["runs/tiny", "--views", "hflop"], ["hflop"]),
+    "folds without scores": (
+        _forget_scores,
+        ["runs/tiny"],
+        ["not finished: folds 1", "fold 0 of 0-1", "--folds finished"],
+    ),
+    "thresholds of other folds": (_lose_a_fold, ["runs/tiny"], ["other folds than the thresholds"]),
     "thresholds of other views": (_new_views, ["runs/tiny"], ["not fitted with the settings", "run_cv.py"]),
     "a folder as the output": (_nothing, ["runs/tiny", "--out", "data"], ["data cannot be written"]),
     "broken weights": (

@@ -63,6 +63,22 @@ def test_runs_of_other_rows_are_not_compared(tiny_config: Path, workplace: Path)
         compare(first, second)
 
 
+def test_runs_with_other_finished_folds_are_compared_on_those_in_common(tiny_config: Path, workplace: Path) -> None:
+    first, second = scored_run(tiny_config, "one", 0.3), scored_run(tiny_config, "two", 0.0)
+    tables = [pd.read_parquet(run.oof) for run in (first, second)]
+    folds = [dict(zip(table["id"], table["fold"], strict=True)) for table in tables]
+    write_parquet(second.oof, tables[1][tables[1]["fold"] == 1])
+    found = compare(first, second)
+    assert (found.rows, found.unshared) == (8, 16)
+    assert found.scores[1] == 1.0
+    apart = [id_ for id_ in folds[0] if folds[0][id_] != 1 and folds[1][id_] != 0][:4]
+    write_parquet(first.oof, tables[0][tables[0]["id"].isin(apart) | (tables[0]["fold"] != 1)])
+    write_csv(second.folds, tables[0][["id", "fold"]].assign(group=""))
+    write_parquet(second.oof, tables[0][tables[0]["fold"] == 1])
+    with pytest.raises(RunError, match="no row is validated by all of"):
+        compare(first, second)
+
+
 @pytest.mark.parametrize("metric", ["{name: fbeta, labels: [red, blue]}", "{name: auc_macro, labels: [green]}"])
 def test_a_metric_of_named_labels_joins_them_by_name(tiny_config: Path, workplace: Path, metric: str) -> None:
     worse = scored_run(tiny_config, "worse", 0.4, f"competition.metric={metric}")

@@ -23,13 +23,29 @@ def _console() -> tuple[Console, io.StringIO]:
     return Console(file=text, width=140, highlight=False), text
 
 
-def _scores(metric_name: str) -> dict:  # type: ignore[type-arg]
+def _scores(metric_name: str, *, of_folds: int = 2) -> dict:  # type: ignore[type-arg]
     generator = np.random.default_rng(0)
     targets = (generator.random((40, 2)) < 0.4).astype(np.uint8)
     probabilities = generator.random((40, 2))
     metric = get_metric(metric_name)
     honest = score_out_of_fold(metric, targets, probabilities, np.arange(40) % 2, policy="global")
-    return score_facts(honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=[])
+    return score_facts(
+        honest,
+        metric=metric,
+        labels=LABELS,
+        targets=targets,
+        probabilities=probabilities,
+        folds=[0, 1],
+        of_folds=range(of_folds),
+        notes=[],
+    )
+
+
+def test_scores_of_some_folds_are_marked_wherever_they_stand() -> None:
+    for of_folds, count in ((2, 0), (5, 4)):
+        console, text = _console()
+        print_scores(console, _scores("f1_macro", of_folds=of_folds))
+        assert text.getvalue().count("folds 0, 1 of 0-4") == count
 
 
 def test_names_with_brackets_are_shown_as_they_are() -> None:

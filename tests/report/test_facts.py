@@ -23,7 +23,14 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
     metric = get_metric("f1_macro")
     honest = score_out_of_fold(metric, targets, probabilities, np.arange(60) % 3, policy="global")
     scores = score_facts(
-        honest, metric=metric, labels=LABELS, targets=targets, probabilities=probabilities, notes=["mark"]
+        honest,
+        metric=metric,
+        labels=LABELS,
+        targets=targets,
+        probabilities=probabilities,
+        folds=[0, 1, 2],
+        of_folds=[0, 1, 2],
+        notes=["mark"],
     )
     thresholds = threshold_facts(
         honest,
@@ -32,6 +39,7 @@ def _facts() -> tuple[dict, dict, np.ndarray, np.ndarray]:  # type: ignore[type-
         calibration="none",
         rows={"empty": "none"},
         predict={"views": ["identity"], "average": "probability"},
+        folds=[0, 1, 2],
         labels=LABELS,
         rates=np.array([0.5, 0.2, 0.0]),
         notes=[],

@@ -1,0 +1,120 @@
+"""A run whose time is over is scored and submitted with the folds that are finished, and later as if never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import load_config
+from pipeline.cv import run_cv
+from pipeline.plan import prepare
+from pipeline.runs import RunFolder
+from pipeline.training.progress import Event, FoldDone
+from tests.conftest import LABELS
+from tests.e2e.commands import cv, submission
+
+
+def ignore(_: Event) -> None:
+    pass
+
+
+def over_after(folds: int, clock: list[float]) -> Callable[[Event], None]:
+    """A listener that turns the clock far ahead when so many folds are finished."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, FoldDone) and event.fold == folds - 1:
+            clock[0] = 1e9
+
+    return listen
+
+
+@pytest.mark.parametrize("finished", [1, 2])
+def test_a_budget_that_ends_gives_a_submission_of_the_finished_folds(
+    finished: int,
+    tiny_config: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = prepare(load_config(tiny_config, ["folds.count=3", "folds.seed=4"]), debug=False, listen=ignore)
+    whole, run = RunFolder(Path("runs/whole")), RunFolder(Path("runs/tiny"))
+    complete = run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
+    assert complete is not None
+    clock = [0.0]
+    with monkeypatch.context() as patched:
+        patched.setattr("time.monotonic", lambda: clock[0])
+        scores = run_cv(replace(plan, deadline=5.0), run, folds=None, fresh=False, listen=over_after(finished, clock))
+    assert scores is not None
+    assert scores["folds"] == list(range(finished))
+    mark = "fold 0 of 0-2" if finished == 1 else "folds 0, 1 of 0-2"
+    assert mark in scores["notes"]
+    oof, all_folds = (pd.read_parquet(one.oof).set_index("id") for one in (run, whole))
+    pd.testing.assert_frame_equal(oof, all_folds[all_folds["fold"] < finished])
+
+    assert submission(monkeypatch, run.path) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{mark}; thresholds, scores and models are of these alone" in shown
+    assert f"{finished} predictions averaged per image" in shown
+
+    assert run_cv(plan, run, folds=None, fresh=False, listen=ignore) == complete
+    for file in ("oof.parquet", "thresholds.json", "scores.json"):
+        assert (run.path / file).read_bytes() == (whole.path / file).read_bytes()
+    assert submission(monkeypatch, run.path) == 0
+    assert "of 0-2" not in capsys.readouterr().out
+
+
+def test_folds_are_scored_on_request_and_submitted_as_they_were_scored(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(workplace / "runs/tiny")
+    assert cv(monkeypatch, tiny_config, "--folds", "finished") == 0
+    assert "scores follow when more is finished" in capsys.readouterr().out
+    assert cv(monkeypatch, tiny_config, "--folds", "1") == 0
+    shown = capsys.readouterr().out
+    assert "fold 1 of 0-1" in shown
+    assert "goes on with the other folds" in shown
+    kept = {path: path.read_bytes() for path in (run.oof, run.thresholds, run.scores)}
+    assert cv(monkeypatch, tiny_config) == 0
+    for path, content in kept.items():
+        path.write_bytes(content)  # as if it had been killed before it was scored again
+    capsys.readouterr()
+    assert submission(monkeypatch, run.path) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fold 1 of 0-1" in shown
+    assert "1 predictions averaged per image" in shown
+    assert "finished since it was scored: 0; run_cv.py with --folds finished takes them in" in shown
+
+    run.thresholds.unlink()
+    assert cv(monkeypatch, tiny_config, "--folds", "finished") == 0
+    assert json.loads(run.thresholds.read_text())["folds"] == [0, 1]
+    assert "of 0-1" not in capsys.readouterr().out
+
+
+def test_runs_with_other_folds_are_averaged_and_decide_by_the_rows_in_common(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config) == 0
+    assert cv(monkeypatch, tiny_config, "train.seed=1", "--folds", "0", "--run", "part") == 0
+    capsys.readouterr()
+    assert submission(monkeypatch, "runs/tiny", "runs/part", "--out", "both.csv") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "3 predictions averaged per image" in shown
+    assert "thresholds rest on the 12 rows that all of them have validated" in shown
+    assert np.isfinite(pd.read_parquet("both.parquet")[list(LABELS)].to_numpy()).all()
+
+
+def test_one_finished_fold_that_is_too_small_is_not_scored_yet(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv("data/train.csv", dtype={"id": str})
+    table.assign(site=["a"] * 12 + ["b"] * 12).to_csv("data/train.csv", index=False)
+    groups = "competition.groups={column: site}"
+    assert cv(monkeypatch, tiny_config, groups, "--folds", "0") == 0
+    assert "scores follow when" in capsys.readouterr().out
+    assert cv(monkeypatch, tiny_config, groups) == 0
