@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,15 +19,15 @@ from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, RunError
 from pipeline.files import read_json, write_csv, write_json, write_parquet
-from pipeline.images.cache import cache_file, cache_fits, open_cache
-from pipeline.images.dataset import CachedSource, DecodedSource, ImageSource
-from pipeline.inference.out_of_fold import image_form, predict_fold, predict_settings, rows_of
+from pipeline.images.sources import ImageSources
+from pipeline.inference.out_of_fold import predict_fold, predict_settings, rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.runs import FoldFolder, RunFolder
 from pipeline.scoring import score_run
 from pipeline.training.fold import train_fold
-from pipeline.training.progress import FoldDone, ImagesSeen, Listener
+from pipeline.training.inputs import open_sources
+from pipeline.training.progress import FoldDone, Listener
 
 _LOCK_SECONDS = 2
 
@@ -67,7 +66,7 @@ def run_cv(
         listen(FoldDone(fold, resumed=True))
     parallel = _folds_beside(plan)
     if left:
-        processes.from_first(lambda: open_source(plan, run, listen))  # builds the cache, before folds share it
+        _open_sources(plan, run, listen)  # builds the cache, before folds share it
     if parallel > 1 and left:  # also for the last fold: its number of threads decides its last bits
         run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
     else:
@@ -161,30 +160,15 @@ def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
     return True
 
 
-def open_source(plan: Plan, run: RunFolder, listen: Listener) -> ImageSource:
-    """The training images at training size: from a cache beside the run where the config allows and it fits."""
-    form, paths, cache = image_form(plan.config.images), plan.table.paths, plan.config.images.cache
-    folder = run.path.parent / ".cache" if cache == "auto" else Path(cache)
-    built = cache != "none" and cache_file(paths, form, folder=folder).exists()
-    if cache == "none" or (cache == "auto" and not built and not cache_fits(len(paths), form, folder=folder)):
-        return DecodedSource(paths, form)
-
-    def report(done: int) -> None:
-        listen(ImagesSeen("reading images", done, len(paths)))
-
-    try:
-        return CachedSource(open_cache(paths, form, folder=folder, threads=os.cpu_count() or 1, progress=report))
-    except OSError as error:
-        raise ConfigError(
-            f"images.cache={cache}: {folder} cannot be written: {error}",
-            remedy="set images.cache to none or to a writable folder with room",
-        ) from None
+def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
+    """The table's images, cached beside the run by the first process alone."""
+    return processes.from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
 
 
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> bool:
     """Train where asked for, then predict; False if `train.time_budget` ended first."""
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
-    source = processes.from_first(lambda: open_source(plan, run, listen))
+    sources = _open_sources(plan, run, listen)
     asked = plan.config.train.workers
     beside = _folds_beside(plan) * processes.local_count()
     workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
@@ -192,14 +176,14 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: 
         plan.config,
         plan.table,
         rows,
-        source=source,
+        sources=sources,
         folder=folder,
         workers=workers,
         listen=listen,
         deadline=plan.deadline,
     ):
         return False
-    frame = predict_fold(plan.config, plan.table, rows, source=source, folder=folder, workers=workers)
+    frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, folder=folder, workers=workers)
     processes.from_first(lambda: _close_fold(plan, folder, frame))
     return True
 

@@ -31,13 +31,13 @@ from pipeline.evaluation.own_metric import try_own_metric
 from pipeline.evaluation.rules import RowRules
 from pipeline.folds import make_folds, read_fold_file
 from pipeline.grouping import with_image_groups
-from pipeline.images.augment import build_augmentation
 from pipeline.images.check import check_images, refuse_images, require_images
 from pipeline.inference.out_of_fold import image_form
 from pipeline.inference.views import parse_views
 from pipeline.model.build import build_normalizer
 from pipeline.model.start import start_model
 from pipeline.seeds import stable_seed
+from pipeline.training.inputs import train_augmentation
 from pipeline.training.progress import ImagesSeen, Listener
 from pipeline.training.setup import build_loss
 
@@ -185,7 +185,7 @@ def deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArr
 
 def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
     images = config.images
-    build_augmentation(config.augment.train, size=images.height_width, channels=images.channels)
+    train_augmentation(config)
     build_loss(config.loss, labels=labels)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.views, size=images.height_width)

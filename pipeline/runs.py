@@ -166,6 +166,11 @@ class RunFolder:
         return self.path / "submission.csv"
 
     @property
+    def cache(self) -> Path:
+        """Where decoded images are kept for this run and those beside it."""
+        return self.path.parent / ".cache"
+
+    @property
     def search(self) -> SearchFolder:
         """The folder of the search."""
         return SearchFolder(self.path / "search")

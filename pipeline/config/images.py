@@ -70,6 +70,8 @@ class ImagesConfig(Section):
     std: list[Positive] | None = None
     broken: Annotated[Literal["error", "skip"], After] = "error"
     cache: Annotated[str, After] = "auto"
+    cache_format: Annotated[Literal["auto", "raw", "jpeg"], After] = "auto"
+    cache_size: Annotated[float, Field(ge=1, le=4)] = 1.25
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -81,6 +83,12 @@ class ImagesConfig(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
                 raise ValueError(f"{name} needs {self.channels} numbers, one per channel, got {len(values)}")
+        return self
+
+    @model_validator(mode="after")
+    def _jpegs_are_grey_or_rgb(self) -> Self:
+        if self.cache_format == "jpeg" and self.channels not in (1, 3):
+            raise ValueError(f"cache_format: jpeg holds 1 or 3 channels, got {self.channels}: set auto or raw")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ _TRANSFORMS = {
     for name, kind in vars(A).items()
     if isinstance(kind, type) and issubclass(kind, A.BasicTransform) and kind not in _BASES
 }
+_CROPS = {"RandomCrop", "RandomResizedCrop", "RandomSizedCrop"}  # take an image of any size and give theirs
 _TRIALS = 4
 
 
@@ -43,35 +44,37 @@ class Augmentation:
 
     Attributes:
         specs: what it was built from.
-        shape: (H, W, C) of the images that go in and come out.
+        shape: (H, W, C) of the images that come out.
+        takes: (H', W', C) of those that go in.
 
     Args:
         specs: as for `build_augmentation`, which also tries the result and is the way to make one.
         size: (H, W).
         channels: C.
+        source_size: (H', W'); None: as size.
 
     Raises:
         ConfigError: an unknown name, a wrong argument or value.
     """
 
-    def __init__(self, specs: Sequence[Spec], *, size: Size, channels: int) -> None:
-        self.specs, self.shape = tuple(specs), (*size, channels)
+    def __init__(self, specs: Sequence[Spec], *, size: Size, channels: int, source_size: Size | None = None) -> None:
+        self.specs, self.shape, self.takes = tuple(specs), (*size, channels), (*(source_size or size), channels)
         self._compose = A.Compose([_build(spec) for spec in self.specs])
 
     def __call__(self, image: Pixels, *, key: tuple[int, int, str]) -> Pixels:
-        """Augment (H, W, C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
+        """Augment (H', W', C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
 
         Raises:
-            ConfigError: the result is not uint8 of the same shape (some rare branch that no trial met).
+            ConfigError: the result is not uint8 of `shape` (some rare branch that no trial met).
         """
         _seed(self._compose, key)
         augmented: Pixels = self._compose(image=image)["image"]
-        _require_kind(augmented, image, "a transform")
+        _require_kind(augmented, self.shape, "a transform")
         return augmented
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross process borders as specs: no state of the transforms has to, or may, come along."""
-        return (_rebuild, (self.specs, self.shape))
+        return (_rebuild, (self.specs, self.shape, self.takes))
 
     def try_out(self) -> None:
         """Run a few times on noise, as configured and with every transform certain to be applied.
@@ -79,19 +82,22 @@ class Augmentation:
         Raises:
             ConfigError: a transform fails, or the result is not uint8 of the given size and channels.
         """
-        image = np.random.Generator(np.random.PCG64(0)).integers(0, 256, self.shape, np.uint8)
+        image = np.random.Generator(np.random.PCG64(0)).integers(0, 256, self.takes, np.uint8)
         names = [next(iter(spec)) for spec in self.specs]
         certain = A.Compose([_build(spec) for spec in self.specs])
         _make_certain(certain)
         for trial in range(_TRIALS):
-            _try(self._compose, names, image, key=(0, trial, "trial"))
-            _try(certain, names, image, key=(0, trial, "trial"))
+            _try(self._compose, names, image, self.shape, key=(0, trial, "trial"))
+            _try(certain, names, image, self.shape, key=(0, trial, "trial"))
 
 
-def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: int) -> Augmentation:
-    """The augmentation that `specs` describe, tried out on images of (*size, channels).
+def build_augmentation(
+    specs: Sequence[Spec] | str, *, size: Size, channels: int, source_size: Size | None = None
+) -> Augmentation:
+    """The augmentation that `specs` describe, to images of (*size, channels), tried out.
 
-    A word is the name of a ready list, see `pipeline.images.presets`.
+    It takes images of `source_size`, of `size` if None. A word is the name of a ready list, see
+    `pipeline.images.presets`.
 
     Each spec is `{Name: {argument: value, ...}}` or `{Name: None}`. `OneOf`, `SomeOf`, `RandomOrder`,
     `OneOrOther`, `Sequential` and `SelectiveChannelTransform` hold further specs in their `transforms`.
@@ -101,13 +107,25 @@ def build_augmentation(specs: Sequence[Spec] | str, *, size: Size, channels: int
             not uint8 of the given size and channels.
     """
     described = preset(specs, size=size) if isinstance(specs, str) else specs
-    augmentation = Augmentation(described, size=size, channels=channels)
+    augmentation = Augmentation(described, size=size, channels=channels, source_size=source_size)
     augmentation.try_out()
     return augmentation
 
 
-def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int]) -> Augmentation:
-    return Augmentation(specs, size=shape[:2], channels=shape[2])
+def begins_with_crop(specs: Sequence[Spec] | str, *, size: Size) -> bool:
+    """Whether the first transform always cuts a random part out of a larger image and gives `size` (H, W).
+
+    Raises:
+        ConfigError: it is not written as one name with its arguments.
+    """
+    described = preset(specs, size=size) if isinstance(specs, str) else specs
+    name, arguments = _split(described[0]) if described else ("", {})
+    given = arguments.get("size", [arguments.get("height"), arguments.get("width")])
+    return name in _CROPS and arguments.get("p", 1.0) == 1.0 and given in (list(size), tuple(size))
+
+
+def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int], takes: tuple[int, int, int]) -> Augmentation:
+    return Augmentation(specs, size=shape[:2], channels=shape[2], source_size=takes[:2])
 
 
 def _build(spec: Spec) -> Any:
@@ -193,7 +211,9 @@ def _make_certain(transform: Any) -> None:
             _make_certain(nested)
 
 
-def _try(compose: Any, names: Sequence[str], image: Pixels, *, key: tuple[int, int, str]) -> None:
+def _try(
+    compose: Any, names: Sequence[str], image: Pixels, shape: tuple[int, int, int], *, key: tuple[int, int, str]
+) -> None:
     """Run the top-level transforms one after the other, so that an error can name the one at fault."""
     _seed(compose, key)
     augmented, culprit = image.copy(), ""
@@ -208,19 +228,19 @@ def _try(compose: Any, names: Sequence[str], image: Pixels, *, key: tuple[int, i
                 remedy="correct its arguments, or take it out of the augmentations",
             ) from error
         culprit = name if _kind(augmented) != before else culprit
-    _require_kind(augmented, image, culprit)
+    _require_kind(augmented, shape, culprit)
 
 
 def _kind(image: Any) -> str:
     return f"{image.dtype} {'x'.join(str(length) for length in image.shape)}"
 
 
-def _require_kind(augmented: Any, image: Pixels, culprit: str) -> None:
-    if type(augmented) is type(image) and augmented.dtype == image.dtype and augmented.shape == image.shape:
+def _require_kind(augmented: Any, shape: tuple[int, int, int], culprit: str) -> None:
+    if type(augmented) is np.ndarray and augmented.dtype == np.uint8 and augmented.shape == shape:
         return
     raise ConfigError(
         f"augmentation {culprit} changes the kind or size of the image",
-        expected=f"{_kind(image)}, as it went in: normalisation and tensors come later, on the device",
+        expected=f"uint8 {'x'.join(map(str, shape))}: normalisation and tensors come later, on the device",
         got=_kind(augmented),
         remedy="take Normalize, ToTensorV2 and the like out; let crops resize to the training size",
     )

@@ -2,157 +2,129 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
 
-import numpy as np
 from filelock import FileLock
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.errors import ConfigError, ImageError
+from pipeline.errors import ConfigError
+from pipeline.images.building import Partial, build
 from pipeline.images.check import refuse_images
-from pipeline.images.decode import load_image
-from pipeline.images.fit import ImageForm, Pixels
+from pipeline.images.fit import ImageForm
+from pipeline.images.packing import PACKINGS, CacheFormat
+from pipeline.images.sources import CachedSource, ImageSource, JpegSource
 
-ImageMap: TypeAlias = np.memmap[Any, np.dtype[np.uint8]]
-
-_VERSION = 2  # raise it when `load_image` gives other pixels
-_CHUNK = 64  # images in memory at once: enough to keep the threads busy
+_VERSION = 3  # raise it when `load_forms` gives other pixels, or a packing other bytes
 
 
-def open_cache(
-    paths: Sequence[ImagePaths],
-    form: ImageForm,
-    *,
-    folder: Path,
-    threads: int,
-    progress: Callable[[int], None] | None = None,
-) -> ImageMap:
-    """The images of `paths`, in their order, as a read-only map (N, H, W, C) of uint8 on disk.
+class ImageCache:
+    """The images of `paths` in `folder`: one file per form and format, shared by all who ask for it.
 
-    Built in `threads` threads unless `folder` has it; a second process that asks meanwhile waits, then shares
-    it. An image that changes on disk (size or time) makes another cache. `progress` is called in this thread
-    with the number of images done so far, and not at all when there is nothing to build.
-
-    Raises:
-        ImageError: some images cannot be read; all of them are counted, the first ones named.
-        ConfigError: the disk has no room for it.
-        ValueError: `paths` is empty.
-    """
-    file = cache_file(paths, form, folder=folder)
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            if not file.exists():
-                _build(file, paths, form, threads, progress)
-    return open_map(file)
-
-
-def cache_file(paths: Sequence[ImagePaths], form: ImageForm, *, folder: Path) -> Path:
-    """Where `open_cache` keeps these images; the file is there if, and only if, the cache is complete.
+    An image that changes on disk (size or time) makes other files, whatever is left of the old ones.
 
     Raises:
         ImageError: some files do not exist.
         ValueError: `paths` is empty.
     """
+
+    def __init__(self, paths: Sequence[ImagePaths], *, folder: Path) -> None:
+        self.paths, self.folder = paths, folder
+        self._digest = _digest(paths)
+
+    def file(self, form: ImageForm, kept_as: CacheFormat) -> Path:
+        """Where these images are kept; the file is there if, and only if, it is complete."""
+        name = hashlib.blake2b(json.dumps([_VERSION, kept_as, *form, self._digest]).encode(), digest_size=16)
+        return self.folder / f"{name.hexdigest()}{PACKINGS[kept_as].suffix}"
+
+    def holds(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
+        """Whether there is nothing to build for these forms."""
+        return all(self.file(form, kept_as).exists() for form in forms)
+
+    def begun(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
+        """Whether each of these forms is complete, or a build of it has begun."""
+        return all(self.file(form, kept_as).exists() or self._partial(form, kept_as).path.exists() for form in forms)
+
+    def raw_bytes(self, forms: Sequence[ImageForm]) -> int:
+        """What raw pixels in these forms would still take on the disk."""
+        missing = [form for form in forms if not self.file(form, "raw").exists()]
+        begun = [self._partial(form, "raw").path for form in missing]
+        there = sum(path.stat().st_size for path in begun if path.exists())
+        return sum(len(self.paths) * math.prod(form.shape) for form in missing) - there
+
+    def free_bytes(self) -> int:
+        """What is free on the disk of `folder`, which need not exist yet."""
+        existing = next(
+            parent for parent in (self.folder.absolute(), *self.folder.absolute().parents) if parent.exists()
+        )
+        return shutil.disk_usage(existing).free
+
+    def open(
+        self,
+        forms: Sequence[ImageForm],
+        *,
+        kept_as: CacheFormat,
+        threads: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[ImageSource, ...]:
+        """The images in each of `forms`.
+
+        What `folder` lacks is built in `threads` threads, each file decoded once for all forms. An interrupted
+        build goes on where it stopped; a second process that asks meanwhile waits, then shares the result.
+        `progress` is called in this thread with the number of images done so far, and not at all when there is
+        nothing to build.
+
+        Raises:
+            ImageError: some images cannot be read; all of them are counted, the first ones named.
+            ConfigError: the disk has no room for raw pixels.
+            OSError: the disk refuses.
+        """
+        wanted = sorted({self.file(form, kept_as): form for form in forms}.items())
+        if not self.holds(forms, kept_as):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as locks:
+                for file, _ in wanted:  # in one order, so that two who want the same files never wait for each other
+                    locks.enter_context(FileLock(file.with_suffix(".lock")))
+                missing = [self._partial(form, kept_as) for file, form in wanted if not file.exists()]
+                if missing:
+                    self._require_room(forms, kept_as)
+                    build(missing, self.paths, threads=threads, progress=progress)
+        files = [self.file(form, kept_as) for form in forms]
+        return tuple(CachedSource(file) if kept_as == "raw" else JpegSource(file) for file in files)
+
+    def _partial(self, form: ImageForm, kept_as: CacheFormat) -> Partial:
+        return Partial(self.file(form, kept_as), form, PACKINGS[kept_as](len(self.paths), form))
+
+    def _require_room(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> None:
+        needed, free = self.raw_bytes(forms) if kept_as == "raw" else 0, self.free_bytes()
+        if needed > free:
+            raise ConfigError(
+                f"the image cache does not fit on the disk of {self.folder}",
+                expected=f"{needed / 2**30:.1f} GiB free",
+                got=f"{free / 2**30:.1f} GiB free",
+                remedy="free some space, set images.cache_format=jpeg, or train without it by images.cache=none",
+            )
+
+
+def _digest(paths: Sequence[ImagePaths]) -> str:
+    """Of the names, sizes and times of all files."""
     if not paths:
         raise ValueError("expected at least one image but got no paths")
-    problems, files = [], []
-    for path in (path for image in paths for path in image):
-        try:
-            status = path.stat()
-        except OSError:
-            problems.append(f"image {path} does not exist")
-        else:
-            files.append((str(path.absolute()), status.st_size, status.st_mtime_ns))
+    here, problems, hashed = os.getcwd(), list[str](), hashlib.blake2b(digest_size=16)
+    for image in paths:
+        for path in image:
+            try:
+                status = os.stat(path)
+            except OSError:
+                problems.append(f"image {path} does not exist")
+            else:
+                hashed.update(f"{os.path.join(here, path)}\0{status.st_size} {status.st_mtime_ns}\n".encode())
+        hashed.update(b"\0\n")
     refuse_images(problems, paths)
-    content = json.dumps([_VERSION, *form, files])
-    return folder / f"{hashlib.blake2b(content.encode(), digest_size=16).hexdigest()}.npy"
-
-
-def open_map(file: Path) -> ImageMap:
-    """Map a finished cache file read-only, as (N, H, W, C) uint8."""
-    array = np.load(file, mmap_mode="r")
-    assert isinstance(array, np.memmap), file
-    assert (array.dtype, array.ndim) == (np.uint8, 4), file
-    return array
-
-
-def cache_fits(count: int, form: ImageForm, *, folder: Path, share: float = 0.25) -> bool:
-    """Whether a cache of `count` images takes at most `share` of what is free on the disk of `folder`."""
-    return math.prod((count, *form.shape)) <= share * _free_bytes(folder)
-
-
-def _build(
-    file: Path,
-    paths: Sequence[ImagePaths],
-    form: ImageForm,
-    threads: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Write the images one after the other into `file`, which appears only when all of them are in it."""
-    shape = (len(paths), *form.shape)
-    partial = file.with_suffix(".partial")
-    partial.unlink(missing_ok=True)  # of a process that was killed: we hold the lock, so nobody writes it
-    _require_room(math.prod(shape), file.parent)
-    try:
-        with partial.open("wb") as stream:
-            # Plain writes, not a writable map: a full disk is then an error here and not a bus error.
-            np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            problems = _write(stream, _load(paths, form, threads), progress)
-            stream.flush()
-            os.fsync(stream.fileno())
-        refuse_images(problems, paths)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(
-    stream: BinaryIO, images: Iterator[Pixels | ImageError], progress: Callable[[int], None] | None
-) -> list[str]:
-    """Write the images until the first bad one, and go on to the end to learn of the others."""
-    problems: list[str] = []
-    for done, image in enumerate(images, start=1):
-        if isinstance(image, ImageError):
-            problems.append(image.problem)
-        elif not problems:
-            stream.write(image.data)
-        if progress is not None:
-            progress(done)
-    return problems
-
-
-def _load(paths: Sequence[ImagePaths], form: ImageForm, threads: int) -> Iterator[Pixels | ImageError]:
-    def load(image: ImagePaths) -> Pixels | ImageError:
-        try:
-            return load_image(image, form)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(paths), _CHUNK):
-            yield from pool.map(load, paths[start : start + _CHUNK])
-
-
-def _require_room(needed: int, folder: Path) -> None:
-    free = _free_bytes(folder)
-    if needed > free:
-        raise ConfigError(
-            f"the image cache does not fit on the disk of {folder}",
-            expected=f"{needed / 2**30:.1f} GiB free",
-            got=f"{free / 2**30:.1f} GiB free",
-            remedy="free some space, or train without the cache",
-        )
-
-
-def _free_bytes(folder: Path) -> int:
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+    return hashed.hexdigest()

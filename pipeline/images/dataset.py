@@ -1,11 +1,9 @@
-"""From rows of the table to uint8 batches: sources of pixels, datasets, the order of an epoch."""
+"""From rows of the table to uint8 batches: datasets, loaders, the order of an epoch."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +13,11 @@ from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.cache import ImageMap, open_map
-from pipeline.images.decode import load_forms, load_image
+from pipeline.images.decode import load_forms
 from pipeline.images.fit import ImageForm as ImageForm  # part of what this module offers
 from pipeline.images.fit import Pixels
 from pipeline.images.loader import Loader
+from pipeline.images.sources import ImageSource
 from pipeline.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -56,65 +54,6 @@ class EvalItem(NamedTuple):
     problem: str | None
 
 
-class ImageSource(Protocol):
-    """Images of one shape by row index."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int) -> Pixels:
-        """A fresh (H, W, C) uint8 array that the caller may write into."""
-
-
-class DecodedSource:
-    """Images decoded from `paths` anew each time."""
-
-    def __init__(self, paths: Sequence[ImagePaths], form: ImageForm) -> None:
-        self._paths, self._form = list(paths), form
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        return self._form.shape
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def load(self, index: int) -> Pixels:
-        """Raises ImageError if the file cannot be read."""
-        return load_image(self._paths[index], self._form)
-
-
-class CachedSource:
-    """Images copied out of what `open_cache` gives; crosses process borders as a file name, not as pixels."""
-
-    def __init__(self, array: ImageMap) -> None:
-        base: object = array.base
-        if not isinstance(base, mmap.mmap):
-            raise ValueError("expected the whole map of open_cache but got a part or a copy of it")  # noqa: TRY004
-        self._array = array
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        _, height, width, channels = self._array.shape
-        return height, width, channels
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def load(self, index: int) -> Pixels:
-        """A copy of row `index`."""
-        return np.array(self._array[index])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Map the same file again on the other side."""
-        return (_reopen, (str(self._array.filename),))
-
-
 class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Augmented images with their targets.
 
@@ -126,7 +65,7 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         source: N images.
         ids: of the N rows.
         targets: (N, K).
-        augmentation: for images of the source's shape.
+        augmentation: takes images of the source's shape.
         seed: of the run.
 
     Raises:
@@ -145,8 +84,8 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         if not len(source) == len(ids) == len(targets):
             counts = f"{len(source)}, {len(ids)} and {len(targets)}"
             raise ValueError(f"expected as many images as ids and rows of targets but got {counts}")
-        if source.shape != augmentation.shape:
-            raise ValueError(f"expected images of the augmentation's {augmentation.shape} but got {source.shape}")
+        if source.shape != augmentation.takes:
+            raise ValueError(f"expected images of the augmentation's {augmentation.takes} but got {source.shape}")
         self._source, self._ids, self._augmentation, self._seed = source, list(ids), augmentation, seed
         # A copy: torch takes no array that is read-only or reversed, and those from pandas often are.
         self._targets = torch.from_numpy(np.array(targets, np.float32, order="C"))
@@ -279,7 +218,3 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
 
 def _channels_first(image: Pixels) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
-
-
-def _reopen(file: str) -> CachedSource:
-    return CachedSource(open_map(Path(file)))

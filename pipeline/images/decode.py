@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.fit import Colour, ImageForm, Pixels, Size, Window, fit_image
+from pipeline.images.fit import Colour, ImageForm, Pixels, Reading, Size, Window, fit_image
 from pipeline.images.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.tiff import is_tiff, read_tiff
 
@@ -39,18 +39,22 @@ def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
 
 
 def load_forms(paths: ImagePaths, forms: Sequence[ImageForm]) -> tuple[Pixels, ...]:
-    """One image in each form, uint8 (H, W, C); decoded once for all forms of the same reading.
+    """One image in each form, uint8 (H, W, C), a function of the files and that form alone.
+
+    Decoded once for all forms of the same reading; twice where the sizes lie so far apart that a JPEG is read
+    at another part of its own size for them, see `read_image`.
 
     Raises:
         ImageError: as `read_image`.
     """
-    decoded = {}
-    for reading in {form.reading for form in forms}:
-        sizes = [form.size for form in forms if form.reading == reading]
-        largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
-        channels, window, alpha = reading
-        decoded[reading] = read_image(paths, channels=channels, window=window, alpha=alpha, at_least=largest)
-    return tuple(fit_image(decoded[form.reading], size=form.size, fit=form.fit) for form in forms)
+    if len(paths) != 1:
+        bands = {reading: read_image(paths, **reading._asdict()) for reading in {form.reading for form in forms}}
+        return tuple(fit_image(bands[form.reading], size=form.size, fit=form.fit) for form in forms)
+    data = _read_whole(paths[0])
+    scales = _scales(data, [form.size for form in forms])
+    keys = [(form.reading, scale) for form, scale in zip(forms, scales, strict=True)]
+    decoded = {key: _read_file(paths[0], data, *key) for key in dict.fromkeys(keys)}
+    return tuple(fit_image(decoded[key], size=form.size, fit=form.fit) for key, form in zip(keys, forms, strict=True))
 
 
 def read_image(
@@ -80,7 +84,9 @@ def read_image(
             channels than can be made `channels` of; the files of one image differ in size.
     """
     if len(paths) == 1:
-        return _read_file(paths[0], channels, window, alpha, at_least)
+        data = _read_whole(paths[0])
+        scale = 1 if at_least is None else _scales(data, [at_least])[0]
+        return _read_file(paths[0], data, Reading(channels, window, alpha), scale)
     if len(paths) != channels:
         raise ImageError(
             f"image {paths[0]} has {len(paths)} files",
@@ -88,7 +94,7 @@ def read_image(
             got=f"{len(paths)} files",
             remedy="set images.channels to the number of competition.images.channel_files",
         )
-    bands = [_read_file(path, 1, window, alpha, None) for path in paths]
+    bands = [_read_file(path, _read_whole(path), Reading(1, window, alpha), 1) for path in paths]
     for path, band in zip(paths, bands, strict=True):
         if band.shape != bands[0].shape:
             raise ImageError(
@@ -107,11 +113,19 @@ def has_end(head: bytes, tail: bytes) -> bool:
     return head.startswith(_PNG) and tail.endswith(_PNG_END)
 
 
-def _read_file(path: Path, channels: int, window: Window | None, alpha: Colour | None, at_least: Size | None) -> Pixels:
-    data = _read_bytes(path)
-    _require_whole(path, data)
+def jpeg_size(data: bytes) -> Size | None:
+    """(H, W) of a JPEG as it is shown, by its header; None for any other file, and where the header tells none."""
+    if not data.startswith(_JPEG):
+        return None
+    size, orientation = _size_and_orientation(data)
+    return None if size == (0, 0) else size[::-1] if orientation >= _FIRST_TURNED else size
+
+
+def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
+    """The bands (H, W, channels) that are in the `data` of `path`, at 1 / `scale` of its size if it is a JPEG."""
+    channels, window, alpha = reading
     try:
-        samples = _decode(data, channels, alpha, at_least)
+        samples = _decode(data, channels, alpha, scale)
     except (ValueError, cv2.error, MemoryError) as error:
         got = error.err if isinstance(error, cv2.error) else str(error)
         raise _not_an_image(path, got) from error
@@ -138,7 +152,8 @@ def _read_file(path: Path, channels: int, window: Window | None, alpha: Colour |
         ) from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_whole(path: Path) -> bytes:
+    """The file's bytes. Raises ImageError where it cannot be opened or ends too early."""
     try:
         # Not cv2.imread, which cannot open a non-ASCII path on every system and does not say why it failed.
         data = path.read_bytes()
@@ -146,6 +161,7 @@ def _read_bytes(path: Path) -> bytes:
         raise _cannot_open(path, error) from error
     if not data:
         raise ImageError(f"image {path} is empty", got="0 bytes", remedy=AGAIN)
+    _require_whole(path, data)
     return data
 
 
@@ -172,7 +188,7 @@ def _require_whole(path: Path, data: bytes) -> None:
         raise ImageError(f"image {path} is damaged", got=repr(error), remedy=AGAIN) from error
 
 
-def _decode(data: bytes, channels: int, alpha: Colour | None, at_least: Size | None) -> Samples:
+def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Samples:
     """Samples (H, W, n) in the file's own type, RGB order, upright; ValueError or cv2.error if there are none."""
     if is_tiff(data):
         return read_tiff(data, channels)
@@ -182,24 +198,26 @@ def _decode(data: bytes, channels: int, alpha: Colour | None, at_least: Size | N
         if image is not None and image.shape[2:] == (4,):
             # Only here OpenCV leaves the image as it lies in the file.
             return turn_upright(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), _size_and_orientation(data)[1])
-    colour, grey = _REDUCED[_scale(data, at_least)]
+    colour, grey = _REDUCED[scale]
     image = cv2.imdecode(buffer, (grey if channels == 1 else colour) | cv2.IMREAD_ANYDEPTH)
     if image is None:
         raise ValueError(f"a file that begins with {data[:8]!r}")
     return np.atleast_3d(image) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _scale(data: bytes, at_least: Size | None) -> int:
-    """The largest part, as 8, 4, 2 or 1, by which a JPEG can be decoded smaller and still is `at_least` so large."""
-    if at_least is None or not data.startswith(_JPEG):
-        return 1
-    size, orientation = _size_and_orientation(data)
-    if orientation >= _FIRST_TURNED:
-        size = size[::-1]
-    fitting = (
-        scale for scale in _REDUCED if all(-(-have // scale) >= want for have, want in zip(size, at_least, strict=True))
-    )
-    return next(fitting, 1)
+def _scales(data: bytes, sizes: Sequence[Size]) -> list[int]:
+    """By wanted size, the part (as 8, 4, 2 or 1) at which a JPEG can be decoded and still is at least so large.
+
+    1 for any other file.
+    """
+    own = jpeg_size(data)
+    if own is None:
+        return [1] * len(sizes)
+    return [next((scale for scale in _REDUCED if _reaches(own, scale, wanted)), 1) for wanted in sizes]
+
+
+def _reaches(own: Size, scale: int, wanted: Size) -> bool:
+    return all(-(-have // scale) >= want for have, want in zip(own, wanted, strict=True))
 
 
 def _size_and_orientation(data: bytes) -> tuple[Size, int]:

@@ -15,7 +15,8 @@ from pipeline.competition.table import TrainTable
 from pipeline.config import Config, ImagesConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import RunError, listing
-from pipeline.images.dataset import EvalImages, ImageForm, ImageSource, eval_loader
+from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
+from pipeline.images.sources import ImageSource
 from pipeline.inference.predict import Ensemble, needed_forms, predict
 from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_model

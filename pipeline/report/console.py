@@ -21,6 +21,7 @@ from pipeline.training.progress import (
     Event,
     FoldDone,
     ImagesSeen,
+    Note,
     Remark,
     StepDone,
     TrialDone,
@@ -70,6 +71,7 @@ class LiveProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: dict[str, TaskID] = {}
+        self._told: set[str] = set()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -103,6 +105,9 @@ class LiveProgress:
             self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
         elif isinstance(event, Remark):
             print_note(self._console, f"fold {event.fold}: {event.sentence}")
+        elif isinstance(event, Note) and event.sentence not in self._told:
+            self._told.add(event.sentence)
+            print_note(self._console, event.sentence)
         elif isinstance(event, FoldDone):
             self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
 

@@ -20,20 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config
-from pipeline.cv import open_source
 from pipeline.device import autocast, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import ConfigError
 from pipeline.files import write_atomically, write_json
-from pipeline.images.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalImages,
-    ImageSource,
     TrainBatch,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
+from pipeline.images.sources import ImageSource
 from pipeline.inference.out_of_fold import FoldRows, image_form, rows_of
 from pipeline.model.build import backbone_of
 from pipeline.model.start import start_model
@@ -46,6 +44,7 @@ from pipeline.search.trial import OnScore
 from pipeline.seeds import stable_seed
 from pipeline.training.engine import EpochSums, Step, train_epoch
 from pipeline.training.fold import train_fold
+from pipeline.training.inputs import open_sources, train_augmentation
 from pipeline.training.progress import Listener, Remark, StepDone, TrialStep
 from pipeline.training.setup import Training, build_loss, training_of
 
@@ -184,23 +183,21 @@ def _file(folder: FoldFolder, part: str) -> Path:
 
 def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
-    source = open_source(plan, run, listen)
+    sources = open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen)
     if not folder.weights.exists() and not train_fold(
-        config, plan.table, rows, source=source, folder=folder, workers=0, listen=listen, deadline=plan.deadline
+        config, plan.table, rows, sources=sources, folder=folder, workers=0, listen=listen, deadline=plan.deadline
     ):
         raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
     augmented = TrainImages(
-        source,
+        sources.train,
         ids=plan.table.ids,
         targets=plan.table.targets,
-        augmentation=build_augmentation(
-            config.augment.train, size=config.images.height_width, channels=config.images.channels
-        ),
+        augmentation=train_augmentation(config),
         seed=config.train.seed,
     )
     size = config.train.batch_size
-    shape = _map_shape(trained, source)
+    shape = _map_shape(trained, sources.evaluation)
     _check_room(folder.path, COPIES * len(rows.train) + len(rows.validation), shape)
 
     def training_images() -> Iterator[Tensor]:
@@ -209,7 +206,7 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
         yield from (batch.images for batch in train_loader(augmented, batches, workers=0, pin_memory=False))
 
     def validation_images() -> Iterator[Tensor]:
-        images = EvalImages(plan.table.paths, forms=[image_form(config.images)], source=source)
+        images = EvalImages(plan.table.paths, forms=[image_form(config.images)], source=sources.evaluation)
         loader = eval_loader(images, rows.validation, batch_size=size, workers=0, pin_memory=False)
         yield from (batch.images[0] for batch in loader)
 

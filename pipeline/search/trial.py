@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.cv import open_source
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.plan import Plan
@@ -18,6 +17,7 @@ from pipeline.runs import FoldFolder, RunFolder
 from pipeline.search.judge import Judge
 from pipeline.search.study import TimeUsed
 from pipeline.training.fold import ValidatedEpoch, train_fold
+from pipeline.training.inputs import open_sources
 from pipeline.training.progress import Event, Listener, StepDone, TrialStep
 
 OnScore = Callable[[int, int, float], None]
@@ -77,7 +77,7 @@ class Trials:
             config,
             self.plan.table,
             rows_of(self.plan.folds, fold),
-            source=open_source(replace(self.plan, config=config), self.run, listen),
+            sources=open_sources(config, self.plan.table.paths, folder=self.run.cache, listen=listen),
             folder=FoldFolder(folder / f"fold{fold}"),
             workers=_workers(config, self.beside),
             listen=tell,

@@ -16,8 +16,8 @@ from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.files import write_json_lines
-from pipeline.images.augment import build_augmentation
-from pipeline.images.dataset import ImageSource, TrainImages, epoch_batches, train_loader
+from pipeline.images.dataset import TrainImages, epoch_batches, train_loader
+from pipeline.images.sources import ImageSource, ImageSources
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.out_of_fold import FoldRows, image_form, predict_rows
 from pipeline.inference.predict import Ensemble
@@ -26,6 +26,7 @@ from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.engine import EpochSums, Step, train_epoch
+from pipeline.training.inputs import train_augmentation
 from pipeline.training.mixing import BatchMixer
 from pipeline.training.progress import EpochDone, Listener, Remark, StepDone
 from pipeline.training.setup import Training, build_loss, build_training
@@ -48,7 +49,7 @@ def train_fold(
     table: TrainTable,
     rows: FoldRows,
     *,
-    source: ImageSource,
+    sources: ImageSources,
     folder: FoldFolder,
     workers: int,
     listen: Listener,
@@ -66,7 +67,7 @@ def train_fold(
         config: the run's configuration.
         table: all training rows.
         rows: which of them train and which validate.
-        source: the images of the table at training size.
+        sources: the images of the table.
         folder: where the fold's files go.
         workers: processes that load images; 0 loads in this one.
         listen: told of each step and epoch.
@@ -84,12 +85,10 @@ def train_fold(
         return False
     train = config.train
     images = TrainImages(
-        source,
+        sources.train,
         ids=table.ids,
         targets=table.targets,
-        augmentation=build_augmentation(
-            config.augment.train, size=config.images.height_width, channels=config.images.channels
-        ),
+        augmentation=train_augmentation(config),
         seed=train.seed,
     )
 
@@ -135,7 +134,7 @@ def train_fold(
         if not finished:
             return False
         facts = watch.facts()
-        logits = _validate(config, table, rows, training, source, workers=workers)
+        logits = _validate(config, table, rows, training, sources.evaluation, workers=workers)
         scores = processes.from_first(partial(_judge, config, table, rows, logits))
         training.records.append({"epoch": epoch + 1, "loss": training.sums.mean_loss, **facts, **scores})
         training.sums = EpochSums()

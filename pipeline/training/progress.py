@@ -48,6 +48,12 @@ class Remark(NamedTuple):
     sentence: str
 
 
+class Note(NamedTuple):
+    """A sentence a person should read, about the whole run; it may come several times."""
+
+    sentence: str
+
+
 class TrialStep(NamedTuple):
     """A trial of a search is training."""
 
@@ -66,5 +72,5 @@ class TrialDone(NamedTuple):
     values: Mapping[str, Any]
 
 
-Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark | TrialStep | TrialDone
+Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark | Note | TrialStep | TrialDone
 Listener = Callable[[Event], None]

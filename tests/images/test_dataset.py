@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,22 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images import decode
 from pipeline.images.augment import Augmentation, Spec, build_augmentation
-from pipeline.images.cache import open_cache
+from pipeline.images.cache import ImageCache
 from pipeline.images.dataset import (
-    CachedSource,
-    DecodedSource,
     EvalImages,
     ImageForm,
-    ImageSource,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
-from pipeline.images.decode import load_image, read_image
+from pipeline.images.decode import load_image
 from pipeline.images.fit import Pixels
+from pipeline.images.sources import DecodedSource, ImageSource
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = list("abcdefg")
@@ -44,7 +42,12 @@ def paths(write_images: Write) -> list[ImagePaths]:
 def source(request: pytest.FixtureRequest, paths: list[ImagePaths], tmp_path: Path) -> ImageSource:
     if request.param == "decoded":
         return DecodedSource(paths, FORM)
-    return CachedSource(open_cache(paths, FORM, folder=tmp_path / "cache", threads=1))
+    return cached(paths, tmp_path / "cache")
+
+
+def cached(paths: list[ImagePaths], folder: Path, form: ImageForm = FORM) -> ImageSource:
+    (source,) = ImageCache(paths, folder=folder).open([form], kept_as="raw", threads=1)
+    return source
 
 
 def augmentation() -> Augmentation:
@@ -75,18 +78,12 @@ def test_a_source_crosses_process_borders_without_its_pixels(write_images: Write
     paths, form = write_images(20), ImageForm((100, 100), "stretch", 3)
     sources: list[ImageSource] = [
         DecodedSource(paths, form),
-        CachedSource(open_cache(paths, form, folder=tmp_path / "cache", threads=1)),
+        cached(paths, tmp_path / "cache", form),
     ]
     for source in sources:
         payload = pickle.dumps(source)
         assert len(payload) < 100 * 100
         np.testing.assert_array_equal(pickle.loads(payload).load(7), source.load(7))
-
-
-def test_a_part_of_a_cache_is_no_source(paths: list[ImagePaths], tmp_path: Path) -> None:
-    array = open_cache(paths, FORM, folder=tmp_path / "cache", threads=1)
-    with pytest.raises(ValueError, match="the whole map"):
-        CachedSource(array[2:])  # type: ignore[arg-type]
 
 
 def test_a_training_item_is_its_image_augmented_by_seed_epoch_and_id(source: ImageSource) -> None:
@@ -130,20 +127,20 @@ def test_an_evaluation_item_is_the_image_in_every_form(paths: list[ImagePaths]) 
 
 def test_an_image_is_decoded_once_for_all_sizes(paths: list[ImagePaths], monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 9."""
-    decoded = []
+    decode, decoded = cv2.imdecode, []
 
-    def counted(path: ImagePaths, **options: Any) -> Pixels:
-        decoded.append(path)
-        return read_image(path, **options)
+    def counted(data: Any, flags: int) -> Any:
+        decoded.append(data.tobytes())
+        return decode(data, flags)
 
-    monkeypatch.setattr(decode, "read_image", counted)
+    monkeypatch.setattr(cv2, "imdecode", counted)
     forms = [FORM, FORM._replace(size=(24, 24)), FORM._replace(size=(32, 32))]
     assert len(EvalImages(paths, forms=forms)[3][0]) == 3
-    assert decoded == [paths[3]]
+    assert decoded == [paths[3][0].read_bytes()]
 
 
 def test_a_cached_image_of_the_only_form_is_not_decoded(paths: list[ImagePaths], tmp_path: Path) -> None:
-    source = CachedSource(open_cache(paths, FORM, folder=tmp_path / "cache", threads=1))
+    source = cached(paths, tmp_path / "cache")
     expected = load_image(paths[0], FORM)
     both = EvalImages(paths, forms=[FORM, FORM._replace(size=(8, 8))], source=source)[0][0]
     assert [tuple(tensor.shape) for tensor in both] == [(3, 16, 16), (3, 8, 8)]

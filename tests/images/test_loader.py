@@ -17,7 +17,6 @@ from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError, PipelineError
 from pipeline.images.augment import Spec, build_augmentation
 from pipeline.images.dataset import (
-    DecodedSource,
     EvalBatch,
     EvalImages,
     ImageForm,
@@ -28,6 +27,7 @@ from pipeline.images.dataset import (
     train_loader,
 )
 from pipeline.images.loader import Loader
+from pipeline.images.sources import DecodedSource
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = [str(number) for number in range(12)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import load_config
-from pipeline.images.dataset import DecodedSource
-from pipeline.inference.out_of_fold import image_form, rows_of
+from pipeline.inference.out_of_fold import rows_of
 from pipeline.plan import prepare
 from pipeline.runs import FoldFolder
 from pipeline.training.fold import ValidatedEpoch, train_fold
+from pipeline.training.inputs import open_sources
 
 
 class _EnoughError(Exception):
@@ -30,10 +30,10 @@ def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(tiny_config: Pa
         if epoch.epoch == 2:
             raise _EnoughError
 
-    source = DecodedSource(plan.table.paths, image_form(config.images))
+    sources = open_sources(config, plan.table.paths, folder=tmp_path, listen=print)
     with pytest.raises(_EnoughError):
         train_fold(
-            config, plan.table, rows, source=source, folder=folder, workers=0, listen=print, on_epoch=stop_after_two
+            config, plan.table, rows, sources=sources, folder=folder, workers=0, listen=print, on_epoch=stop_after_two
         )
     assert [(epoch.fold, epoch.epoch) for epoch in seen] == [(1, 1), (1, 2)]
     assert seen[0].logits.shape == (len(rows.validation), 3)

@@ -1,0 +1,94 @@
+"""In which format a set of images is cached, if at all: what is there already, what fits, what gains something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal, NamedTuple
+
+from pipeline.errors import ImageError
+from pipeline.images.cache import ImageCache
+from pipeline.images.decode import jpeg_size, load_forms
+from pipeline.images.fit import ImageForm
+from pipeline.images.packing import QUALITY, CacheFormat, JpegPacking
+
+_SAMPLES = 24  # images that the size of a cache of JPEGs is estimated from
+_MARGIN = 1.1
+_GAIN = 2.0  # a JPEG with fewer times the pixels of the largest form is decoded about as fast as its copy would be
+
+
+class Choice(NamedTuple):
+    """`kept_as`: the format, None for no cache. `why`: a sentence for a person, where that is not raw pixels."""
+
+    kept_as: CacheFormat | None
+    why: str | None = None
+
+
+class _Jpegs(NamedTuple):
+    """What a cache of JPEGs would be like, by a few samples."""
+
+    needed: float  # bytes
+    gains: bool
+
+
+def choose_format(
+    cache: ImageCache, forms: Sequence[ImageForm], *, asked: Literal["auto", "raw", "jpeg"], share: float
+) -> Choice:
+    """The format to keep `forms` in.
+
+    What the folder holds already comes first, then what a build has begun with, so that a run that goes on sees
+    the same pixels; then raw pixels, then JPEGs, if they take at most `share` of the free disk.
+
+    Args:
+        cache: the images.
+        forms: all forms that will be opened.
+        asked: what the config says; auto weighs, a name leaves only this one and none.
+        share: from 0 to 1.
+    """
+    formats: tuple[CacheFormat, ...] = ("raw", "jpeg") if asked == "auto" else (asked,)
+    free, raw = cache.free_bytes(), cache.raw_bytes(forms)
+    for kept_as in formats:
+        if cache.holds(forms, kept_as):
+            return _chosen(cache, kept_as)
+    for kept_as in formats:
+        if cache.begun(forms, kept_as) and (kept_as == "jpeg" or raw <= free):
+            return _chosen(cache, kept_as)
+    if "raw" in formats and raw <= share * free:
+        return Choice("raw")
+    needs = f"raw pixels would take {_gib(raw)}"
+    if "jpeg" in formats and all(form.channels in (1, 3) for form in forms):
+        jpegs = _estimate(cache, forms)
+        if jpegs.needed <= share * free and (jpegs.gains or asked == "jpeg"):
+            return _chosen(cache, "jpeg")
+        needs += f", JPEGs {_gib(jpegs.needed)}" + ("" if jpegs.gains else " and would be decoded no faster than these")
+    return Choice(None, f"images are decoded anew in every epoch: {needs}, and {_gib(free)} are free at {cache.folder}")
+
+
+def _chosen(cache: ImageCache, kept_as: CacheFormat) -> Choice:
+    if kept_as == "raw":
+        return Choice("raw")
+    return Choice(
+        "jpeg", f"images are cached as JPEGs of quality {QUALITY}, which changes pixels a little, in {cache.folder}"
+    )
+
+
+def _estimate(cache: ImageCache, forms: Sequence[ImageForm]) -> _Jpegs:
+    """Of evenly spaced samples; a bad image is left to whoever reads it later."""
+    largest = max(form.size[0] * form.size[1] for form in forms)
+    lengths, gains = [], []
+    for row in range(0, len(cache.paths), -(-len(cache.paths) // _SAMPLES)):
+        paths = cache.paths[row]
+        try:
+            images = load_forms(paths, forms)
+        except ImageError:
+            continue
+        lengths.append(sum(len(JpegPacking(1, form).pack(image)) for form, image in zip(forms, images, strict=True)))
+        own = jpeg_size(paths[0].read_bytes()) if len(paths) == 1 else None
+        gains.append(_GAIN if own is None else own[0] * own[1] / largest)
+    if not lengths:
+        return _Jpegs(0.0, gains=False)
+    return _Jpegs(_MARGIN * len(cache.paths) * sum(lengths) / len(lengths), median(gains) >= _GAIN)
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,111 @@
+"""Where pixels come from, by row: decoded anew, or out of a cache file in either of its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from pipeline.competition.paths import ImagePaths
+from pipeline.images.decode import load_image
+from pipeline.images.fit import ImageForm, Pixels
+from pipeline.images.packing import open_jpegs, open_pixels
+
+
+class ImageSource(Protocol):
+    """Images of one shape by row index."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Pixels:
+        """A fresh (H, W, C) uint8 array that the caller may write into."""
+
+
+class ImageSources(NamedTuple):
+    """The same N images twice: `train` as the augmentation takes them, `evaluation` at the training size.
+
+    One and the same object where the two do not differ.
+    """
+
+    train: ImageSource
+    evaluation: ImageSource
+
+
+class DecodedSource:
+    """Images decoded from `paths` anew each time."""
+
+    def __init__(self, paths: Sequence[ImagePaths], form: ImageForm) -> None:
+        self._paths, self._form = list(paths), form
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self._form.shape
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def load(self, index: int) -> Pixels:
+        """Raises ImageError if the file cannot be read."""
+        return load_image(self._paths[index], self._form)
+
+
+class CachedSource:
+    """Images copied out of a file of raw pixels; crosses process borders as a file name, not as pixels."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._array = file, open_pixels(file)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        _, height, width, channels = self._array.shape
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def load(self, index: int) -> Pixels:
+        """A copy of row `index`."""
+        return np.array(self._array[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the same file again on the other side."""
+        return CachedSource, (self._file,)
+
+
+class JpegSource:
+    """Images decoded out of a file of small JPEGs; crosses process borders as a file name."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._shape, self._ends, self._data = open_jpegs(file)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self._shape
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def load(self, index: int) -> Pixels:
+        """Row `index`, decoded."""
+        start = int(self._ends[index - 1]) if index else 0
+        data = self._data[start : int(self._ends[index])]
+        grey = self._shape[2] == 1
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+        assert image is not None, (self._file, index)
+        pixels = image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        return np.asarray(pixels, np.uint8).reshape(self._shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the same file again on the other side."""
+        return JpegSource, (self._file,)
