@@ -16,6 +16,8 @@ import pytest
 from pipeline import files
 from pipeline.config import load_config
 from pipeline.cv import run_cv
+from pipeline.images import building
+from pipeline.images.building import Partial
 from pipeline.plan import Plan, prepare
 from pipeline.runs import RunFolder
 from pipeline.training.fold import _Watch
@@ -77,8 +79,14 @@ def before_a_state_is_deleted() -> None:
     shutil.rmtree = nth(1, lambda *_: die(), shutil.rmtree, lambda path: Path(path).name == "resume")
 
 
+def while_the_cache_is_built() -> None:
+    building._SAVED_EVERY = 4
+    Partial.append = nth(11, lambda *_: die(), Partial.append, lambda *_: True)  # type: ignore[method-assign]
+
+
 POINTS = {
     "step": at_a_step,
+    "cache half built": while_the_cache_is_built,
     "half a checkpoint": in_half_a_file("checkpoint.safetensors", 4),
     "whole checkpoint, not renamed": at_the_rename("checkpoint.safetensors", 5),
     "half the weights": in_half_a_file("weights.safetensors", 2),
@@ -130,3 +138,4 @@ def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
     assert folder.oof.read_bytes() == whole["oof"]
     assert folder.fold(1).weights.read_bytes() == whole["weights"]
     assert names(folder) == whole["names"]
+    assert {path.suffix for path in Path("runs/.cache").iterdir()} == {".npy", ".lock"}
