@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from pipeline import processes
+
 _PACKAGES = (
     "accelerate",
     "albumentations",
@@ -34,6 +36,7 @@ def describe_environment(*, seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        "processes": processes.count(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "packages": {name: _version(name) for name in _PACKAGES},
         "git_commit": _git_commit(Path(__file__).parent),

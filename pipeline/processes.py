@@ -109,7 +109,8 @@ def leave() -> None:
     """Wait until all are through, and let go of each other."""
     if _group.control is not None and not _group.lost:
         with contextlib.suppress(RuntimeError):
-            dist.all_reduce(torch.zeros(1), group=_group.control, async_op=True).wait(_WAIT_AT_THE_END)
+            slots = torch.zeros(1 + _NUMBERS, dtype=torch.float64)  # as in a roll call, which another may be at
+            dist.all_reduce(slots, group=_group.control, async_op=True).wait(_WAIT_AT_THE_END)
         dist.destroy_process_group()
     _group.__dict__.update(vars(_Group()))
 

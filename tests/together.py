@@ -17,7 +17,7 @@ from pipeline import processes
 from tests.conftest import PROJECT
 
 T = TypeVar("T")
-SECONDS = 120
+SECONDS = 240
 
 
 class Ended(NamedTuple):

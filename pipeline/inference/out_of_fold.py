@@ -70,7 +70,7 @@ def predict_rows(
         pin_memory=device.type == "cuda",
     )
     precision = resolve_precision(config.train.precision, device)
-    logits = np.empty((len(rows), len(table.labels)))
+    logits = np.full((len(rows), len(table.labels)), np.nan)
     if own:
         (logits[own],) = predict([ensemble], loader, device=device, precision=precision)
     for places, answers in processes.gather((own, logits[own])):

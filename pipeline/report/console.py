@@ -103,8 +103,10 @@ class LiveProgress:
             self._console.print(escape(_trial_line(event)))
         elif isinstance(event, EpochDone):
             self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
-        elif isinstance(event, Remark):
+        elif isinstance(event, Remark) and processes.is_first():
             print_note(self._console, f"fold {event.fold}: {event.sentence}")
+        elif isinstance(event, Remark):  # the one thing that another process may have to say
+            print_note(Console(stderr=True), f"fold {event.fold}, process {processes.rank()}: {event.sentence}")
         elif isinstance(event, Note) and event.sentence not in self._told:
             self._told.add(event.sentence)
             print_note(self._console, event.sentence)

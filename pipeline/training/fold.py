@@ -96,9 +96,6 @@ def train_fold(
         whole = epoch_batches(rows.train, table.ids, epoch=epoch, seed=train.seed, batch_size=train.batch_size)
         return [processes.part_of(batch) for batch in whole]
 
-    def seed_of(step: int) -> int:  # each process draws for itself; the first one what a single one draws
-        return stable_seed(train.seed, rows.fold, "step", step, *([processes.rank()] if processes.rank() else []))
-
     steps_per_epoch = math.ceil(len(batches_of(0)) / train.accumulate)
     total_steps = steps_per_epoch * train.epochs
     training = build_training(config, fold=rows.fold, labels=table.labels, total_steps=total_steps)
@@ -125,7 +122,7 @@ def train_fold(
             accumulate=train.accumulate,
             clip_grad=train.clip_grad,
             sums=training.sums,
-            seed_of=seed_of,
+            seed_of=partial(step_seed, train.seed, rows.fold),
             on_step=watch.step,
             say=lambda sentence: listen(Remark(rows.fold, sentence)),
             mixer=mixer,
@@ -143,6 +140,12 @@ def train_fold(
         on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
     processes.from_first(lambda: _keep_weights(config, table, training, folder))
     return True
+
+
+def step_seed(seed: int, fold: int, step: int) -> int:
+    """Of what is drawn in a step; each of several processes draws for itself, the first as one alone would."""
+    rank = processes.rank()
+    return stable_seed(seed, fold, "step", step, *([rank] if rank else []))
 
 
 def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[str, Any]]) -> int:

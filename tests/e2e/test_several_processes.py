@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,8 +108,63 @@ def test_a_signal_to_one_process_interrupts_both(tiny_config: Path, workplace: P
     assert "interrupted: the state is saved after every epoch" in said
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
+def wait_for(path: Path, seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < until, f"{path} did not come"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_together_or_alone(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("train.epochs=15", "images.cache=none", "train.checkpoint_minutes=1.0e-9")
+    whole, killed, alone = (RunFolder(workplace / "runs" / name) for name in ("whole", "tiny", "alone"))
+    assert "fold 1 finished" in assert_ended(cv_together(tiny_config, *settings, "--run", "whole"), 0)
+    started = [start(PROJECT / "run_cv.py", tiny_config, *settings, environment=each) for each in environments()]
+    wait_for(killed.fold(0).epochs)
+    for process in started:
+        os.kill(process.pid, signal.SIGKILL)
+    end(*started)
+    assert not killed.fold(0).done.exists()
+    shutil.copytree(killed.path, alone.path)
+    assert_ended(cv_together(tiny_config, *settings), 0)
+    assert killed.oof.read_bytes() == whole.oof.read_bytes()
+    begun = killed.fold(0).epochs.read_text().splitlines()[0]
+    assert cv(monkeypatch, tiny_config, *settings, "--run", "alone") == 0
+    assert alone.fold(0).epochs.read_text().splitlines()[0] == begun  # gone on from, not begun anew
+    assert is_complete(alone, IDS)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_and_the_scores_are_those_of_one_process_but_for_rounding(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("model.dropout=0", "model.freeze=[batch_norm]", "train.batch_size=6")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
+    command = [*launcher, str(PROJECT / "run_cv.py"), str(tiny_config), *settings, "--run", "two"]
+    environment = {key: value for key, value in environments()[0].items() if key not in ("RANK", "LOCAL_RANK")}
+    subprocess.run(command, env=environment, check=True, timeout=240, stdout=subprocess.DEVNULL)
+    assert cv(monkeypatch, tiny_config, *settings) == 0
+    one, two = (RunFolder(workplace / "runs" / name) for name in ("tiny", "two"))
+    assert is_complete(two, IDS)
+    ours, theirs = (pd.read_parquet(run.oof).set_index("id").sort_index() for run in (one, two))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_notebook_launcher_starts_them(tiny_config: Path, workplace: Path) -> None:
+    cell = f"""
+from accelerate import notebook_launcher
+import run_cv
+notebook_launcher(run_cv.run, args=("{tiny_config}", "train.epochs=1"), num_processes=2)
+"""
+    environment = {
+        key: value
+        for key, value in environments()[0].items()
+        if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+    }
+    (ended,) = end(start("-c", cell, environment=environment))
+    assert ended.code == 0, ended.err
+    assert is_complete(RunFolder(workplace / "runs/tiny"), IDS)

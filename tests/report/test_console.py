@@ -11,9 +11,9 @@ from rich.console import Console
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
 from pipeline.folds import fold_table
-from pipeline.report.console import LiveProgress, print_fold_table, print_scores
+from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_scores
 from pipeline.report.facts import score_facts
-from pipeline.training.progress import EpochDone, FoldDone, ImagesSeen, StepDone
+from pipeline.training.progress import EpochDone, FoldDone, ImagesSeen, Remark, StepDone
 
 LABELS = ["[cat]", "dog [/x]"]
 
@@ -77,3 +77,15 @@ def test_progress_has_a_line_per_epoch_and_fold() -> None:
         listen(FoldDone(1, resumed=False))
     assert "fold 1  epoch   3  loss 0.5000  map -  9 img/s  1.0 s" in text.getvalue()
     assert "fold 1  finished" in text.getvalue()
+
+
+def test_of_several_processes_only_the_first_speaks_but_a_remark_is_told_by_whoever_makes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.processes._group.rank", 1)
+    progress = LiveProgress(make_console())
+    progress(FoldDone(0, resumed=False))
+    progress(Remark(0, "memory is full"))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "note: fold 0, process 1: memory is full\n"
