@@ -35,7 +35,7 @@ from pipeline.report.console import (
     print_validated,
 )
 from pipeline.report.search_table import print_left_out, print_search
-from pipeline.runs import RunFolder
+from pipeline.runs import FULL_FIT, RunFolder
 from pipeline.search.run import Found, left_out_scores, run_search
 from pipeline.search.study import TimeUsed
 
@@ -124,7 +124,8 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
 def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None, *, searched: bool) -> None:
     """The scores of the finished folds, if there are any, and what comes next."""
     unfinished = scores is None or scores["folds"] != scores["of_folds"]
-    if unfinished and time.monotonic() > plan.deadline:
+    lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).done.exists()
+    if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
         console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
     if scores is None:
         console.print("scores follow when more is finished: run it again without --folds, and without --fresh")
@@ -134,6 +135,8 @@ def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, 
         console.print("the same command without --folds and without --fresh goes on with the other folds")
     elif searched:
         print_left_out(console, left_out_scores(plan, run))
+    if lacks_full_fit:
+        console.print("the full fit is not finished: the same command without --folds goes on with it after the folds")
     console.print(f"next: python make_submission.py {run.path}")
 
 

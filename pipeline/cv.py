@@ -23,10 +23,10 @@ from pipeline.images.sources import ImageSources
 from pipeline.inference.out_of_fold import predict_fold, predict_settings, rows_of
 from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
-from pipeline.runs import FoldFolder, RunFolder
+from pipeline.runs import FULL_FIT, FoldFolder, RunFolder
 from pipeline.scoring import score_run
-from pipeline.training.fold import train_fold
 from pipeline.training.inputs import open_sources
+from pipeline.training.members import train_members
 from pipeline.training.progress import FoldDone, Listener
 
 _LOCK_SECONDS = 2
@@ -72,7 +72,18 @@ def run_cv(
     else:
         for fold in left:
             run_fold(plan, run, fold, listen)
-    return processes.from_first(lambda: _score_finished(plan, run))
+    scores = processes.from_first(lambda: _score_finished(plan, run))
+    if plan.config.train.full_fit and folds is None and scores is not None and scores["folds"] == scores["of_folds"]:
+        _fit_all_rows(plan, run, listen)
+    return scores
+
+
+def _fit_all_rows(plan: Plan, run: RunFolder, listen: Listener) -> None:
+    """The full fit, as a fold that nothing validates; the folds' scores stand on the disk by now."""
+    if processes.from_first(lambda: _is_finished(plan, run, FULL_FIT)):
+        listen(FoldDone(FULL_FIT, resumed=True))
+    else:
+        run_fold(plan, run, FULL_FIT, listen)
 
 
 def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
@@ -101,9 +112,9 @@ def _score_finished(plan: Plan, run: RunFolder) -> dict[str, Any] | None:
 
 
 def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
-    """Bring one fold to its end: weights, out-of-fold logits, then `done.json`.
+    """Bring one fold, or the full fit, to its end: weights, out-of-fold logits, then `done.json`.
 
-    A trained fold is only predicted again, for views or averages that have changed since. Where
+    What is trained is only predicted again, for views, averages or seeds that have changed since. Where
     `train.time_budget` is used up, the fold's state is saved and it stays unfinished.
 
     Raises:
@@ -111,8 +122,9 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     """
     folder = run.fold(fold)
     with _locked(run, fold), memory_errors_told():
-        trained = processes.from_first(folder.done.exists)
-        finished = _finish_fold(plan, run, fold, train=not trained, listen=listen)
+        members = folder.members(plan.config.train)
+        trained = processes.from_first(lambda: all(member.weights.exists() for member in members))
+        finished = _finish_fold(plan, run, fold, listen=listen)
     if finished:
         listen(FoldDone(fold, resumed=trained))
 
@@ -129,7 +141,7 @@ def _locked(run: RunFolder, fold: int) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise RunError(
-                f"fold {fold} of {run.path} is being trained by another process",
+                f"{folder.path.name} of {run.path} is being trained by another process",
                 got=_owner(folder),
                 remedy="wait for it or stop it; several commands may share a run when their --folds differ",
             ) from None
@@ -155,9 +167,14 @@ def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
     folder = run.fold(fold)
     if not folder.done.exists() or read_json(folder.done)["predict"] != predict_settings(plan.config):
         return False
-    if folder.resume.exists():
-        shutil.rmtree(folder.resume)
+    _clear_states(plan, folder)
     return True
+
+
+def _clear_states(plan: Plan, folder: FoldFolder) -> None:
+    for member in folder.members(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
+        if member.resume.exists():
+            shutil.rmtree(member.resume)
 
 
 def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
@@ -165,14 +182,14 @@ def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
     return processes.from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
 
 
-def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: Listener) -> bool:
-    """Train where asked for, then predict; False if `train.time_budget` ended first."""
+def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> bool:
+    """Train what is not trained, then predict the rows that validate; False if `train.time_budget` ended first."""
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
     sources = _open_sources(plan, run, listen)
     asked = plan.config.train.workers
     beside = _folds_beside(plan) * processes.local_count()
     workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
-    if train and not train_fold(
+    if not train_members(
         plan.config,
         plan.table,
         rows,
@@ -183,15 +200,18 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, train: bool, listen: 
         deadline=plan.deadline,
     ):
         return False
-    frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, folder=folder, workers=workers)
+    frame = None
+    if rows.validation.size:
+        frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, folder=folder, workers=workers)
     processes.from_first(lambda: _close_fold(plan, folder, frame))
     return True
 
 
-def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame) -> None:
-    write_parquet(folder.oof, frame)
+def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:
+    if frame is not None:
+        write_parquet(folder.oof, frame)
     write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": predict_settings(plan.config)})
-    shutil.rmtree(folder.resume)
+    _clear_states(plan, folder)
 
 
 def _wanted_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:

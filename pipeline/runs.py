@@ -9,15 +9,23 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
+from pipeline.config.training import TrainConfig
 from pipeline.errors import RunError
 from pipeline.files import remove_leftovers, write_text
+
+FULL_FIT = -1  # in the place of a fold's number: a training on all rows
 
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """The files of one fold; `done` is written last and says that all others are complete."""
+    """The files of one fold, or of the full fit; `done` is written last and says that all others are complete."""
 
     path: Path
+
+    def members(self, train: TrainConfig) -> tuple[FoldFolder, ...]:
+        """Where the models of `train.seeds` lie: the first one here, the others each in a folder of its seed."""
+        further = (FoldFolder(self.path / f"seed{train.seed + number}") for number in range(1, train.seeds))
+        return (self, *further)
 
     @property
     def weights(self) -> Path:
@@ -176,8 +184,8 @@ class RunFolder:
         return SearchFolder(self.path / "search")
 
     def fold(self, number: int) -> FoldFolder:
-        """The folder of fold `number`."""
-        return FoldFolder(self.path / f"fold{number}")
+        """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
+        return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
 
     def finished_folds(self) -> list[int]:
         """The folds that were trained and predicted to their end, ascending."""

@@ -117,4 +117,6 @@ class TrainConfig(Section):
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"
     parallel_folds: Annotated[PositiveInt, After] = 1
     checkpoint_minutes: Annotated[Positive, After] = 10.0
+    seeds: Annotated[PositiveInt, After] = 1
+    full_fit: Annotated[bool, After] = False
     time_budget: Annotated[Duration | None, After] = None

@@ -10,7 +10,7 @@ from pipeline.errors import RunError, listing
 from pipeline.files import read_folds, read_json, read_predictions
 from pipeline.folds import folds_mark
 from pipeline.inference.out_of_fold import predict_settings
-from pipeline.runs import RunFolder
+from pipeline.runs import FULL_FIT, FoldFolder, RunFolder
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,15 @@ class FinishedRun:
 
     Attributes:
         folds: the folds that its scores and thresholds rest on; their models predict.
-        notes: sentences on folds that are left out.
+        members: the folders of all models that predict: those of the folds, and of a full fit.
+        notes: sentences on folds that are left out, and on a full fit.
     """
 
     run: RunFolder
     config: Config
     labels: tuple[str, ...]
     folds: tuple[int, ...]
+    members: tuple[FoldFolder, ...]
     train_ids: frozenset[str]
     notes: tuple[str, ...]
 
@@ -68,8 +70,21 @@ def open_run(run: RunFolder) -> FinishedRun:
             f"{run.oof} holds other folds than the thresholds were fitted on",
             remedy="run the same run_cv.py command again; it scores what is finished without training",
         )
-    notes = _left_out(run, folds, done, numbers)
-    return FinishedRun(run, config, labels, tuple(folds), frozenset(rows.index), tuple(notes))
+    members = [member for fold in folds for member in run.fold(fold).members(config.train)]
+    full, about_full = _full_fit(run, config)
+    notes = [*_left_out(run, folds, done, numbers), *about_full]
+    return FinishedRun(run, config, labels, tuple(folds), (*members, *full), frozenset(rows.index), tuple(notes))
+
+
+def _full_fit(run: RunFolder, config: Config) -> tuple[tuple[FoldFolder, ...], list[str]]:
+    """The models that were trained on all rows, where the config asks for them, and what to say of them."""
+    members = run.fold(FULL_FIT).members(config.train)
+    if not config.train.full_fit:
+        return (), []
+    if not all(member.weights.exists() for member in members):
+        return (), [f"{run.path}: the full fit is not finished and left out; run_cv.py without --folds goes on with it"]
+    count = "1 model is" if len(members) == 1 else f"{len(members)} models are"
+    return members, [f"{run.path}: {count} trained on all rows; scores and thresholds are of the folds' models alone"]
 
 
 def _not_scored(run: RunFolder, done: list[int], numbers: list[int]) -> RunError:

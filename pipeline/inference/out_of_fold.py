@@ -20,12 +20,12 @@ from pipeline.images.sources import ImageSource
 from pipeline.inference.predict import Ensemble, needed_forms, predict
 from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_model
-from pipeline.runs import FoldFolder
+from pipeline.runs import FULL_FIT, FoldFolder
 
 
 @dataclass(frozen=True)
 class FoldRows:
-    """The row numbers of one fold in the training table."""
+    """The row numbers of one fold in the training table; of the full fit all rows, none of which validates."""
 
     fold: int
     train: NDArray[np.int64]
@@ -33,13 +33,15 @@ class FoldRows:
 
 
 def rows_of(folds: NDArray[np.int64], fold: int) -> FoldRows:
-    """Rows with `fold` validate, all others (those of fold -1 too) train."""
+    """Rows with `fold` validate, all others (those of fold -1 too) train; for `FULL_FIT` all train."""
+    if fold == FULL_FIT:
+        return FoldRows(fold, np.arange(len(folds)), np.empty(0, dtype=np.int64))
     return FoldRows(fold, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))
 
 
 def predict_settings(config: Config) -> dict[str, Any]:
     """The settings that out-of-fold predictions depend on beside the weights."""
-    return {"views": config.predict.views, "average": config.predict.average}
+    return {"views": config.predict.views, "average": config.predict.average, "seeds": config.train.seeds}
 
 
 def image_form(images: ImagesConfig) -> ImageForm:
@@ -87,22 +89,25 @@ def predict_fold(
     folder: FoldFolder,
     workers: int,
 ) -> pd.DataFrame:
-    """Out-of-fold logits of a trained fold through `predict.views`: columns id and one per label.
+    """Out-of-fold logits of a trained fold, all its models through `predict.views`: columns id and one per label.
 
     Raises:
         RunError: the fold's weights are missing or broken.
     """
     device = pick_device()
-    trained = load_model(folder.weights, device=device)
-    if trained.labels != table.labels:
-        raise RunError(
-            f"{folder.weights} predicts other labels than the training data have now, or in another order",
-            expected=listing(table.labels, 12),
-            got=listing(trained.labels, 12),
-            remedy="restore the sample submission or competition.labels the run began with",
-        )
+    members = folder.members(config.train)
+    trained = [load_model(member.weights, device=device) for member in members]
+    for member, model in zip(members, trained, strict=True):
+        if model.labels != table.labels:
+            raise RunError(
+                f"{member.weights} predicts other labels than the training data have now, or in another order",
+                expected=listing(table.labels, 12),
+                got=listing(model.labels, 12),
+                remedy="restore the sample submission or competition.labels the run began with",
+            )
     views = parse_views(config.predict.views, size=config.images.height_width)
-    ensemble = Ensemble([trained.model], trained.normalizer, views, image_form(config.images), config.predict.average)
+    models, form = [model.model for model in trained], image_form(config.images)
+    ensemble = Ensemble(models, trained[0].normalizer, views, form, config.predict.average)
     logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
     frame = pd.DataFrame(logits, columns=list(table.labels))
     frame.insert(0, "id", [table.ids[row] for row in rows.validation])

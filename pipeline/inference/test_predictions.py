@@ -21,16 +21,18 @@ from pipeline.model.weights import load_model
 
 
 def load_ensemble(run: FinishedRun, views: Sequence[str] | None, *, device: torch.device) -> Ensemble:
-    """The models of a run's folds on `device`, looking at `views` or, if None, at the run's own.
+    """All models of a run, those of its folds and of a full fit, on `device`.
+
+    They look at `views` or, if None, at the run's own; each counts alike in the average.
 
     Raises:
         RunError: weights are missing, broken or for other labels.
     """
-    trained = [load_model(run.run.fold(fold).weights, device=device) for fold in run.folds]
-    wrong = [fold for fold, model in zip(run.folds, trained, strict=True) if model.labels != run.labels]
+    trained = [load_model(member.weights, device=device) for member in run.members]
+    wrong = [member for member, model in zip(run.members, trained, strict=True) if model.labels != run.labels]
     if wrong:
         raise RunError(
-            f"{run.run.path}: the weights of fold {wrong[0]} are for other labels than the run's thresholds",
+            f"{run.run.path}: {wrong[0].weights} is for other labels than the run's thresholds",
             remedy="the run folder was changed by hand: start it with --fresh",
         )
     return Ensemble(

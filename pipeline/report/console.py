@@ -16,6 +16,7 @@ from pipeline import processes
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable, folds_mark
 from pipeline.inference.submit import Submitted
+from pipeline.runs import FULL_FIT
 from pipeline.training.progress import (
     EpochDone,
     Event,
@@ -102,21 +103,23 @@ class LiveProgress:
             self._end_bars(f"trial {event.trial} ")
             self._console.print(escape(_trial_line(event)))
         elif isinstance(event, EpochDone):
-            self._console.print(f"fold {event.fold}  {_epoch_line(event.record)}")
+            self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
         elif isinstance(event, Remark) and processes.is_first():
-            print_note(self._console, f"fold {event.fold}: {event.sentence}")
+            print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
         elif isinstance(event, Remark):  # the one thing that another process may have to say
-            print_note(Console(stderr=True), f"fold {event.fold}, process {processes.rank()}: {event.sentence}")
+            print_note(
+                Console(stderr=True), f"{_whose(event.fold, event.seed)}, process {processes.rank()}: {event.sentence}"
+            )
         elif isinstance(event, Note) and event.sentence not in self._told:
             self._told.add(event.sentence)
             print_note(self._console, event.sentence)
         elif isinstance(event, FoldDone):
-            self._console.print(f"fold {event.fold}  {'was finished before' if event.resumed else 'finished'}")
+            self._console.print(f"{_whose(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
 
     def _show_step(self, whose: str, event: StepDone) -> None:
         state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
         rate = f"{event.images_per_second:.0f} img/s"
-        self._show(f"{whose}fold {event.fold}", event.step, event.steps, f"{state}  {rate}")
+        self._show(f"{whose}{_whose(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
 
     def _end_bars(self, whose: str) -> None:
         """A pruned or failed trial ends before its bar is full."""
@@ -215,6 +218,11 @@ def _score_table(scores: Mapping[str, Any]) -> Table:
         folds = "  ".join(map(_number, row["folds"]))
         drawn.add_row(name, _number(row["pooled"]), _interval(row["interval"]), _number(row["mean"]), folds)
     return drawn
+
+
+def _whose(fold: int, seed: int | None = None) -> str:
+    """The fold, or the full fit, and where it has several models, the seed of one."""
+    return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
 
 
 def _epoch_line(record: Mapping[str, Any]) -> str:

@@ -231,6 +231,8 @@ def _validate(
 ) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
     processes.share_buffers(training.ema.module)  # the weights are alike, the statistics of batch norms are not
+    if not rows.validation.size:
+        return np.empty((0, len(table.labels)))
     views = parse_views(["identity"], size=config.images.height_width)
     ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
     device = training.accelerator.device
@@ -238,7 +240,9 @@ def _validate(
 
 
 def _judge(config: Config, table: TrainTable, rows: FoldRows, logits: NDArray[np.float64]) -> dict[str, float | None]:
-    """mAP, and the competition's metric where it needs no thresholds."""
+    """mAP, and the competition's metric where it needs no thresholds; nothing where no row validates."""
+    if not rows.validation.size:
+        return {}
     targets = table.truths[rows.validation]
     metrics = _epoch_metrics(config, table.labels)
     values = {metric.name: metric.function(targets, sigmoid(logits)).value for metric in metrics}

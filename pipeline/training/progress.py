@@ -25,6 +25,7 @@ class StepDone(NamedTuple):
     loss: float
     lr: float
     images_per_second: float
+    seed: int | None = None  # whose model it is, where a fold has several
 
 
 class EpochDone(NamedTuple):
@@ -32,10 +33,11 @@ class EpochDone(NamedTuple):
 
     fold: int
     record: Mapping[str, Any]
+    seed: int | None = None
 
 
 class FoldDone(NamedTuple):
-    """A fold is finished: its weights and out-of-fold logits are on disk."""
+    """A fold, or the full fit, is finished: its weights and out-of-fold logits are on disk."""
 
     fold: int
     resumed: bool  # it was finished before this command
@@ -46,6 +48,7 @@ class Remark(NamedTuple):
 
     fold: int
     sentence: str
+    seed: int | None = None
 
 
 class Note(NamedTuple):

@@ -1,0 +1,170 @@
+"""Several models per fold, and models on all rows: added to a run, averaged, and the same after any kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import load_config
+from pipeline.cv import run_cv
+from pipeline.inference.ensemble import sigmoid
+from pipeline.inference.finished import open_run
+from pipeline.inference.submit import submit
+from pipeline.plan import prepare
+from pipeline.runs import FULL_FIT, RunFolder
+from pipeline.training.progress import Event, FoldDone, StepDone
+from tests.conftest import LABELS, PROJECT
+from tests.e2e.commands import cv, submission
+
+
+class Killed(BaseException):
+    """The end of the process, as far as the run can tell."""
+
+
+def ignore(_: Event) -> None:
+    pass
+
+
+def probabilities(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path).set_index("id")[list(LABELS)]
+
+
+@pytest.mark.parametrize("average", ["probability", "logit"])
+def test_models_of_several_seeds_answer_as_runs_of_these_seeds_do_together(
+    average: str,
+    tiny_config: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seed in (3, 4):
+        assert cv(monkeypatch, tiny_config, f"train.seed={seed}", "--run", f"seed{seed}") == 0
+    first, second, run = (RunFolder(workplace / "runs" / name) for name in ("seed3", "seed4", "tiny"))
+    assert cv(monkeypatch, tiny_config, "train.seed=3", "train.seeds=2", f"predict.average={average}") == 0
+    assert "fold 1 seed 4  epoch   2" in capsys.readouterr().out
+    for fold in (0, 1):
+        logits = [probabilities(one.fold(fold).oof) for one in (first, second)]
+        ours = probabilities(run.fold(fold).oof)
+        if average == "probability":
+            np.testing.assert_allclose(sigmoid(ours.to_numpy()), np.mean([sigmoid(z.to_numpy()) for z in logits], 0))
+        else:
+            np.testing.assert_allclose(ours, (logits[0] + logits[1]) / 2)
+        assert (run.fold(fold).path / "seed4/epochs.jsonl").exists()
+        assert not (run.fold(fold).path / "seed4/resume").exists()
+        assert not run.fold(fold).resume.exists()
+    assert submission(monkeypatch, run.path) == 0
+    assert "4 predictions averaged per image" in " ".join(capsys.readouterr().out.split())
+
+
+def test_seeds_are_added_to_a_finished_run_and_taken_away_without_training(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(workplace / "runs/tiny")
+    assert cv(monkeypatch, tiny_config) == 0
+    alone, weights = run.oof.read_bytes(), run.fold(0).weights.stat().st_mtime_ns
+    assert cv(monkeypatch, tiny_config, "train.seeds=2") == 0
+    both, added = run.oof.read_bytes(), (run.fold(0).path / "seed1/weights.safetensors").stat().st_mtime_ns
+    assert both != alone
+    assert cv(monkeypatch, tiny_config) == 0
+    assert run.oof.read_bytes() == alone
+    assert cv(monkeypatch, tiny_config, "train.seeds=2") == 0
+    assert run.oof.read_bytes() == both
+    assert run.fold(0).weights.stat().st_mtime_ns == weights
+    assert (run.fold(0).path / "seed1/weights.safetensors").stat().st_mtime_ns == added
+
+
+@pytest.mark.slow
+def test_folds_of_several_models_side_by_side_give_the_same_bytes(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, beside = (RunFolder(workplace / "runs" / name) for name in ("tiny", "beside"))
+    assert cv(monkeypatch, tiny_config, "train.seeds=2") == 0
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1"]
+    assert cv(monkeypatch, tiny_config, "train.seeds=2", *one_thread, "--run", "beside") == 0
+    assert beside.oof.read_bytes() == alone.oof.read_bytes()
+
+
+@pytest.mark.parametrize(("fold", "seed", "step"), [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)])  # in the second epoch
+def test_a_kill_in_any_model_changes_no_byte(
+    fold: int, seed: int, step: int, tiny_config: Path, workplace: Path
+) -> None:
+    settings = ["train.seeds=2", "train.full_fit=true", "model.dropout=0.3"]
+    plan = prepare(load_config(tiny_config, settings), debug=False, listen=ignore)
+    whole, killed = RunFolder(Path("runs/whole")), RunFolder(Path("runs/killed"))
+    run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, StepDone) and (event.fold, event.seed, event.step) == (fold, seed, step):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_cv(plan, killed, folds=None, fresh=False, listen=kill)
+    steps: list[StepDone] = []
+    run_cv(plan, killed, folds=None, fresh=False, listen=lambda e: steps.append(e) if isinstance(e, StepDone) else None)
+    assert (steps[0].fold, steps[0].seed, steps[0].step) == (fold, seed, step)
+    assert killed.oof.read_bytes() == whole.oof.read_bytes()
+    for number in (0, 1, FULL_FIT):
+        for ours, theirs in zip(*(run.fold(number).members(plan.config.train) for run in (killed, whole)), strict=True):
+            assert ours.weights.read_bytes() == theirs.weights.read_bytes()
+            assert not ours.resume.exists()
+
+
+def test_the_full_fit_trains_on_all_rows_and_joins_the_mean_over_models(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = pd.read_csv("data/train.csv", dtype=str)["id"]
+    pd.DataFrame({"id": ids, "fold": [-1] * 4 + [0] * 10 + [1] * 10}).to_csv("data/folds.csv", index=False)
+    run, settings = RunFolder(Path("runs/tiny")), ["folds.file=folds.csv", "train.select=best"]
+    plan = prepare(load_config(tiny_config, [*settings, "train.full_fit=true"]), debug=False, listen=ignore)
+    seen: list[StepDone] = []
+    scores = run_cv(
+        plan, run, folds=None, fresh=False, listen=lambda e: seen.append(e) if isinstance(e, StepDone) else None
+    )
+    assert {(event.fold, event.steps) for event in seen} == {(0, 2 * 3), (1, 2 * 3), (FULL_FIT, 2 * 6)}
+    assert "map" not in json.loads(run.fold(FULL_FIT).epochs.read_text().splitlines()[0])
+    assert not run.fold(FULL_FIT).oof.exists()
+
+    assert submission(monkeypatch, run.path) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "3 predictions averaged per image" in shown
+    assert "1 model is trained on all rows; scores and thresholds are of the folds' models alone" in shown
+    together = probabilities(run.test)
+    alone = replace(open_run(run), members=(run.fold(FULL_FIT),))
+    submit([alone], views=None, out=Path("full.csv"), images=None, sample=None)
+    assert cv(monkeypatch, tiny_config, *settings) == 0
+    assert json.loads(run.scores.read_text()) == scores
+    assert submission(monkeypatch, run.path) == 0
+    of_folds = probabilities(run.test)
+    np.testing.assert_allclose(together, (2 * of_folds + probabilities(Path("full.parquet"))) / 3, rtol=1e-6)
+    assert not np.allclose(together, of_folds)
+
+
+def test_a_budget_leaves_the_full_fit_for_another_time(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = prepare(load_config(tiny_config, ["train.full_fit=true"]), debug=False, listen=ignore)
+    run, clock = RunFolder(Path("runs/tiny")), [0.0]
+
+    def over_after_the_folds(event: Event) -> None:
+        clock[0] = 9.0 if isinstance(event, FoldDone) and event.fold == 1 else clock[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("time.monotonic", lambda: clock[0])
+        scores = run_cv(replace(plan, deadline=5.0), run, folds=None, fresh=False, listen=over_after_the_folds)
+    assert scores is not None
+    assert scores["folds"] == [0, 1]
+    assert submission(monkeypatch, run.path) == 0
+    assert "the full fit is not finished and left out" in " ".join(capsys.readouterr().out.split())
+    assert cv(monkeypatch, tiny_config, "train.full_fit=true", "--folds", "0,1") == 0
+    assert "full fit is not finished" in capsys.readouterr().out
+    assert cv(monkeypatch, tiny_config, "train.full_fit=true") == 0
+    assert "full fit  finished" in capsys.readouterr().out
+    assert submission(monkeypatch, run.path) == 0
+    assert "3 predictions averaged per image" in " ".join(capsys.readouterr().out.split())
