@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
 from pipeline.images.fit import Colour, ImageForm, Pixels, Reading, Size, Window, fit_image
+from pipeline.images.jpeg import plain_size
 from pipeline.images.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.tiff import is_tiff, read_tiff
 
@@ -117,6 +118,8 @@ def jpeg_size(data: bytes) -> Size | None:
     """(H, W) of a JPEG as it is shown, by its header; None for any other file, and where the header tells none."""
     if not data.startswith(_JPEG):
         return None
+    if (plain := plain_size(data)) is not None:
+        return plain
     size, orientation = _size_and_orientation(data)
     return None if size == (0, 0) else size[::-1] if orientation >= _FIRST_TURNED else size
 
