@@ -1,14 +1,14 @@
 """From a JPEG to a training sample, three ways side by side: the official recipe, OpenCV + albumentations, ours.
 
-Run `python benchmarks/data.py` (640 x 427 and 4000 x 2600 pixels to 448, processor time of one core, medians of rounds
-in turn; read the ratios), with `--profile NAME` (light, medium, heavy) for where our time goes, and with `--wait` for the share of
-the demo's training time that waits for batches.
+Run `python benchmarks/data.py` (640 x 427 and 4000 x 2600 pixels to 448; processor time of one core, medians of
+rounds in turn; read the ratios), with `--profile NAME` (light, medium, heavy) for where our time goes, and with
+`--wait` for the share of the demo's training time that waits for batches.
 
 Restated: the official recipe is Pillow's open and convert, torchvision's Resize, cutout, RandAugment, ToTensor and
-Normalize. The second reads with OpenCV, resizes to 448 and applies the same list of transforms as ours, then
-albumentations' Normalize and ToTensorV2. Ours is the whole way of `TrainImages` to the uint8 tensor, the file's end
-checked. Its normalisation to floats happens on the device, on whole batches; the last line tells what it would take
-here.
+Normalize. The second reads with OpenCV, crops (light) or resizes to 448 and goes on with the same list of transforms as
+ours, then albumentations' Normalize and ToTensorV2. Ours is the whole way of `TrainImages` to the uint8 tensor, the
+file's end checked. Its normalisation to floats happens on the device, on whole batches; the last line tells what it
+would take here.
 """
 
 from __future__ import annotations
