@@ -37,7 +37,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
     """
     config, labels = plan.config, list(plan.table.labels)
     validated = np.flatnonzero(np.isin(plan.folds, folds))
-    probabilities = sigmoid(_out_of_fold_logits(plan, run, folds)[validated])
+    probabilities = sigmoid(_out_of_fold_logits(plan, run, folds, validated))
     targets = plan.table.truths[validated]
     groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
     unfinished = len(folds) < len(plan.fold_numbers)
@@ -97,10 +97,12 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
     return scores
 
 
-def _out_of_fold_logits(plan: Plan, run: RunFolder, folds: Sequence[int]) -> NDArray[np.float64]:
-    """Logits (N, K) in the table's order, joined by id; NaN for rows that none of `folds` validates."""
+def _out_of_fold_logits(
+    plan: Plan, run: RunFolder, folds: Sequence[int], validated: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Logits (V, K) of the `validated` rows of the table, those of `folds`, joined by id."""
     labels = list(plan.table.labels)
-    logits = np.full((len(plan.folds), len(labels)), np.nan)
+    logits = np.empty((len(validated), len(labels)))
     for fold in folds:
         rows = rows_of(plan.folds, fold).validation
         frame = read_predictions(run.fold(fold).oof, labels)
@@ -110,5 +112,5 @@ def _out_of_fold_logits(plan: Plan, run: RunFolder, folds: Sequence[int]) -> NDA
                 f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
                 remedy="the run folder was changed by hand: start with --fresh",
             )
-        logits[rows] = frame.loc[ids, labels].to_numpy()
+        logits[np.searchsorted(validated, rows)] = frame.loc[ids, labels].to_numpy()
     return logits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.arrays import Bits, Floats, Ints
@@ -27,15 +28,23 @@ _EDGE = 1e-6  # thresholds are kept this far from 0 and 1, for their logits
 
 
 class Fit:
-    """What was fitted on one set of rows: a calibration, then thresholds by name, each when first asked for."""
+    """What was fitted on some rows of a problem: a calibration, then thresholds by name, each when first asked for.
 
-    def __init__(self, problem: Problem, *, platt: bool) -> None:
+    The rows (N,) are taken out of the whole anew for each fit: kept, the many sets of a large table fill the memory.
+    """
+
+    def __init__(self, whole: Problem, rows: NDArray[np.bool_], *, platt: bool) -> None:
+        self._whole, self._rows = whole, rows
         self.calibration: Calibration | None = None
         if platt:
-            self.calibration = fit_platt(problem.targets, problem.probabilities)
-            problem = replace(problem, probabilities=self.calibration.apply(problem.probabilities))
-        self.problem = problem
+            taken = whole.of_rows(rows)
+            self.calibration = fit_platt(taken.targets, taken.probabilities)
         self._thresholds: dict[str, Floats] = {}
+
+    def problem(self) -> Problem:
+        """The rows it is fitted on, calibrated."""
+        taken = self._whole if self._rows.all() else self._whole.of_rows(self._rows)
+        return replace(taken, probabilities=self.calibrated(taken.probabilities))
 
     def thresholds(self, name: str) -> Floats:
         """The thresholds (K,) of a policy, or of `shrunk` with a strength, such as `shrunk 30`."""
@@ -43,9 +52,10 @@ class Fit:
             if name.startswith("shrunk "):
                 own, shared = self.thresholds("per_label"), self.thresholds("global")
                 strength = float(name.removeprefix("shrunk "))
-                self._thresholds[name] = shrink(own, shared, self.problem.positives, strength)
+                positives = np.count_nonzero(self._whole.bits[self._rows], axis=0)
+                self._thresholds[name] = shrink(own, shared, np.asarray(positives), strength)
             else:
-                self._thresholds[name] = POLICIES[name](self.problem)
+                self._thresholds[name] = POLICIES[name](self.problem())
         return self._thresholds[name]
 
     def calibrated(self, probabilities: Floats) -> Floats:
@@ -72,7 +82,7 @@ class Fits:
         """What is fitted on the rows of these parts."""
         if parts not in self._fits:
             rows = np.isin(self._parts, list(parts))
-            self._fits[parts] = Fit(self._problem.of_rows(rows), platt=self._platt)
+            self._fits[parts] = Fit(self._problem, rows, platt=self._platt)
         return self._fits[parts]
 
     def thresholds(self, policy: str, parts: frozenset[int]) -> tuple[str, Floats]:
@@ -107,7 +117,8 @@ class Fits:
     def _tuned(self, parts: frozenset[int]) -> Floats:
         fit = self.on(parts)
         inside = self._parts[np.isin(self._parts, list(parts))]
-        problems = [fit.problem.of_rows(inside == part) for part in sorted(parts)]
+        problem = fit.problem()
+        problems = [problem.of_rows(inside == part) for part in sorted(parts)]
         start = fit.thresholds("per_label")
         kept = np.clip(start, _EDGE, 1.0 - _EDGE)
         logits = np.log(kept / (1.0 - kept))
