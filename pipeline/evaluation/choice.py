@@ -24,6 +24,7 @@ CHOICES = (*POLICIES, "optuna", "auto")
 _RESAMPLES = 100  # for the standard error of a difference
 _TRIALS, _REACH = 200, 0.3  # of `optuna`: how often it asks, how far a threshold may move in logits
 _STRENGTH_TRIALS = 20
+_WORST = -1e9  # of a score that is undefined: finite, because Optuna takes no other number
 _EDGE = 1e-6  # thresholds are kept this far from 0 and 1, for their logits
 
 
@@ -126,9 +127,12 @@ class Fits:
         def thresholds(moved: Floats) -> Floats:
             return np.where(moved == logits, start, 1.0 / (1.0 + np.exp(-moved)))
 
+        # The same parts for all candidates: none may gain by making its worst part undefined.
+        judged = [problem for problem in problems if np.isfinite(problem.value(start))]
+
         def judge(moved: Floats) -> float:
-            values = [problem.value(thresholds(moved)) for problem in problems]
-            return float(np.mean([value for value in values if np.isfinite(value)] or [0.0]))
+            values = [max(problem.value(thresholds(moved)), _WORST) for problem in judged]
+            return float(np.mean(values)) if values else 0.0
 
         return thresholds(tune(logits, judge, reach=_REACH, trials=_TRIALS))
 
@@ -142,7 +146,9 @@ class Fits:
         resampled = sign * resample(metric, targets, tables, groups=groups, resamples=_RESAMPLES)
         chosen = 0
         for later in range(1, len(AUTO)):
-            if scores[later] - scores[chosen] > np.nanstd(resampled[later] - resampled[chosen]):
+            differences = resampled[later] - resampled[chosen]
+            known = differences[~np.isnan(differences)]
+            if known.size and scores[later] - scores[chosen] > known.std():
                 chosen = later
         return AUTO[chosen]
 
@@ -152,7 +158,8 @@ class Fits:
         def score(name: str) -> float:
             rows, decisions = self._cross_fitted(name, parts)
             value = self._problem.metric.function(self._problem.targets[rows], decisions).value
-            return value if self._problem.metric.greater_is_better else -value
+            signed = value if self._problem.metric.greater_is_better else -value
+            return _WORST if np.isnan(signed) else signed
 
         def named(logarithm: Floats) -> str:
             return f"shrunk {np.exp(logarithm[0]):.3g}"

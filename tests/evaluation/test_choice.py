@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.choice import PER_STRENGTH, Fits
+from pipeline.evaluation.means import MetricValue
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.problem import pose
 
@@ -83,6 +88,32 @@ def test_the_strength_is_tuned_by_its_cross_fitted_score() -> None:
         return METRICS["f1_macro"].function(targets, decisions).value
 
     assert cross_fitted(name) >= max(cross_fitted(one) for one in PER_STRENGTH)
+
+
+@pytest.mark.parametrize("policy", ["shrunk", "optuna", "auto"])
+def test_a_score_that_is_nowhere_defined_chooses_something(policy: str) -> None:
+    targets, probabilities, parts = drawn(1.0, rows=60)
+    targets[parts != 0] = 0  # without part 0 no label has a positive, and macro-F1 no value
+    problem = pose(METRICS["f1_macro"], targets, probabilities)
+    _, thresholds = Fits(problem, parts, platt=False).thresholds(policy, PARTS - {0})
+    assert np.isfinite(thresholds).all()
+
+
+def test_optuna_gains_nothing_by_a_part_without_a_value() -> None:
+    targets, probabilities, parts = drawn(1.0, rows=200)
+
+    def cost(targets: NDArray[Any], decisions: NDArray[Any]) -> MetricValue:
+        decided = decisions.mean()
+        error = float(np.abs(targets.astype(float) - decisions).mean())
+        return MetricValue(float("nan") if decided > 0.45 else error)
+
+    metric = replace(METRICS["accuracy_cells"], name="cost", function=cost, criterion=None, greater_is_better=False)
+    problem = pose(metric, targets, probabilities)
+    tuned = Fits(problem, parts, platt=False)
+    start, found = (tuned.thresholds(policy, PARTS)[1] for policy in ("per_label", "optuna"))
+    for part in range(4):
+        of_part = problem.of_rows(parts == part)
+        assert np.isfinite(of_part.value(found)) or not np.isfinite(of_part.value(start))
 
 
 def test_an_unknown_policy_is_refused() -> None:
