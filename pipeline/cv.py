@@ -208,6 +208,7 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> 
 
 
 def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:
+    folder.done.unlink(missing_ok=True)  # of another prediction, which the new one must not be taken for
     if frame is not None:
         write_parquet(folder.oof, frame)
     write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": predict_settings(plan.config)})

@@ -25,8 +25,8 @@ from pipeline.training.fold import _Watch
 SETTINGS = ("train.checkpoint_minutes=1e-9",)
 
 
-def make_plan(config: Path) -> Plan:
-    return prepare(load_config(config, SETTINGS), debug=False, listen=lambda _: None)
+def make_plan(config: Path, *overrides: str) -> Plan:
+    return prepare(load_config(config, [*SETTINGS, *overrides]), debug=False, listen=lambda _: None)
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
@@ -139,3 +139,13 @@ def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
     assert folder.fold(1).weights.read_bytes() == whole["weights"]
     assert names(folder) == whole["names"]
     assert {path.suffix for path in Path("runs/.cache").iterdir()} == {".npy", ".lock"}
+
+
+def test_a_prediction_with_other_views_that_was_killed_is_not_taken_for_the_old_one(tiny_config: Path) -> None:
+    plan, folder = make_plan(tiny_config), RunFolder(Path("runs/tiny"))
+    run(plan, folder)
+    before = folder.oof.read_bytes()
+    turned = make_plan(tiny_config, "predict.views=[hflip]")
+    assert killed(turned, folder, at_the_rename("done.json", 1)) == -signal.SIGKILL
+    run(plan, folder)
+    assert folder.oof.read_bytes() == before
