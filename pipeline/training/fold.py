@@ -81,7 +81,7 @@ def train_fold(
         TrainingError: the loss or the gradient is not finite.
         ImageError: an image cannot be read.
     """
-    if processes.first_says(time.monotonic() > deadline):
+    if _is_over(deadline):
         return False
     train = config.train
     images = TrainImages(
@@ -104,7 +104,10 @@ def train_fold(
     mixer = BatchMixer(**config.augment.mix.model_dump())
     pin = training.accelerator.device.type == "cuda"
     loader = train_loader(images, batches_of(0), workers=workers, pin_memory=pin)
-    for epoch in range(len(training.records), train.epochs):
+    begun = len(training.records)
+    for epoch in range(begun, train.epochs):
+        if epoch > begun and _is_over(deadline):
+            return False  # what the last epoch saved stands
         loader.batches = batches_of(epoch)[training.sums.steps * train.accumulate :]
         training.freeze_backbone(epoch < train.freeze_backbone_epochs)
         watch = _Watch(
@@ -140,6 +143,11 @@ def train_fold(
         on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
     processes.from_first(lambda: _keep_weights(config, table, training, folder))
     return True
+
+
+def _is_over(deadline: float) -> bool:
+    """Whether it is over for the first process, and so for all of them."""
+    return math.isfinite(deadline) and processes.first_says(time.monotonic() > deadline)
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:
@@ -198,7 +206,7 @@ class _Watch:
                 images_per_second=self._rate(),
             )
         )
-        late = math.isfinite(self._deadline) and processes.first_says(now > self._deadline)
+        late = _is_over(self._deadline)
         if sums.steps < self._steps and (late or now - self._saved > self._every):
             if processes.is_first():
                 self._training.save(self._folder)

@@ -96,6 +96,17 @@ def test_a_deadline_inside_an_epoch_saves_the_state(tiny_config: Path, monkeypat
     assert 1 < steps_of(plan, run, [0])[0] <= 6
 
 
+def test_a_deadline_is_kept_where_an_epoch_is_one_step(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, clock = RunFolder(Path("runs/tiny")), iter(range(1, 10_000))
+    plan = make_plan(tiny_config, "train.batch_size=24", "train.epochs=9")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: float(next(clock)))
+        assert run_cv(replace(plan, deadline=9.0), run, folds=[0], fresh=False, listen=ignore) is None
+    assert 1 <= len(run.fold(0).epochs.read_text().splitlines()) < 9
+    done = len(run.fold(0).epochs.read_text().splitlines())
+    assert steps_of(plan, run, [0])[0] == done + 1
+
+
 def test_every_step_of_every_fold_draws_for_itself(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, drawn = BatchMixer.draw, list[tuple[int, int]]()
 
