@@ -91,7 +91,7 @@ def main(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None:
     """Everything is read, checked and built before the run folder is touched."""
     console = make_console()
-    folds = None if arguments.folds is None else processes.from_first(lambda: parse_folds(arguments.folds, run))
+    folds = None if arguments.folds is None else processes.from_first(lambda: parse_folds(arguments, config, run))
     fresh = arguments.fresh or arguments.debug
     searches = arguments.search or arguments.search_only
     if not fresh and not searches:
@@ -124,7 +124,7 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
 def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None, *, searched: bool) -> None:
     """The scores of the finished folds, if there are any, and what comes next."""
     unfinished = scores is None or scores["folds"] != scores["of_folds"]
-    lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).done.exists()
+    lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
     if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
         console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
     if scores is None:
@@ -171,10 +171,17 @@ def check(config: Config, run: RunFolder) -> None:
         )
 
 
-def parse_folds(text: str, run: RunFolder) -> list[int]:
-    """Fold numbers joined by commas, or the `finished` folds of `run`."""
+def parse_folds(arguments: argparse.Namespace, config: Config, run: RunFolder) -> list[int]:
+    """Fold numbers joined by commas, or the `finished` folds of `run`: what these lack is not trained."""
+    text: str = arguments.folds
     if text == "finished":
-        return run.finished_folds()
+        for option in ("fresh", "debug"):
+            if getattr(arguments, option):
+                raise ConfigError(
+                    f"--folds finished trains nothing, --{option} starts over",
+                    remedy="leave out one of the two",
+                )
+        return run.finished_folds(config.train)
     if not all(part.strip().isdecimal() for part in text.split(",")):
         raise ConfigError(
             f"--folds: '{text}' is not a list of fold numbers",

@@ -122,8 +122,7 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     """
     folder = run.fold(fold)
     with _locked(run, fold), memory_errors_told():
-        members = folder.members(plan.config.train)
-        trained = processes.from_first(lambda: all(member.weights.exists() for member in members))
+        trained = processes.from_first(lambda: folder.is_trained(plan.config.train))
         finished = _finish_fold(plan, run, fold, listen=listen)
     if finished:
         listen(FoldDone(fold, resumed=trained))

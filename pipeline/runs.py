@@ -27,6 +27,10 @@ class FoldFolder:
         further = (FoldFolder(self.path / f"seed{train.seed + number}") for number in range(1, train.seeds))
         return (self, *further)
 
+    def is_trained(self, train: TrainConfig) -> bool:
+        """Whether the weights of all its models are there."""
+        return all(member.weights.exists() for member in self.members(train))
+
     @property
     def weights(self) -> Path:
         """The fold's model, with what is needed to use it in the metadata."""
@@ -187,10 +191,11 @@ class RunFolder:
         """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
         return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
 
-    def finished_folds(self) -> list[int]:
-        """The folds that were trained and predicted to their end, ascending."""
+    def finished_folds(self, train: TrainConfig) -> list[int]:
+        """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
         names = (path.parent.name.removeprefix("fold") for path in self.path.glob(f"fold*/{self.fold(0).done.name}"))
-        return sorted(int(name) for name in names if name.isdecimal())
+        numbers = sorted(int(name) for name in names if name.isdecimal())
+        return [number for number in numbers if self.fold(number).is_trained(train)]
 
     def read_config(self) -> Config:
         """The configuration this run was made with. Raises RunError where the folder holds none."""

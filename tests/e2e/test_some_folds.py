@@ -17,7 +17,7 @@ from pipeline.plan import prepare
 from pipeline.runs import RunFolder
 from pipeline.training.progress import Event, FoldDone
 from tests.conftest import LABELS
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, listing, submission
 
 
 def ignore(_: Event) -> None:
@@ -94,6 +94,19 @@ def test_folds_are_scored_on_request_and_submitted_as_they_were_scored(
     assert cv(monkeypatch, tiny_config, "--folds", "finished") == 0
     assert json.loads(run.thresholds.read_text())["folds"] == [0, 1]
     assert "of 0-1" not in capsys.readouterr().out
+
+
+def test_finished_folds_are_never_trained_nor_deleted(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
+    before = listing(Path("runs"))
+    for option in ("--fresh", "--debug"):
+        assert cv(monkeypatch, tiny_config, "--folds", "finished", option) == 2
+        assert f"--folds finished trains nothing, {option} starts over" in capsys.readouterr().err
+        assert listing(Path("runs")) == before
+    assert cv(monkeypatch, tiny_config, "--folds", "finished", "train.seeds=2") == 0
+    assert not Path("runs/tiny/fold0/seed1").exists()
 
 
 def test_runs_with_other_folds_are_averaged_and_decide_by_the_rows_in_common(
