@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.errors import FoldError, RunError
+from pipeline.errors import FoldError, RunError, listing
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.transfer import rates
 from pipeline.files import read_predictions, write_json, write_parquet
@@ -55,7 +55,12 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
             return None
         raise
     mark = folds_mark(folds, plan.fold_numbers)
-    notes = [*([EPOCH_MARK] if config.train.select == "best" else []), *([mark] if mark else []), *notes]
+    notes = [
+        *([EPOCH_MARK] if config.train.select == "best" else []),
+        *([mark] if mark else []),
+        *_outdated(plan, run, folds),
+        *notes,
+    ]
     honest = score_out_of_fold(
         plan.metric,
         targets,
@@ -95,6 +100,17 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
     write_json(run.thresholds, facts)
     write_json(run.scores, scores)
     return scores
+
+
+def _outdated(plan: Plan, run: RunFolder, folds: Sequence[int]) -> list[str]:
+    """A sentence on the folds that were finished with other settings and are not scored now."""
+    others = [fold for fold in plan.fold_numbers if fold not in folds and run.fold(fold).done.exists()]
+    if not others:
+        return []
+    return [
+        f"left out of these scores: {'fold' if len(others) == 1 else 'folds'} {listing(others)}, finished with other "
+        "train.seeds or predict settings; going back to those scores all again without training"
+    ]
 
 
 def _out_of_fold_logits(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import RunError, listing
@@ -44,12 +45,12 @@ def open_run(run: RunFolder) -> FinishedRun:
     config = run.read_config()
     rows = read_folds(run.folds)
     numbers = sorted({*rows["fold"].tolist()} - {-1})
-    done = [fold for fold in numbers if run.fold(fold).done.exists()]
+    now = predict_settings(config)
+    done = [fold for fold in numbers if _predicted_with(run.fold(fold)) == now]
     if not run.thresholds.exists():
         raise _not_scored(run, done, numbers)
     facts = read_json(run.thresholds)
     folds = [fold for fold in facts.get("folds", []) if fold in done]
-    now = predict_settings(config)
     asked = {
         "policy": config.thresholds.policy,
         "calibration": config.thresholds.calibration,
@@ -57,8 +58,7 @@ def open_run(run: RunFolder) -> FinishedRun:
         "predict": now,
         "folds": folds,
     }
-    predicted = [read_json(run.fold(fold).done)["predict"] for fold in folds]
-    if {key: facts.get(key) for key in asked} != asked or predicted != [now] * len(folds):
+    if {key: facts.get(key) for key in asked} != asked:
         raise RunError(
             f"{run.path}: its thresholds were not fitted with the settings in its config.yaml, or not on its "
             "finished folds",
@@ -76,12 +76,17 @@ def open_run(run: RunFolder) -> FinishedRun:
     return FinishedRun(run, config, labels, tuple(folds), (*members, *full), frozenset(rows.index), tuple(notes))
 
 
+def _predicted_with(folder: FoldFolder) -> dict[str, Any] | None:
+    """The settings of a finished fold's predictions; None where it is not finished."""
+    return read_json(folder.done)["predict"] if folder.done.exists() else None
+
+
 def _full_fit(run: RunFolder, config: Config) -> tuple[tuple[FoldFolder, ...], list[str]]:
     """The models that were trained on all rows, where the config asks for them, and what to say of them."""
     members = run.fold(FULL_FIT).members(config.train)
     if not config.train.full_fit:
         return (), []
-    if not all(member.weights.exists() for member in members):
+    if not run.fold(FULL_FIT).is_trained(config.train):
         return (), [f"{run.path}: the full fit is not finished and left out; run_cv.py without --folds goes on with it"]
     count = "1 model is" if len(members) == 1 else f"{len(members)} models are"
     return members, [f"{run.path}: {count} trained on all rows; scores and thresholds are of the folds' models alone"]

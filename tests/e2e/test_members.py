@@ -79,6 +79,22 @@ def test_seeds_are_added_to_a_finished_run_and_taken_away_without_training(
     assert (run.fold(0).path / "seed1/weights.safetensors").stat().st_mtime_ns == added
 
 
+def test_what_added_seeds_leave_out_so_far_is_told(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "train.full_fit=true") == 0
+    assert "not finished" not in capsys.readouterr().out
+    assert cv(monkeypatch, tiny_config, "train.full_fit=true", "train.seeds=2", "--folds", "0") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fold 0 of 0-1" in shown
+    assert "left out of these scores: fold 1, finished with other train.seeds or predict settings" in shown
+    assert "the full fit is not finished" in shown
+    assert submission(monkeypatch, "runs/tiny") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the full fit is not finished and left out" in shown
+    assert "finished since it was scored" not in shown
+
+
 @pytest.mark.slow
 def test_folds_of_several_models_side_by_side_give_the_same_bytes(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
