@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
+from pipeline.images import decode
 from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
-from pipeline.images.decode import read_image
+from pipeline.images.samples import Samples
 from pipeline.inference.ensemble import combine_logits, sigmoid
 from pipeline.inference.predict import Ensemble, needed_forms, predict
 from pipeline.inference.views import VIEWS, parse_views
@@ -99,18 +99,19 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
     make_wide_competition(tmp_path, train=5)
     paths = [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
     ensembles = [_ensemble(["identity", "hflip", "size:48"]), _ensemble(["vflip", "size:48x40"])]
-    read: list[ImagePaths] = []
+    decoded: list[bytes] = []
+    decode_as_ever = decode._decode
 
-    def counting(path: ImagePaths, **keys: Any) -> np.ndarray:
-        read.append(path)
-        return read_image(path, **keys)
+    def counting(data: bytes, *arguments: Any) -> Samples:
+        decoded.append(data)
+        return decode_as_ever(data, *arguments)
 
-    monkeypatch.setattr("pipeline.images.decode.read_image", counting)
+    monkeypatch.setattr(decode, "_decode", counting)
     loader = eval_loader(
         EvalImages(paths, forms=needed_forms(ensembles)), range(5), batch_size=2, workers=0, pin_memory=False
     )
     answers = predict(ensembles, loader, device=torch.device("cpu"), precision="fp32")
-    assert read == paths
+    assert decoded == [path.read_bytes() for (path,) in paths]
     assert [answer.shape for answer in answers] == [(5, 3), (5, 3)]
 
 
