@@ -27,6 +27,7 @@ from pipeline.runs import FULL_FIT, FoldFolder, RunFolder
 from pipeline.scoring import score_run
 from pipeline.training.inputs import open_sources
 from pipeline.training.members import train_members
+from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
 from pipeline.training.progress import FoldDone, Listener
 
 _LOCK_SECONDS = 2
@@ -91,11 +92,20 @@ def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
     if not fresh:
         run.check(plan.config)
         _check_same_data(plan, run)
+        _keep_pixels(run)
+        check_pixels(plan.config.images, run.images)
     run.open(plan.config, fresh=fresh)
     if not run.environment.exists():
         write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
     write_json(run.data, data_facts(plan))
+
+
+def _keep_pixels(run: RunFolder) -> None:
+    """A run goes on with its search's pixels; one begun before they were written down, with exact ones."""
+    pixels = "exact" if run.has_trainings() else read_pixels(run.search.images)
+    if pixels is not None:
+        record_pixels(run.images, pixels)
 
 
 def _folds_beside(plan: Plan) -> int:
@@ -178,7 +188,9 @@ def _clear_states(plan: Plan, folder: FoldFolder) -> None:
 
 def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
     """The table's images, cached beside the run by the first process alone."""
-    return processes.from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
+    return processes.from_first(
+        lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.images, listen=listen)
+    )
 
 
 def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> bool:

@@ -66,6 +66,22 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_json_once(path: Path, data: Any) -> None:
+    """Write `data` as `write_json`, unless `path` is there: of several who do so at once, one is the first."""
+    if path.exists():
+        return
+    claimed = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-once-{path.name}")
+    write_json(claimed, data)
+    try:
+        os.link(claimed, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        write_json(path, data)
+    finally:
+        claimed.unlink(missing_ok=True)
+
+
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))

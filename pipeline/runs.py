@@ -94,6 +94,11 @@ class SearchFolder:
         return self.path / "lock"
 
     @property
+    def images(self) -> Path:
+        """Which pixels all trials see, exact ones or JPEGs."""
+        return self.path / "images.json"
+
+    @property
     def best(self) -> Path:
         """The best values as a config diff."""
         return self.path / "best.yaml"
@@ -148,6 +153,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def images(self) -> Path:
+        """Which pixels all trainings see, exact ones or JPEGs; written before the first one begins."""
+        return self.path / "images.json"
+
+    @property
     def audit(self) -> Path:
         """What an audit found in the data; a folder may hold it before it is a run."""
         return self.path / "audit.json"
@@ -191,6 +201,10 @@ class RunFolder:
         """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
         return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
 
+    def has_trainings(self) -> bool:
+        """Whether the training of some fold has begun."""
+        return self.fold(FULL_FIT).path.exists() or any(self.path.glob("fold*/"))
+
     def finished_folds(self, train: TrainConfig) -> list[int]:
         """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
         names = (path.parent.name.removeprefix("fold") for path in self.path.glob(f"fold*/{self.fold(0).done.name}"))
@@ -212,7 +226,7 @@ class RunFolder:
 
     def _is_bare(self) -> bool:
         """Whether it holds no run yet, only what an audit or a search wrote."""
-        return {*self.path.iterdir()} <= {self.audit, self.search.path}
+        return {*self.path.iterdir()} <= {self.audit, self.images, self.search.path}
 
     def _no_run(self) -> RunError:
         return RunError(

@@ -36,8 +36,8 @@ def choose_format(
 ) -> Choice:
     """The format to keep `forms` in.
 
-    What the folder holds already comes first, then what a build has begun with, so that a run that goes on sees
-    the same pixels; then raw pixels, then JPEGs, if they take at most `share` of the free disk.
+    Raw pixels where they are there or fit, whatever else the folder holds; then JPEGs that are there or begun;
+    then new ones, if they take at most `share` of the free disk and gain something.
 
     Args:
         cache: the images.
@@ -47,26 +47,21 @@ def choose_format(
     """
     formats: tuple[CacheFormat, ...] = ("raw", "jpeg") if asked == "auto" else (asked,)
     free, raw = cache.free_bytes(), cache.raw_bytes(forms)
-    for kept_as in formats:
-        if cache.holds(forms, kept_as):
-            return _chosen(cache, kept_as)
-    for kept_as in formats:
-        if cache.begun(forms, kept_as) and (kept_as == "jpeg" or raw <= free):
-            return _chosen(cache, kept_as)
-    if "raw" in formats and raw <= share * free:
+    if "raw" in formats and (raw <= share * free or (cache.begun(forms, "raw") and raw <= free)):
         return Choice("raw")
+    if "jpeg" in formats and cache.begun(forms, "jpeg"):
+        return jpegs_of(cache)
     needs = f"raw pixels would take {_gib(raw)}"
     if "jpeg" in formats and all(form.channels in (1, 3) for form in forms):
         jpegs = _estimate(cache, forms)
         if jpegs.needed <= share * free and (jpegs.gains or asked == "jpeg"):
-            return _chosen(cache, "jpeg")
+            return jpegs_of(cache)
         needs += f", JPEGs {_gib(jpegs.needed)}" + ("" if jpegs.gains else " and would be decoded no faster than these")
     return Choice(None, f"images are decoded anew in every epoch: {needs}, and {_gib(free)} are free at {cache.folder}")
 
 
-def _chosen(cache: ImageCache, kept_as: CacheFormat) -> Choice:
-    if kept_as == "raw":
-        return Choice("raw")
+def jpegs_of(cache: ImageCache) -> Choice:
+    """JPEGs, whatever the disk says."""
     return Choice(
         "jpeg", f"images are cached as JPEGs of quality {QUALITY}, which changes pixels a little, in {cache.folder}"
     )

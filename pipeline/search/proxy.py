@@ -183,7 +183,7 @@ def _file(folder: FoldFolder, part: str) -> Path:
 
 def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
-    sources = open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen)
+    sources = open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
     if not folder.weights.exists() and not train_fold(
         config, plan.table, rows, sources=sources, folder=folder, workers=0, listen=listen, deadline=plan.deadline
     ):

@@ -28,8 +28,11 @@ from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
 from pipeline.search.study import TicketStudy, TimeUsed, check_begun_alike
 from pipeline.search.worker import SearchTask, work
+from pipeline.training.inputs import open_sources
+from pipeline.training.pixels import PixelKind, check_pixels, read_pixels, record_pixels
 from pipeline.training.progress import Listener
 
+_PIXELS = "pixels (images.cache_format)"
 _WILCOXON_FOLDS = 4  # below, its test can never be sure enough to stop a trial
 
 
@@ -70,12 +73,13 @@ def run_search(
     _check_folder(plan, run, fresh=fresh)
     if fresh:
         run.clear()
-    run.search.path.mkdir(parents=True, exist_ok=True)
+    pixels = _decide_pixels(plan, run, listen)
     with contextlib.closing(search.open_study(run, judge)) as study:
         if fresh:
             study.start_over()
-        now = _settings(plan)
-        check_begun_alike(study.begin(now, own=None if outside else own), now, where=str(run.path))
+        now = {**_settings(plan), _PIXELS: pixels}
+        begun = {_PIXELS: "exact", **study.begin(now, own=None if outside else own)}
+        check_begun_alike(begun, now, where=str(run.path))
         _remove_dead_trainings(run, study)
         _train_trials(search, run, listen)
         _remove_dead_trainings(run, study)  # those, too, that only now are known to be dead
@@ -89,6 +93,20 @@ def run_search(
         goes_on = _first_to_go_on(study, run) if plan.config.search.then == "cv" else None
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
     return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)), goes_on)
+
+
+def _decide_pixels(plan: Plan, run: RunFolder, listen: Listener) -> PixelKind:
+    """Which pixels all trials see; a search that was begun before this was written down goes on with exact ones."""
+    begun_before = run.search.exists()
+    run.search.path.mkdir(parents=True, exist_ok=True)
+    if begun_before:
+        record_pixels(run.search.images, "exact")
+    decided = check_pixels(plan.config.images, run.search.images)
+    if decided is None:
+        open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
+        decided = read_pixels(run.search.images)
+    assert decided is not None
+    return decided
 
 
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:

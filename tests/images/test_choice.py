@@ -83,23 +83,22 @@ def test_the_estimate_is_near_what_they_take(tmp_path: Path) -> None:
     assert choose_format(other, FORMS, asked="auto", share=0.25).kept_as is None
 
 
-def test_what_is_there_or_begun_is_used_whatever_fits_now(tmp_path: Path) -> None:
+def test_raw_pixels_that_fit_come_before_jpegs_that_are_there(tmp_path: Path) -> None:
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt
 
     cache = make(tmp_path / "images", size=300)
     with pytest.raises(KeyboardInterrupt):
         cache.open(FORMS, kept_as="jpeg", threads=1, progress=interrupt)
-    cache.free = 100 * cache.raw_bytes(FORMS)
-    assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "jpeg"
+    assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "jpeg"  # begun, and raw does not fit
     cache.open(FORMS, kept_as="jpeg", threads=1)
-    cache.free = 0
     assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "jpeg"
     cache.free = 100 * cache.raw_bytes(FORMS)
-    assert choose_format(cache, FORMS, asked="raw", share=0.25).kept_as == "raw"
+    assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "raw"
     with pytest.raises(KeyboardInterrupt):
         cache.open(FORMS, kept_as="raw", threads=1, progress=interrupt)
-    assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "jpeg"  # the only one that is complete
+    cache.free = cache.raw_bytes(FORMS)
+    assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "raw"  # begun, and its rest fits
     cache.open(FORMS, kept_as="raw", threads=1)
     cache.free = 0
     assert choose_format(cache, FORMS, asked="auto", share=0.25).kept_as == "raw"

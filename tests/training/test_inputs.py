@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ from PIL import Image
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import Config, load_config
 from pipeline.cv import run_cv
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
+from pipeline.files import read_json, write_json
+from pipeline.images.cache import ImageCache
 from pipeline.images.choice import Choice
 from pipeline.images.dataset import TrainImages
 from pipeline.images.decode import load_image
+from pipeline.images.packing import CacheFormat
+from pipeline.images.sources import DecodedSource, JpegSource
 from pipeline.inference.out_of_fold import image_form
 from pipeline.plan import prepare
 from pipeline.runs import RunFolder
@@ -117,6 +123,63 @@ def test_no_room_is_told_and_a_folder_that_was_named_is_refused(
         open_sources(config_of("light", cache="here"), paths, folder=tmp_path, listen=events.append)
 
 
+def opened(config: Config, paths: list[ImagePaths], folder: Path) -> tuple[bytes, str]:
+    """The pixels of the first image, and what the record in `folder` says."""
+    record = folder / "images.json"
+    sources = open_sources(config, paths, folder=folder / ".cache", record=record, listen=lambda _: None)
+    return sources.train.load(0).tobytes(), read_json(record)["pixels"]
+
+
+@pytest.mark.parametrize(("first", "kind"), [("raw", "exact"), ("jpeg", "jpeg"), (None, "exact")])
+def test_pixels_are_decided_once_whatever_the_disk_says_later(
+    paths: list[ImagePaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: CacheFormat | None, kind: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "choose_format", lambda *_, **__: Choice(first))
+        begun = opened(config_of("light"), paths, tmp_path)
+    assert begun[1] == kind
+    for room in (0, 2**60):
+        shutil.rmtree(tmp_path / ".cache", ignore_errors=True)
+        monkeypatch.setattr(ImageCache, "free_bytes", lambda _, room=room: room)
+        assert opened(config_of("light"), paths, tmp_path) == begun
+    other = {"cache_format": "jpeg"} if kind == "exact" else {"cache_format": "raw"}
+    with pytest.raises(RunError, match="was begun on other pixels"):
+        opened(config_of("light", **other), paths, tmp_path)
+
+
+def test_a_process_that_decides_later_takes_what_the_first_has_decided(paths: list[ImagePaths], tmp_path: Path) -> None:
+    """It met no record when it began, and one when it was through."""
+    record, seen = tmp_path / "images.json", list[Event]()
+
+    def first(event: Event) -> None:
+        seen.append(event)
+        write_json(record, {"pixels": "jpeg"})
+
+    sources = open_sources(config_of("light"), paths, folder=tmp_path / "cache", record=record, listen=first)
+    assert isinstance(sources.train, JpegSource)
+    assert read_json(record) == {"pixels": "jpeg"}
+
+
+def test_a_record_that_says_something_else_is_refused(paths: list[ImagePaths], tmp_path: Path) -> None:
+    write_json(tmp_path / "images.json", {"pixels": "png"})
+    with pytest.raises(RunError, match="does not say which pixels"):
+        opened(config_of("light"), paths, tmp_path)
+
+
+def test_without_a_writable_folder_images_are_decoded_anew(paths: list[ImagePaths], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    events: list[Event] = []
+    record = tmp_path / "images.json"
+    folder = tmp_path / "file" / "cache"
+    sources = open_sources(config_of("light"), paths, folder=folder, record=record, listen=events.append)
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert "cannot be written" in note.sentence
+    assert isinstance(sources.train, DecodedSource)
+    assert read_json(record) == {"pixels": "exact"}
+    with pytest.raises(ConfigError, match="cannot be written"):
+        open_sources(config_of("light", cache_format="jpeg"), paths, folder=folder, listen=events.append)
+
+
 def test_jpegs_of_four_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="1 or 3 channels"):
         config_of("light", cache_format="jpeg", channels=4)
@@ -129,5 +192,18 @@ def test_a_run_with_a_crop_is_the_same_with_and_without_a_cache(tiny_config: Pat
         run = RunFolder(Path("runs") / name)
         run_cv(prepare(config, debug=False, listen=lambda _: None), run, folds=None, fresh=False, listen=lambda _: None)
         found.append(run.oof.read_bytes())
+        assert read_json(run.images) == {"pixels": "exact"}
     assert found[0] == found[1]
     assert len(list(Path("runs/.cache").glob("*.npy"))) == 2
+
+
+def test_a_run_of_before_the_record_goes_on_with_exact_pixels(tiny_config: Path) -> None:
+    config = load_config(tiny_config, ["train.epochs=1"])
+    run = RunFolder(Path("runs/old"))
+    plan = prepare(config, debug=False, listen=lambda _: None)
+    run_cv(plan, run, folds=[0], fresh=False, listen=lambda _: None)
+    run.images.unlink()
+    jpegs = load_config(tiny_config, ["train.epochs=1", "images.cache_format=jpeg"])
+    with pytest.raises(RunError, match="was begun on other pixels"):
+        run_cv(replace(plan, config=jpegs), run, folds=[1], fresh=False, listen=lambda _: None)
+    assert read_json(run.images) == {"pixels": "exact"}
