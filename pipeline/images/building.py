@@ -24,6 +24,19 @@ _CHUNK = 64  # images in memory at once: enough to keep the threads busy
 _SAVED_EVERY = 256  # rows: what a kill costs at most
 
 
+class DiskRefusesError(OSError):
+    """A cache file cannot be written on."""
+
+
+@contextlib.contextmanager
+def _refused_by_disk() -> Iterator[None]:
+    """Tell errors of the files here from those of anything else, such as a closed terminal."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskRefusesError(*error.args) from error
+
+
 class Partial:
     """The complete rows of `file` so far, in a file of their own, and beside it a note of how many are safe.
 
@@ -43,6 +56,7 @@ class Partial:
         self._stream = self.path.open("r+b")
         self.rows = self._safe_rows()
         if self.rows == 0:
+            self.note.unlink(missing_ok=True)  # it may tell of rows that the next header would make seem whole
             self._stream.seek(0)
             self._stream.truncate()
             self._stream.write(self.packing.header)
@@ -54,31 +68,36 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and not issubclass(kind, ImageError | OSError):
+        if kind is not None and not issubclass(kind, ImageError | DiskRefusesError):
             with contextlib.suppress(OSError):  # the last note still holds, and the interruption is what counts
                 self.save()
         with contextlib.suppress(OSError):  # of what a full disk would not take
             self._stream.close()
         if kind is None:
             self.path.replace(self.file)
-        if kind is None or issubclass(kind, ImageError | OSError):
+        if kind is None or issubclass(kind, ImageError | DiskRefusesError):
             self.path.unlink(missing_ok=True)
             for leftover in (self.note, self._next_note):
                 leftover.unlink(missing_ok=True)
 
     def append(self, data: bytes | memoryview) -> None:
         """Add the next row."""
-        self._stream.write(data)
+        with _refused_by_disk():
+            self._stream.write(data)
         self._lengths.append(len(data) if isinstance(data, bytes) else data.nbytes)
         if len(self._lengths) >= _SAVED_EVERY:
             self.save()
 
     def save(self) -> None:
         """Flush the rows to the disk, then note how many they are."""
-        self.packing.note(self._stream, self.rows, self._lengths)
+        with _refused_by_disk():
+            self._save()
+
+    def _save(self) -> None:
+        lengths, self._lengths = self._lengths, []  # an interruption below may lose rows, but never count them twice
+        self.packing.note(self._stream, self.rows, lengths)
         _flush(self._stream)
-        self.rows += len(self._lengths)
-        self._lengths.clear()
+        self.rows += len(lengths)
         with self._next_note.open("w") as stream:
             json.dump({"rows": self.rows}, stream)
             _flush(stream)
@@ -95,7 +114,10 @@ class Partial:
         except (OSError, ValueError, KeyError, TypeError):
             return 0
         length = self._stream.seek(0, os.SEEK_END)
-        whole = length >= len(self.packing.header) and length >= self.packing.end_of(self._stream, rows)
+        try:
+            whole = rows >= 0 and length >= max(len(self.packing.header), self.packing.end_of(self._stream, rows))
+        except ValueError:
+            return 0
         return rows if whole else 0
 
 
@@ -110,7 +132,7 @@ def build(
 
     Raises:
         ImageError: some images cannot be read: all of them are counted.
-        OSError: the disk refuses.
+        DiskRefusesError: a file cannot be written on.
     """
     with contextlib.ExitStack() as stack:
         for partial in partials:

@@ -37,7 +37,7 @@ class Packing(Protocol):
         """The bytes of one image; called by several threads."""
 
     def end_of(self, stream: BinaryIO, rows: int) -> int:
-        """The length of a file whose first `rows` rows are complete."""
+        """The length of a file whose first `rows` rows are complete. Raises ValueError if it does not hold so many."""
 
     def note(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
         """Write down where the rows from `start` on end; the stream's position is as before."""
@@ -85,7 +85,13 @@ class JpegPacking:
         return data.tobytes()
 
     def end_of(self, stream: BinaryIO, rows: int) -> int:
-        """As the table of ends tells."""
+        """As the table of ends tells, in which every end lies behind the one before."""
+        place = stream.tell()
+        stream.seek(self._table)
+        ends = np.frombuffer(stream.read(_END * rows), "<u8")
+        stream.seek(place)
+        if len(ends) != rows or not (np.diff(ends, prepend=np.zeros(1, ends.dtype)).view("<i8") > 0).all():
+            raise ValueError(f"expected {rows} ends that grow")
         return len(self.header) + self._end(stream, rows)
 
     def note(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:

@@ -19,10 +19,11 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images.building import Partial
 from pipeline.images.cache import ImageCache
 from pipeline.images.decode import load_image
 from pipeline.images.fit import ImageForm
-from pipeline.images.packing import CacheFormat
+from pipeline.images.packing import CacheFormat, JpegPacking
 from pipeline.images.sources import ImageSource
 from tests.conftest import PROJECT
 
@@ -243,6 +244,36 @@ def test_a_partial_file_that_cannot_be_trusted_is_replaced(
     assert built == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(source.load(2), load_image(paths[2], FORM))
     assert set(contents(folder)) == {file.name}
+
+
+def test_a_note_that_an_earlier_build_left_is_not_believed(write_images: Write, tmp_path: Path) -> None:
+    """Nor where a kill comes right after the file was begun anew: its table holds no ends yet."""
+    paths, folder = write_images(5), tmp_path / "cache"
+    file = ImageCache(paths, folder=folder).file(FORM, "jpeg")
+    folder.mkdir()
+    packing = JpegPacking(5, FORM)
+    note = file.with_suffix(".partial.json")
+    note.write_text('{"rows": 4}')
+    partial = Partial(file, FORM, packing).__enter__()
+    partial._stream.close()
+    assert partial.rows == 0
+    assert not note.exists()
+    file.with_suffix(".partial").write_bytes(packing.header)
+    note.write_text('{"rows": 4}')
+    (source,), built = opened(paths, folder, kept_as="jpeg")
+    assert built == [1, 2, 3, 4, 5]
+    assert source.load(3).shape == FORM.shape
+
+
+def test_what_is_built_outlives_a_terminal_that_is_gone(write_images: Write, tmp_path: Path) -> None:
+    def broken(done: int) -> None:
+        if done == 3:
+            raise BrokenPipeError
+
+    paths, folder = write_images(5), tmp_path / "cache"
+    with pytest.raises(BrokenPipeError):
+        ImageCache(paths, folder=folder).open([FORM], kept_as="raw", threads=1, progress=broken)
+    assert opened(paths, folder)[1] == [4, 5]
 
 
 def test_of_several_that_ask_at_once_one_builds(write_images: Write, tmp_path: Path) -> None:
