@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
+from PIL import Image
+
 from pipeline.errors import ImageError
 from pipeline.images.cache import ImageCache
-from pipeline.images.decode import jpeg_size, load_forms
+from pipeline.images.decode import load_forms
 from pipeline.images.fit import ImageForm
 from pipeline.images.packing import QUALITY, CacheFormat, JpegPacking
 
 _SAMPLES = 24  # images that the size of a cache of JPEGs is estimated from
 _MARGIN = 1.1
-_GAIN = 2.0  # a JPEG with fewer times the pixels of the largest form is decoded about as fast as its copy would be
+_GAIN = 2.0  # a file with fewer times the pixels of the largest form is decoded about as fast as its copy would be
 
 
 class Choice(NamedTuple):
@@ -78,11 +81,19 @@ def _estimate(cache: ImageCache, forms: Sequence[ImageForm]) -> _Jpegs:
         except ImageError:
             continue
         lengths.append(sum(len(JpegPacking(1, form).pack(image)) for form, image in zip(forms, images, strict=True)))
-        own = jpeg_size(paths[0].read_bytes()) if len(paths) == 1 else None
-        gains.append(_GAIN if own is None else own[0] * own[1] / largest)
+        gains.append(sum(_pixels_of(path) for path in paths) / largest)
     if not lengths:
         return _Jpegs(0.0, gains=False)
     return _Jpegs(_MARGIN * len(cache.paths) * sum(lengths) / len(lengths), median(gains) >= _GAIN)
+
+
+def _pixels_of(path: Path) -> int:
+    """By the file's header, whatever its kind; 0 where Pillow does not know it, which then is no reason for JPEGs."""
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0
 
 
 def _gib(count: float) -> str:

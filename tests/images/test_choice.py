@@ -60,9 +60,14 @@ def test_jpegs_only_where_they_fit_and_gain_something(tmp_path: Path) -> None:
     same.free = same.raw_bytes(FORMS)
     assert choose_format(same, FORMS, asked="auto", share=0.25).kept_as is None
     assert choose_format(same, FORMS, asked="jpeg", share=0.25).kept_as == "jpeg"
-    png = make(tmp_path / "png", size=90, kind="png")
+
+
+@pytest.mark.parametrize(("size", "kept_as"), [(90, None), (300, "jpeg")])
+def test_small_files_without_loss_gain_nothing_either(tmp_path: Path, size: int, kept_as: str | None) -> None:
+    png = make(tmp_path / "png", size=size, kind="png")
     png.free = png.raw_bytes(FORMS)
-    assert choose_format(png, FORMS, asked="auto", share=0.25).kept_as == "jpeg"
+    assert choose_format(png, FORMS, asked="auto", share=0.25).kept_as == kept_as
+    assert choose_format(png, FORMS, asked="jpeg", share=0.25).kept_as == "jpeg"
 
 
 def test_four_channels_have_no_jpegs(tmp_path: Path) -> None:
