@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,14 +30,16 @@ def read_epochs(run: RunFolder) -> dict[str, Records]:
         RunError: there is none, or a file holds something else.
     """
     found: dict[str, Records] = {}
-    for path in sorted(run.path.glob("**/epochs.jsonl")):
+    for path in sorted(run.path.glob("**/epochs.jsonl"), key=_by_number):
         if run.search.path in path.parents:
             continue
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-            found[str(path.parent.relative_to(run.path))] = [json.loads(line) for line in lines]
+            records = [_record(line) for line in lines]
         except ValueError as error:
             raise RunError(f"{path} is not readable: {error}", remedy="restore it, or start with --fresh") from None
+        if records:
+            found[str(path.parent.relative_to(run.path))] = records
     if not found:
         raise RunError(
             f"{run.path} holds no finished epoch",
@@ -44,6 +47,18 @@ def read_epochs(run: RunFolder) -> dict[str, Records]:
             remedy="give a run that run_cv.py has begun, for example runs/demo",
         )
     return found
+
+
+def _record(line: str) -> Mapping[str, Any]:
+    record = json.loads(line)
+    if not isinstance(record, dict) or "epoch" not in record:
+        raise ValueError(f"expected an object with an epoch in each line but got {line!r}")
+    return record
+
+
+def _by_number(path: Path) -> list[str | int]:
+    """So that fold10 comes after fold2; text and numbers take turns."""
+    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", str(path))]
 
 
 def draw_curves(trainings: Mapping[str, Records]) -> Figure:

@@ -35,3 +35,27 @@ def test_each_training_has_its_line_and_unknown_scores_are_left_out(tmp_path: Pa
 def test_a_folder_without_epochs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no finished epoch"):
         read_epochs(RunFolder(tmp_path))
+
+
+def test_a_file_without_a_line_has_no_epoch(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_json_lines(run.fold(0).epochs, [])
+    with pytest.raises(RunError, match="holds no finished epoch"):
+        read_epochs(run)
+
+
+@pytest.mark.parametrize("line", ["5", "{}", "{"])
+def test_a_line_that_is_no_record_is_refused(tmp_path: Path, line: str) -> None:
+    run = RunFolder(tmp_path)
+    write_json_lines(run.fold(0).epochs, RECORDS)
+    with run.fold(0).epochs.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunError, match=r"epochs.jsonl is not readable"):
+        read_epochs(run)
+
+
+def test_folds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for fold in (10, 2):
+        write_json_lines(run.fold(fold).epochs, RECORDS)
+    assert list(read_epochs(run)) == ["fold2", "fold10"]
