@@ -11,7 +11,7 @@ import yaml
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.config.training import TrainConfig
 from pipeline.errors import RunError
-from pipeline.files import remove_leftovers, write_text
+from pipeline.files import TEMPORARY_PREFIX, remove_leftovers, write_text
 
 FULL_FIT = -1  # in the place of a fold's number: a training on all rows
 
@@ -226,7 +226,13 @@ class RunFolder:
 
     def _is_bare(self) -> bool:
         """Whether it holds no run yet, only what an audit or a search wrote."""
-        return {*self.path.iterdir()} <= {self.audit, self.images, self.search.path}
+        whole = (path for path in self.path.iterdir() if not path.name.startswith(TEMPORARY_PREFIX))
+        return {*whole} <= {self.audit, self.images, self.search.path}
+
+    @property
+    def _deleted(self) -> Path:
+        """Where the folder goes before it is deleted: half of it would be no run folder any more."""
+        return self.path.with_name(f".deleting-{self.path.name}")
 
     def _no_run(self) -> RunError:
         return RunError(
@@ -253,11 +259,17 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the folder with all that it holds. Raises RunError where that is no run, nor the search for one."""
+        self._end_deletion()
         if not self.path.exists():
             return
         if not self._is_bare() and not self.config.exists() and not self.search.exists():
             raise self._no_run()
-        shutil.rmtree(self.path)
+        self.path.replace(self._deleted)
+        self._end_deletion()
+
+    def _end_deletion(self) -> None:
+        if self._deleted.exists():
+            shutil.rmtree(self._deleted)
 
     def open(self, config: Config, *, fresh: bool) -> None:
         """Make the folder ready and write `config` into it; with `fresh`, what it held is deleted first.
@@ -267,6 +279,7 @@ class RunFolder:
         """
         if fresh:
             self.clear()
+        self._end_deletion()  # of a command that was killed
         self.check(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
