@@ -182,8 +182,7 @@ def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
 
 def _clear_states(plan: Plan, folder: FoldFolder) -> None:
     for member in folder.members(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
-        if member.resume.exists():
-            shutil.rmtree(member.resume)
+        shutil.rmtree(member.resume, ignore_errors=True)  # another command, with other --folds, may do so, too
 
 
 def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:

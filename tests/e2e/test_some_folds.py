@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_finished_folds_are_never_trained_nor_deleted(
         assert listing(Path("runs")) == before
     assert cv(monkeypatch, tiny_config, "--folds", "finished", "train.seeds=2") == 0
     assert not Path("runs/tiny/fold0/seed1").exists()
+
+
+def test_a_state_that_another_command_deletes_meanwhile_is_no_fault(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = shutil.rmtree
+
+    def after_another(path: Path, **options: bool) -> None:
+        delete(path, ignore_errors=True)
+        delete(path, **options)
+
+    monkeypatch.setattr("shutil.rmtree", after_another)
+    assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
+    assert not Path("runs/tiny/fold0/resume").exists()
 
 
 def test_runs_with_other_folds_are_averaged_and_decide_by_the_rows_in_common(
