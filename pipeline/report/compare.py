@@ -19,6 +19,8 @@ from pipeline.evaluation.arrays import Bits, Floats
 from pipeline.evaluation.bootstrap import Interval, interval, resample
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.files import read_folds, read_predictions
+from pipeline.folds import folds_mark
 from pipeline.inference.validated import ValidatedRows, join_validated
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder
@@ -96,6 +98,12 @@ def _judged(config: Config, metric: Metric, rows: ValidatedRows, place: int) -> 
     return honest.cross_fitted_decisions if metric.takes == "decisions" else honest.cross_fitted_probabilities
 
 
+def _folds_mark(run: RunFolder) -> str | None:
+    """Which of its folds a run has validated so far; None for all of them."""
+    validated = {*read_predictions(run.oof, ["fold"])["fold"].tolist()}
+    return folds_mark([*validated], [*({*read_folds(run.folds)["fold"].tolist()} - {-1})])
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Print both scores and their difference."""
     runs = RunFolder(arguments.first), RunFolder(arguments.second)
@@ -111,6 +119,9 @@ def main(arguments: argparse.Namespace) -> None:
         f"the second is better in {100 * found.better:.0f} % of them",
         markup=False,
     )
+    for run in runs:
+        if mark := _folds_mark(run):
+            console.print(f"{run.path}: {mark}", markup=False)
     if found.unshared:
         console.print(f"{found.unshared} rows are left out: one run alone has validated them so far", markup=False)
     if found.spread.low <= 0 <= found.spread.high:

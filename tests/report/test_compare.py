@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import RunError
 from pipeline.files import write_csv, write_parquet
-from pipeline.report.compare import compare
+from pipeline.report.compare import compare, main
 from pipeline.runs import RunFolder
 from tests.conftest import LABELS
 
@@ -63,7 +64,9 @@ def test_runs_of_other_rows_are_not_compared(tiny_config: Path, workplace: Path)
         compare(first, second)
 
 
-def test_runs_with_other_finished_folds_are_compared_on_those_in_common(tiny_config: Path, workplace: Path) -> None:
+def test_runs_with_other_finished_folds_are_compared_on_those_in_common(
+    tiny_config: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = scored_run(tiny_config, "one", 0.3), scored_run(tiny_config, "two", 0.0)
     tables = [pd.read_parquet(run.oof) for run in (first, second)]
     folds = [dict(zip(table["id"], table["fold"], strict=True)) for table in tables]
@@ -71,6 +74,10 @@ def test_runs_with_other_finished_folds_are_compared_on_those_in_common(tiny_con
     found = compare(first, second)
     assert (found.rows, found.unshared) == (8, 16)
     assert found.scores[1] == 1.0
+    main(argparse.Namespace(first=first.path, second=second.path))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("of 0-2") == 1
+    assert "runs/two: fold 1 of 0-2" in shown
     apart = [id_ for id_ in folds[0] if folds[0][id_] != 1 and folds[1][id_] != 0][:4]
     write_parquet(first.oof, tables[0][tables[0]["id"].isin(apart) | (tables[0]["fold"] != 1)])
     write_csv(second.folds, tables[0][["id", "fold"]].assign(group=""))
