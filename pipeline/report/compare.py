@@ -120,8 +120,8 @@ def main(arguments: argparse.Namespace) -> None:
         markup=False,
     )
     for run in runs:
-        if mark := _folds_mark(run):
-            console.print(f"{run.path}: {mark}", markup=False)
+        if part := _folds_mark(run):
+            console.print(f"{run.path}: {part}", markup=False)
     if found.unshared:
         console.print(f"{found.unshared} rows are left out: one run alone has validated them so far", markup=False)
     if found.spread.low <= 0 <= found.spread.high:

@@ -115,9 +115,9 @@ def test_a_state_that_another_command_deletes_meanwhile_is_no_fault(
 ) -> None:
     delete = shutil.rmtree
 
-    def after_another(path: Path, **options: bool) -> None:
+    def after_another(path: Path, ignore_errors: bool = False) -> None:
         delete(path, ignore_errors=True)
-        delete(path, **options)
+        delete(path, ignore_errors=ignore_errors)
 
     monkeypatch.setattr("shutil.rmtree", after_another)
     assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
