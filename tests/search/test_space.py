@@ -45,6 +45,7 @@ class TestKeys:
             ("loss.gama_neg", "did you mean 'loss.gamma_neg'?"),
             ("train.epochs", "set search.epochs"),
             ("train.seed", "luck"),
+            ("train.precision", "one for the whole process"),
             ("thresholds.policy", "no training key"),
             ("images.cache", "no training key"),
         ],
