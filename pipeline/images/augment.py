@@ -35,7 +35,6 @@ _TRANSFORMS = {
     for name, kind in vars(A).items()
     if isinstance(kind, type) and issubclass(kind, A.BasicTransform) and kind not in _BASES
 }
-_CROPS = {"RandomCrop", "RandomResizedCrop", "RandomSizedCrop"}  # take an image of any size and give theirs
 _TRIALS = 4
 
 
@@ -113,15 +112,18 @@ def build_augmentation(
 
 
 def begins_with_crop(specs: Sequence[Spec] | str, *, size: Size) -> bool:
-    """Whether the first transform always cuts a random part out of a larger image and gives `size` (H, W).
+    """Whether the first transform always is a RandomResizedCrop to `size` (H, W).
+
+    What it cuts is a share of the image, whatever its size; RandomCrop and RandomSizedCrop count in pixels, and
+    would see less of a larger image.
 
     Raises:
         ConfigError: it is not written as one name with its arguments.
     """
     described = preset(specs, size=size) if isinstance(specs, str) else specs
     name, arguments = _split(described[0]) if described else ("", {})
-    given = arguments.get("size", [arguments.get("height"), arguments.get("width")])
-    return name in _CROPS and arguments.get("p", 1.0) == 1.0 and given in (list(size), tuple(size))
+    certain = arguments.get("p", 1.0) == 1.0
+    return name == "RandomResizedCrop" and certain and arguments.get("size") in (list(size), tuple(size))
 
 
 def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int], takes: tuple[int, int, int]) -> Augmentation:
