@@ -23,7 +23,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, listing
 
 T = TypeVar("T")
 
@@ -85,11 +85,17 @@ def join() -> None:
     """Find the others, where a launcher started several, and take this process's GPU.
 
     Raises:
-        ConfigError: there are fewer GPUs than processes on this machine.
+        ConfigError: there are fewer GPUs than processes on this machine, or no launcher started this one.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"the environment holds WORLD_SIZE={world}, but no {listing(missing)}",
+            remedy="unset WORLD_SIZE, or start the command by a launcher, such as torchrun or accelerate launch",
+        )
     _group.rank, _group.count = int(os.environ.get("RANK", "0")), world
     _group.local_count = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     gpus = torch.cuda.device_count()

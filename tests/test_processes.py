@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline import processes
+from pipeline.errors import ConfigError
 from pipeline.seeds import stable_seed
 from pipeline.training.fold import step_seed
 from tests.together import call_together, end, environments, start
@@ -76,6 +77,15 @@ def test_all_processes_have_what_was_exchanged(tmp_path: Path) -> None:
         "gradients": [3.0, 3.0, *[21.0] * 6],
         "mean": [0.0, 0.0],
     }
+
+
+def test_a_count_of_processes_without_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"no RANK, LOCAL_RANK, MASTER_ADDR(.|\n)*unset WORLD_SIZE"):
+        processes.join()
+    assert processes.count() == 1
 
 
 FAULTY = """
