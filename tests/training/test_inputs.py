@@ -45,8 +45,8 @@ def config_of(train: Any, **images: Any) -> Config:
         ("medium", (40, 60)),
         ([], (40, 60)),
         ([RESIZED], (50, 75)),
-        ([{"RandomCrop": {"height": 40, "width": 60}}], (50, 75)),
-        ([{"RandomSizedCrop": {"size": [40, 60], "min_max_height": [20, 40]}}], (50, 75)),
+        ([{"RandomCrop": {"height": 40, "width": 60}}], (40, 60)),  # counts in pixels
+        ([{"RandomSizedCrop": {"size": [40, 60], "min_max_height": [20, 40]}}], (40, 60)),
         ([{"RandomCrop": {"height": 20, "width": 60}}], (40, 60)),  # to another size
         ([{"RandomResizedCrop": {"size": [40, 60], "p": 0.9}}], (40, 60)),  # not always
         ([{"HorizontalFlip": None}, RESIZED], (40, 60)),  # not first
