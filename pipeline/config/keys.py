@@ -21,6 +21,7 @@ _KEPT = {
     "train.epochs": "set search.epochs",
     "train.select": "every trial is judged after its last epoch",
     "train.seed": "a seed is not chosen by its luck",
+    "train.precision": "it is one for the whole process",
 }
 
 
