@@ -34,7 +34,10 @@ def loading_workers(device: torch.device, *, beside: int = 1) -> int:
 
 
 @contextlib.contextmanager
-def memory_errors_told() -> Iterator[None]:
+def memory_errors_told(
+    remedy: str = "halve train.batch_size and double train.accumulate, lower predict.batch_size or images.size, "
+    "or train fewer folds side by side (train.parallel_folds)",
+) -> Iterator[None]:
     """Raise a full GPU as a PipelineError that names the keys to lower."""
     try:
         yield
@@ -42,8 +45,7 @@ def memory_errors_told() -> Iterator[None]:
         raise PipelineError(
             "the GPU's memory is full",
             got=str(error).splitlines()[0],
-            remedy="halve train.batch_size and double train.accumulate, lower predict.batch_size or images.size, "
-            "or train fewer folds side by side (train.parallel_folds)",
+            remedy=remedy,
         ) from None
 
 

@@ -107,8 +107,8 @@ def submit(
     if views is not None and list(views) != first.config.predict.views:
         notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")
     device = pick_device()
-    ensembles = [load_ensemble(run, views, device=device) for run in runs]
-    with memory_errors_told():
+    with memory_errors_told("lower predict.batch_size, or give fewer runs at once"):
+        ensembles = [load_ensemble(run, views, device=device) for run in runs]
         per_run, problems = predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
     probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
     if problems:

@@ -22,7 +22,7 @@ _SHARE = 0.25  # of the free disk that a cache nobody named a folder for may tak
 
 
 def train_form(config: Config) -> ImageForm:
-    """The form that the augmentation takes: `images.cache_size` times the training size before a random crop."""
+    """The form that the augmentation takes: `images.cache_size` times the training size before a RandomResizedCrop."""
     form = image_form(config.images)
     if not begins_with_crop(config.augment.train, size=form.size):
         return form

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
@@ -99,3 +100,14 @@ def test_a_hidden_test_set_is_answered_whole(
     assert written.iloc[6, 1:].tolist() == written.iloc[0, 1:].tolist()
     assert submission(monkeypatch, run, "--images", hidden, "--sample", "data/sample_submission.csv") == 0
     assert len(pd.read_csv(run / "submission.csv")) == 6
+
+
+def test_models_that_do_not_fit_into_the_memory_are_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    monkeypatch.setattr("pipeline.inference.submit.load_ensemble", full)
+    assert submission(monkeypatch, "runs/tiny") == 2
+    assert "lower predict.batch_size, or give fewer runs at once" in " ".join(capsys.readouterr().err.split())
