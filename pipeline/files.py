@@ -6,8 +6,11 @@ whole file or nothing. Nothing here executes what it reads: JSON, CSV and parque
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import psutil
 from pipeline.errors import RunError, listing
 
 TEMPORARY_PREFIX = ".writing-"
+_ABANDONED_SECONDS = 24 * 3600  # of another host's file: nobody there is asked whether its process lives
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -26,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -48,12 +52,35 @@ def flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def temporary_name(name: str, *, host: str | None = None, process: int | None = None) -> str:
+    """What `name` is called while it is written: by which host, shortened to a mark, and process, else by this one."""
+    return f"{TEMPORARY_PREFIX}{_mark(host or socket.gethostname())}-{process or os.getpid()}-{name}"
+
+
+def _mark(host: str) -> str:
+    return hashlib.sha256(host.encode()).hexdigest()[:8]
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of dead processes; a living one may be training another fold of this run."""
+    """Delete the temporary files of dead processes; a living one may be training another fold of this run.
+
+    The folder may be shared by several hosts, each of which knows its own processes only. What another one wrote,
+    or nobody known, is deleted when it has not been written on for a day.
+    """
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        owner = leftover.name.removeprefix(TEMPORARY_PREFIX).split("-")[0]
-        if not owner.isdecimal() or not psutil.pid_exists(int(owner)):
+        if _is_left(leftover):
             leftover.unlink(missing_ok=True)
+
+
+def _is_left(temporary: Path) -> bool:
+    host, _, rest = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")
+    owner = rest.partition("-")[0]
+    if host == _mark(socket.gethostname()) and owner.isdecimal():
+        return not psutil.pid_exists(int(owner))
+    try:
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
+    except FileNotFoundError:  # its process has just given it its name
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,7 +97,7 @@ def write_json_once(path: Path, data: Any) -> None:
     """Write `data` as `write_json`, unless `path` is there: of several who do so at once, one is the first."""
     if path.exists():
         return
-    claimed = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-once-{path.name}")
+    claimed = path.with_name(temporary_name(f"once-{path.name}"))
     write_json(claimed, data)
     try:
         os.link(claimed, path)

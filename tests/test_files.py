@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pipeline.errors import RunError
-from pipeline.files import read_json, read_predictions, write_atomically, write_json, write_parquet, write_text
+from pipeline.files import (
+    TEMPORARY_PREFIX,
+    read_json,
+    read_predictions,
+    remove_leftovers,
+    temporary_name,
+    write_atomically,
+    write_json,
+    write_parquet,
+    write_text,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -47,3 +59,21 @@ def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RunError, match="not valid JSON"):
         read_json(path)
+
+
+def test_what_another_host_may_still_be_writing_is_kept(tmp_path: Path) -> None:
+    dead = 2**22 + 1  # no process has this number
+    names = [
+        temporary_name("oof.parquet", process=dead),
+        temporary_name("oof.parquet"),
+        temporary_name("oof.parquet", host="node-2.cluster", process=dead),
+        temporary_name("oof.parquet", host="node-3.cluster"),
+        f"{TEMPORARY_PREFIX}{os.getpid()}-oof.parquet",  # of nobody known
+    ]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for name in (names[1], names[3]):
+        os.utime(tmp_path / name, (two_days_ago, two_days_ago))
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {names[1], names[2], names[4]}

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, check_config
 from pipeline.errors import RunError
-from pipeline.files import write_json
+from pipeline.files import temporary_name, write_json
 from pipeline.runs import RunFolder
 
 
@@ -52,7 +52,9 @@ def test_leftovers_of_a_killed_write_are_removed_at_the_next_start(tmp_path: Pat
     run = RunFolder(tmp_path / "run")
     run.open(Config(), fresh=False)
     (run.path / "fold0").mkdir()
-    dead, alive = (run.path / "fold0" / f".writing-{pid}-oof.parquet" for pid in (2**22 + 1, os.getpid()))
+    dead, alive = (
+        run.path / "fold0" / temporary_name("oof.parquet", process=process) for process in (2**22 + 1, os.getpid())
+    )
     for path in (dead, alive):
         path.write_text("half")
     run.open(Config(), fresh=False)
@@ -65,7 +67,7 @@ def test_a_run_killed_in_its_first_write_or_while_it_was_deleted_is_opened_again
 ) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    (run.path / f".writing-{2**22 + 1}-config.yaml").write_text("half")
+    (run.path / temporary_name("config.yaml", process=2**22 + 1)).write_text("half")
     for fresh in (True, False):
         RunFolder(run.path).check(Config())
         run.open(Config(), fresh=fresh)
