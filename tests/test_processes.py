@@ -18,10 +18,10 @@ from tests.together import call_together, end, environments, start
 
 @pytest.mark.parametrize(("count", "images"), [(1, 5), (2, 5), (3, 8), (4, 4)])
 def test_the_parts_of_all_processes_are_the_whole(count: int, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.processes._group.count", count)
+    monkeypatch.setattr("pipeline.processes.group.group.count", count)
     parts = []
     for rank in range(count):
-        monkeypatch.setattr("pipeline.processes._group.rank", rank)
+        monkeypatch.setattr("pipeline.processes.group.group.rank", rank)
         parts.append(list(processes.part_of(range(images))))
     assert sorted(item for part in parts for item in part) == list(range(images))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -30,7 +30,7 @@ def test_the_parts_of_all_processes_are_the_whole(count: int, images: int, monke
 def test_each_process_draws_for_itself_and_the_first_as_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = []
     for rank in range(3):
-        monkeypatch.setattr("pipeline.processes._group.rank", rank)
+        monkeypatch.setattr("pipeline.processes.group.group.rank", rank)
         seeds.append(step_seed(7, 1, 20))
     assert seeds[0] == stable_seed(7, 1, "step", 20)
     assert len(set(seeds)) == 3

@@ -74,7 +74,7 @@ def test_what_several_processes_cannot_do_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("pipeline.processes._group.count", 2)
+    monkeypatch.setattr("pipeline.processes.group.group.count", 2)
     assert cv(monkeypatch, tiny_config, *words) == 2
     assert message in capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def test_what_several_processes_cannot_do_is_refused(
 def test_each_of_several_processes_needs_an_image_of_every_batch(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.processes._group.count", 13)
+    monkeypatch.setattr("pipeline.processes.group.group.count", 13)
     with pytest.raises(ConfigError, match="a batch of 4 images has not one for each of 13 processes"):
         prepare(load_config(tiny_config), debug=False, listen=lambda _: None)
     with pytest.raises(ConfigError, match="a batch of 12 images"):  # so many train in a fold
@@ -92,7 +92,7 @@ def test_each_of_several_processes_needs_an_image_of_every_batch(
 def test_a_submission_is_made_by_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.processes._group.count", 2)
+    monkeypatch.setattr("pipeline.processes.group.group.count", 2)
     assert submission(monkeypatch, "runs/tiny") == 2
     assert "make_submission.py works in one process, but 2 were started" in capsys.readouterr().err
 

@@ -82,7 +82,7 @@ def test_progress_has_a_line_per_epoch_and_fold() -> None:
 def test_of_several_processes_only_the_first_speaks_but_a_remark_is_told_by_whoever_makes_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.processes._group.rank", 1)
+    monkeypatch.setattr("pipeline.processes.group.group.rank", 1)
     progress = LiveProgress(make_console())
     progress(FoldDone(0, resumed=False))
     progress(Remark(0, "memory is full"))
