@@ -21,7 +21,7 @@ from pipeline.images.fit import ImageForm
 from pipeline.images.packing import PACKINGS, CacheFormat
 from pipeline.images.sources import CachedSource, ImageSource, JpegSource
 
-_VERSION = 3  # raise it when `load_forms` gives other pixels, or a packing other bytes
+_VERSION = 4  # raise it when `load_forms` gives other pixels, or a packing other bytes
 
 
 class ImageCache:

@@ -212,6 +212,15 @@ def test_an_axis_that_shrinks_is_averaged_even_where_the_other_is_enlarged() -> 
     np.testing.assert_allclose(fit_image(stripes, size=(8, 4), fit="stretch"), 255 / 4, atol=0.51)
 
 
+@pytest.mark.parametrize(("length", "linear"), [(11, True), (8, True), (7, False)])
+def test_shrinking_by_up_to_half_as_much_again_is_linear(length: int, linear: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1, 12, 1), np.uint8)
+    row = fit_image(noise, size=(1, length), fit="stretch")[0, :, 0].astype(int)
+    places = (np.arange(length) + 0.5) * 12 / length - 0.5
+    off = np.abs(row - np.interp(places, np.arange(12), noise[0, :, 0])).max()
+    assert (off <= 1) == linear
+
+
 def test_enlarging_is_linear() -> None:
     image = np.array([[[0], [100]]], np.uint8)
     row = fit_image(image, size=(1, 8), fit="stretch")[0, :, 0]
