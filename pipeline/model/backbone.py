@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import timm
 import torch
@@ -148,6 +149,24 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
         ConfigError: the name is unknown, there is no stage of that stride, the size cannot be read, or the
             pretrained weights cannot be had.
     """
+    offer = _probe(name, feature_stride, channels, size)
+    body = _create(name, pretrained, in_chans=channels, **dict(offer.options))
+    backbone = Backbone(body, name=name, index=offer.stage, size=size)
+    backbone.multiple = offer.multiple
+    return backbone
+
+
+class _Offer(NamedTuple):
+    """What a network can do for images of one size."""
+
+    stage: int  # its index
+    options: tuple[tuple[str, Any], ...]  # to create it with
+    multiple: int | None
+
+
+@functools.cache  # it takes longer than the network itself, and a run builds the same one for every fold
+def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Offer:
+    """Raises ConfigError as `build_backbone` does, but for weights."""
     _check_name(name)
     with torch.device("meta"):  # shapes without weights: what the network offers costs next to nothing
         plain = timm.create_model(name, num_classes=0, in_chans=channels)
@@ -167,10 +186,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
             remedy="set images.size to the size it was trained for, "
             f"{probe.body.pretrained_cfg['input_size'][1:]}, or choose another model.backbone",
         )
-    body = _create(name, pretrained, in_chans=channels, **options)
-    backbone = Backbone(body, name=name, index=index, size=size)
-    backbone.multiple = probe.multiple
-    return backbone
+    return _Offer(index, tuple(options.items()), probe.multiple)
 
 
 def _check_name(name: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.model.backbone import build_backbone
@@ -147,3 +148,21 @@ class TestFreezing:
         frozen = [parameter for parameter in backbone.parameters() if not parameter.requires_grad]
         assert 0 < len(frozen) < len(list(backbone.parameters()))
         assert not next(backbone.body.parameters()).requires_grad
+
+
+def test_what_a_network_offers_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    create, created = timm.create_model, list[str]()
+
+    def counted(name: str, **options: Any) -> nn.Module:
+        created.append(name)
+        network: nn.Module = create(name, **options)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", counted)
+    first, second = (build_backbone("test_resnet", pretrained=False, feature_stride=8, size=(72, 56)) for _ in range(2))
+    assert len(created) == 4  # two to find out, and the two that are wanted
+    assert (first.multiple, first.index, first.stride) == (second.multiple, second.index, second.stride)
+    assert first.body is not second.body
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no stage"):
+            build_backbone("test_resnet", pretrained=False, feature_stride=7, size=(72, 56))
