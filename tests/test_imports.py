@@ -33,7 +33,7 @@ LEVELS = (
     ("pipeline.errors",),
 )
 DOORS = {
-    "albumentations": {"pipeline.images.augment"},
+    "albumentations": {"pipeline.images.specs"},
     "iterstrat": {"pipeline.folds.make"},
     "optuna": {
         "pipeline.search.study",

@@ -1,40 +1,19 @@
-"""Augmentation by albumentations (imported nowhere else), where the same key always gives the same pixels."""
+"""Augmentation by albumentations, where the same key always gives the same pixels."""
 
 from __future__ import annotations
 
-import inspect
-import os
 import random
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError, listing, nearest
+from pipeline.errors import ConfigError
 from pipeline.images.fit import Pixels, Size
 from pipeline.images.presets import preset
+from pipeline.images.specs import Spec, compose, is_composition, one_line, split
 from pipeline.seeds import stable_seed
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import would ask the package index for a newer version
-import albumentations as A
-
-Spec: TypeAlias = Mapping[str, Mapping[str, Any] | None]
-
-_COMPOSITIONS = {
-    "OneOf": A.OneOf,
-    "OneOrOther": A.OneOrOther,
-    "RandomOrder": A.RandomOrder,
-    "SelectiveChannelTransform": A.SelectiveChannelTransform,
-    "Sequential": A.Sequential,
-    "SomeOf": A.SomeOf,
-}
-_BASES = {A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D}
-_TRANSFORMS = {
-    name: kind
-    for name, kind in vars(A).items()
-    if isinstance(kind, type) and issubclass(kind, A.BasicTransform) and kind not in _BASES
-}
 _TRIALS = 4
 
 
@@ -58,7 +37,7 @@ class Augmentation:
 
     def __init__(self, specs: Sequence[Spec], *, size: Size, channels: int, source_size: Size | None = None) -> None:
         self.specs, self.shape, self.takes = tuple(specs), (*size, channels), (*(source_size or size), channels)
-        self._compose = A.Compose([_build(spec) for spec in self.specs])
+        self._compose = compose(self.specs, frame=self.takes[:2])
 
     def __call__(self, image: Pixels, *, key: tuple[int, int, str]) -> Pixels:
         """Augment (H', W', C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
@@ -83,7 +62,7 @@ class Augmentation:
         """
         image = np.random.Generator(np.random.PCG64(0)).integers(0, 256, self.takes, np.uint8)
         names = [next(iter(spec)) for spec in self.specs]
-        certain = A.Compose([_build(spec) for spec in self.specs])
+        certain = compose(self.specs, frame=self.takes[:2])
         _make_certain(certain)
         for trial in range(_TRIALS):
             _try(self._compose, names, image, self.shape, key=(0, trial, "trial"))
@@ -121,78 +100,13 @@ def begins_with_crop(specs: Sequence[Spec] | str, *, size: Size) -> bool:
         ConfigError: it is not written as one name with its arguments.
     """
     described = preset(specs, size=size) if isinstance(specs, str) else specs
-    name, arguments = _split(described[0]) if described else ("", {})
+    name, arguments = split(described[0]) if described else ("", {})
     certain = arguments.get("p", 1.0) == 1.0
     return name == "RandomResizedCrop" and certain and arguments.get("size") in (list(size), tuple(size))
 
 
 def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int], takes: tuple[int, int, int]) -> Augmentation:
     return Augmentation(specs, size=shape[:2], channels=shape[2], source_size=takes[:2])
-
-
-def _build(spec: Spec) -> Any:
-    """The albumentations object of one spec."""
-    name, arguments = _split(spec)
-    if name in _COMPOSITIONS:
-        return _instance(name, _COMPOSITIONS[name], _composition_arguments(name, arguments))
-    if name in _TRANSFORMS:
-        return _instance(name, _TRANSFORMS[name], arguments | _strictness(_TRANSFORMS[name]))
-    raise ConfigError(
-        f"unknown augmentation '{name}'{nearest(name, [*_TRANSFORMS, *_COMPOSITIONS])}",
-        expected="the name of a transform of albumentations 2.0.8, in its spelling",
-        got=name,
-        remedy="correct the name",
-    )
-
-
-def _split(spec: Spec) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        ((name, arguments),) = spec.items()
-        if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
-            return name, dict(arguments or {})
-    raise ConfigError(
-        "an augmentation is written as one name with its arguments",
-        expected="a mapping like {HorizontalFlip: {p: 0.5}}",
-        got=repr(spec),
-        remedy="give each augmentation its own list item; check the indentation",
-    )
-
-
-def _composition_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` with the nested specs built; albumentations itself does not look at a composition's p."""
-    specs, p = arguments.get("transforms"), arguments.get("p", 1.0)
-    if not isinstance(specs, Sequence) or isinstance(specs, str) or not specs:
-        raise _wrong_arguments(name, _COMPOSITIONS[name], f"transforms = {specs!r}")
-    if not isinstance(p, int | float) or not 0 <= p <= 1:
-        raise _wrong_arguments(name, _COMPOSITIONS[name], f"p = {p!r}, which is no probability")
-    return arguments | {"transforms": [_build(spec) for spec in specs]}
-
-
-def _strictness(kind: type) -> dict[str, bool]:
-    """`strict=True` where the transform knows it: without it an unknown argument only causes a warning."""
-    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
-    return {"strict": True} if "InitSchema" in vars(owner) else {}
-
-
-def _instance(name: str, kind: type, arguments: dict[str, Any]) -> Any:
-    try:
-        return kind(**arguments)
-    except Exception as error:  # whatever a constructor dislikes is a mistake in the config
-        raise _wrong_arguments(name, kind, _one_line(error)) from error
-
-
-def _wrong_arguments(name: str, kind: type, got: str) -> ConfigError:
-    parameters = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]  # type: ignore[misc]
-    return ConfigError(
-        f"wrong arguments for augmentation {name}",
-        expected=f"{name}({listing(parameters, limit=30)})",
-        got=got,
-        remedy=f"correct them; albumentations 2.0.8 documents {name}",
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(re.sub(r"For further information visit \S+", "", str(error)).split())
 
 
 def _seed(compose: Any, key: tuple[int, int, str]) -> None:
@@ -208,7 +122,7 @@ def _seed(compose: Any, key: tuple[int, int, str]) -> None:
 def _make_certain(transform: Any) -> None:
     """Set every probability below `transform` to 1, except of what is switched off by p = 0."""
     transform.p = 1.0 if transform.p > 0 else 0.0
-    if isinstance(transform, A.BaseCompose):
+    if is_composition(transform):
         for nested in transform.transforms:
             _make_certain(nested)
 
@@ -226,7 +140,7 @@ def _try(
         except Exception as error:  # third-party code on arguments that it accepted
             raise ConfigError(
                 f"augmentation {name} fails on an image of {_kind(image)}",
-                got=_one_line(error),
+                got=one_line(error),
                 remedy="correct its arguments, or take it out of the augmentations",
             ) from error
         culprit = name if _kind(augmented) != before else culprit

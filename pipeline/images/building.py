@@ -18,7 +18,7 @@ from pipeline.images.decode import load_forms
 from pipeline.images.fit import ImageForm
 from pipeline.images.packing import Packing
 
-Packed: TypeAlias = list[bytes | memoryview | None]  # one image in each form; None: that file has the row already
+Packed: TypeAlias = list[bytes | None]  # one image in each form; None: that file has the row already
 
 _CHUNK = 64  # images in memory at once: enough to keep the threads busy
 _SAVED_EVERY = 256  # rows: what a kill costs at most
@@ -80,11 +80,11 @@ class Partial:
             for leftover in (self.note, self._next_note):
                 leftover.unlink(missing_ok=True)
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes) -> None:
         """Add the next row."""
         with _refused_by_disk():
             self._stream.write(data)
-        self._lengths.append(len(data) if isinstance(data, bytes) else data.nbytes)
+        self._lengths.append(len(data))
         if len(self._lengths) >= _SAVED_EVERY:
             self.save()
 

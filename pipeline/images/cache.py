@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.images.building import Partial, build
 from pipeline.images.check import refuse_images
 from pipeline.images.fit import ImageForm
-from pipeline.images.packing import PACKINGS, CacheFormat
+from pipeline.images.packing import PACKINGS, CacheFormat, row_bytes
 from pipeline.images.sources import CachedSource, ImageSource, JpegSource
 
 _VERSION = 4  # raise it when `load_forms` gives other pixels, or a packing other bytes
@@ -56,7 +55,7 @@ class ImageCache:
         missing = [form for form in forms if not self.file(form, "raw").exists()]
         begun = [self._partial(form, "raw").path for form in missing]
         there = sum(path.stat().st_size for path in begun if path.exists())
-        return sum(len(self.paths) * math.prod(form.shape) for form in missing) - there
+        return sum(len(self.paths) * row_bytes(form) for form in missing) - there
 
     def free_bytes(self) -> int:
         """What is free on the disk of `folder`, which need not exist yet."""

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.fit import Colour, ImageForm, Pixels, Reading, Size, Window, fit_image
+from pipeline.images.fit import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
 from pipeline.images.jpeg import plain_size
 from pipeline.images.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.tiff import is_tiff, read_tiff
@@ -40,22 +40,22 @@ def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
 
 
 def load_forms(paths: ImagePaths, forms: Sequence[ImageForm]) -> tuple[Pixels, ...]:
-    """One image in each form, uint8 (H, W, C), a function of the files and that form alone.
+    """One image in each form, uint8 (H, W, C), or smaller where the form is bound.
 
-    Decoded once for all forms of the same reading; twice where the sizes lie so far apart that a JPEG is read
-    at another part of its own size for them, see `read_image`.
+    Each is a function of the files and that form alone. Decoded once for all forms of the same reading; twice where
+    the sizes lie so far apart that a JPEG is read at another part of its own size for them, see `read_image`.
 
     Raises:
         ImageError: as `read_image`.
     """
     if len(paths) != 1:
         bands = {reading: read_image(paths, **reading._asdict()) for reading in {form.reading for form in forms}}
-        return tuple(fit_image(bands[form.reading], size=form.size, fit=form.fit) for form in forms)
+        return tuple(to_form(bands[form.reading], form) for form in forms)
     data = _read_whole(paths[0])
     scales = _scales(data, [form.size for form in forms])
     keys = [(form.reading, scale) for form, scale in zip(forms, scales, strict=True)]
     decoded = {key: _read_file(paths[0], data, *key) for key in dict.fromkeys(keys)}
-    return tuple(fit_image(decoded[key], size=form.size, fit=form.fit) for key, form in zip(keys, forms, strict=True))
+    return tuple(to_form(decoded[key], form) for key, form in zip(keys, forms, strict=True))
 
 
 def read_image(

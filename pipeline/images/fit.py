@@ -38,6 +38,8 @@ class ImageForm(NamedTuple):
         channels: C.
         window: the sample values that become 0 and 255; None: the full range of 8 or 16 bits.
         alpha: the RGB colour that lies behind transparent pixels; None: transparency is not looked at.
+        bound: an image stays as it is where it has no more pixels than `size`, and neither side is over 1.5
+            times as long: for those who cut and resize it anyway. `fit` is stretch.
     """
 
     size: Size
@@ -45,6 +47,7 @@ class ImageForm(NamedTuple):
     channels: int
     window: Window | None = None
     alpha: Colour | None = None
+    bound: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -55,6 +58,13 @@ class ImageForm(NamedTuple):
     def reading(self) -> Reading:
         """What two forms must share to be made of one decoded image."""
         return Reading(self.channels, self.window, self.alpha)
+
+
+def to_form(image: Pixels, form: ImageForm) -> Pixels:
+    """The image (h, w, C) in a form, whose channels it has already."""
+    height, width = form.size
+    small = image.shape[0] * image.shape[1] <= height * width and _shrinkage(image, form.size) <= _MILD
+    return image if form.bound and small else fit_image(image, size=form.size, fit=form.fit)
 
 
 def fit_image(image: Pixels, *, size: Size, fit: Fit) -> Pixels:
@@ -80,13 +90,18 @@ def _resize(image: Pixels, size: Size) -> Pixels:
         parts = [_resize(np.ascontiguousarray(image[:, :, start : start + _AT_ONCE]), size) for start in starts]
         return np.concatenate(parts, axis=2)
     resized: NDArray[Any] = image
-    if max(height / size[0], width / size[1]) > _MILD:
+    if _shrinkage(image, size) > _MILD:
         # OpenCV's area mode does not average where the other axis is enlarged, so the axes that shrink go first.
         shrunk = (min(height, size[0]), min(width, size[1]))
         resized = cv2.resize(resized, shrunk[::-1], interpolation=cv2.INTER_AREA)
     if resized.shape[:2] != size:
         resized = cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized.reshape(*size, channels)  # cv2 drops the last axis of a grey image
+
+
+def _shrinkage(image: Pixels, size: Size) -> float:
+    """By what factor the axis shrinks that shrinks more; below 1 where both grow."""
+    return max(float(have) / want for have, want in zip(image.shape[:2], size, strict=True))
 
 
 def _scaled(image: Pixels, size: Size, choose: Callable[[float, float], float]) -> Size:

@@ -1,4 +1,4 @@
-"""How fitted images lie in a cache file: raw pixels as .npy, or small JPEGs one after the other with their ends.
+"""How images lie in a cache file: raw pixels as .npy, or small JPEGs one after the other with their ends.
 
 Both grow row by row from the front, so that a file that broke off is good up to the rows that were flushed.
 """
@@ -21,10 +21,12 @@ from pipeline.images.fit import ImageForm, Pixels
 
 CacheFormat: TypeAlias = Literal["raw", "jpeg"]
 ImageMap: TypeAlias = np.memmap[Any, np.dtype[np.uint8]]
+RowMap: TypeAlias = np.memmap[Any, np.dtype[np.void]]
 
 QUALITY = 95
 _MAGIC, _SHAPE = b"Q2L-JPEG", struct.Struct("<QIII")  # N, H, W, C; then N ends as uint64, counted from the first JPEG
 _END = 8  # bytes of an end
+_SIZE_BYTES = 8  # of the (h, w) before a row of raw pixels
 
 
 class Packing(Protocol):
@@ -33,7 +35,7 @@ class Packing(Protocol):
     suffix: str
     header: bytes
 
-    def pack(self, image: Pixels) -> bytes | memoryview:
+    def pack(self, image: Pixels) -> bytes:
         """The bytes of one image; called by several threads."""
 
     def end_of(self, stream: BinaryIO, rows: int) -> int:
@@ -44,19 +46,23 @@ class Packing(Protocol):
 
 
 class RawPacking:
-    """An .npy file, (N, H, W, C) uint8."""
+    """An .npy file of N rows, each an image's own (h, w) and room for the pixels of (H, W, C) uint8."""
 
     suffix = ".npy"
 
     def __init__(self, count: int, form: ImageForm) -> None:
-        self._row, stream = math.prod(form.shape), io.BytesIO()
-        described = {"descr": "|u1", "fortran_order": False, "shape": (count, *form.shape)}
+        self._row, stream = row_bytes(form), io.BytesIO()
+        described = {
+            "descr": _row_fields(form.shape),
+            "fortran_order": False,
+            "shape": (count,),
+        }
         np.lib.format.write_array_header_1_0(stream, described)
         self.header = stream.getvalue()
 
-    def pack(self, image: Pixels) -> memoryview:
-        """The pixels as they are."""
-        return image.data
+    def pack(self, image: Pixels) -> bytes:
+        """Its size and pixels, then zeros where it is smaller than the form."""
+        return (np.array(image.shape[:2], "<u4").tobytes() + image.tobytes()).ljust(self._row, b"\0")
 
     def end_of(self, stream: BinaryIO, rows: int) -> int:  # noqa: ARG002 (as Packing has it)
         """All rows are of the same length."""
@@ -115,12 +121,21 @@ class JpegPacking:
 PACKINGS: dict[CacheFormat, type[RawPacking] | type[JpegPacking]] = {"raw": RawPacking, "jpeg": JpegPacking}
 
 
-def open_pixels(file: Path) -> ImageMap:
-    """Map a finished file of raw pixels read-only, as (N, H, W, C) uint8."""
-    array = np.load(file, mmap_mode="r")
-    assert isinstance(array, np.memmap), file
-    assert (array.dtype, array.ndim) == (np.uint8, 4), file
-    return array
+def row_bytes(form: ImageForm) -> int:
+    """What an image takes in a file of raw pixels."""
+    return _SIZE_BYTES + math.prod(form.shape)
+
+
+def open_pixels(file: Path) -> RowMap:
+    """Map a finished file of raw pixels read-only: (N,), with the fields `size` (2,) and `pixels` (H, W, C)."""
+    rows = np.load(file, mmap_mode="r")
+    assert isinstance(rows, np.memmap), file
+    assert rows.dtype == np.dtype(_row_fields(rows.dtype["pixels"].shape)), file
+    return rows
+
+
+def _row_fields(shape: tuple[int, ...]) -> list[tuple[str, str, tuple[int, ...]]]:
+    return [("size", "<u4", (2,)), ("pixels", "|u1", shape)]
 
 
 def open_jpegs(file: Path) -> tuple[tuple[int, int, int], NDArray[np.uint64], ImageMap]:

@@ -16,16 +16,16 @@ from pipeline.images.packing import open_jpegs, open_pixels
 
 
 class ImageSource(Protocol):
-    """Images of one shape by row index."""
+    """Images in one form by row index."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """(H, W, C) of the form."""
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Pixels:
-        """A fresh (H, W, C) uint8 array that the caller may write into."""
+        """A fresh uint8 array that the caller may write into: (H, W, C), or smaller where the form is bound."""
 
 
 class ImageSources(NamedTuple):
@@ -46,7 +46,7 @@ class DecodedSource:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """(H, W, C) of the form."""
         return self._form.shape
 
     def __len__(self) -> int:
@@ -61,20 +61,24 @@ class CachedSource:
     """Images copied out of a file of raw pixels; crosses process borders as a file name, not as pixels."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._array = file, open_pixels(file)
+        self._file, rows = file, open_pixels(file)
+        self._sizes, pixels = rows["size"], np.asarray(rows["pixels"])
+        _, height, width, channels = pixels.shape
+        self._shape, self._pixels = (height, width, channels), pixels.reshape(len(rows), -1)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
-        _, height, width, channels = self._array.shape
-        return height, width, channels
+        """(H, W, C) of the form."""
+        return self._shape
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self._pixels)
 
     def load(self, index: int) -> Pixels:
         """A copy of row `index`."""
-        return np.array(self._array[index])
+        height, width = map(int, self._sizes[index])
+        channels = self._shape[2]
+        return self._pixels[index, : height * width * channels].reshape(height, width, channels).copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Map the same file again on the other side."""
@@ -90,7 +94,7 @@ class JpegSource:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """(H, W, C) of the form."""
         return self._shape
 
     def __len__(self) -> int:
@@ -104,7 +108,7 @@ class JpegSource:
         image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
         assert image is not None, (self._file, index)
         pixels = image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-        return np.asarray(pixels, np.uint8).reshape(self._shape)
+        return np.atleast_3d(np.asarray(pixels, np.uint8))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Map the same file again on the other side."""

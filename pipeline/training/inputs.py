@@ -22,12 +22,16 @@ _SHARE = 0.25  # of the free disk that a cache nobody named a folder for may tak
 
 
 def train_form(config: Config) -> ImageForm:
-    """The form that the augmentation takes: `images.cache_size` times the training size before a RandomResizedCrop."""
+    """The form that the augmentation takes.
+
+    Before a RandomResizedCrop it is `images.cache_size` times the training size, and a bound only: images that are
+    stretched anyway are cut as they are, unless they are larger.
+    """
     form = image_form(config.images)
-    if not begins_with_crop(config.augment.train, size=form.size):
+    if config.images.cache_size == 1 or not begins_with_crop(config.augment.train, size=form.size):
         return form
     height, width = (round(config.images.cache_size * length) for length in form.size)
-    return form._replace(size=(height, width))
+    return form._replace(size=(height, width), bound=form.fit == "stretch")
 
 
 def train_augmentation(config: Config) -> Augmentation:

@@ -9,10 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.images.augment import _TRANSFORMS, Augmentation, Spec, build_augmentation
+from pipeline.images.augment import Augmentation, _seed, build_augmentation
 from pipeline.images.fit import Pixels
+from pipeline.images.specs import TRANSFORMS, Spec
 
 SIZE = (32, 32)
 NESTED: list[Spec] = [
@@ -60,6 +62,35 @@ def assert_key_decides_all(used: Augmentation, fresh: Augmentation, image: Pixel
         np.testing.assert_array_equal(used(image, key=key), pixels, err_msg=str(used.specs))
 
 
+CROP: list[Spec] = [{"RandomResizedCrop": {"size": [*SIZE], "scale": [0.3, 1.0], "ratio": [0.5, 2.0]}}]
+
+
+def test_a_crop_of_an_image_of_the_given_size_is_that_of_albumentations(image: Pixels) -> None:
+    import albumentations as A  # only after pipeline.images.specs, which keeps it from asking the network
+
+    plain = A.Compose([A.RandomResizedCrop(size=SIZE, scale=(0.3, 1.0), ratio=(0.5, 2.0))])
+    cropping = build(CROP)
+    for epoch in range(20):
+        _seed(plain, (0, epoch, "a"))
+        np.testing.assert_array_equal(cropping(image, key=(0, epoch, "a")), plain(image=image)["image"])
+
+
+@pytest.mark.parametrize("own", [(24, 80), (80, 24), (1, 300), (17, 31)])
+def test_a_crop_cuts_the_same_part_of_an_image_of_another_size(own: tuple[int, int]) -> None:
+    """Pixels that hold their own place, from 0 to 240 down and to the right."""
+    frame = (64, 64)
+    cropping = build_augmentation(CROP, size=SIZE, channels=3, source_size=frame)
+    for epoch in range(20):
+        corners: list[NDArray[np.int64]] = []
+        for height, width in (frame, own):
+            down, right = np.meshgrid(np.linspace(0, 240, height), np.linspace(0, 240, width), indexing="ij")
+            places = np.stack([down, right, right], axis=2).round().astype(np.uint8)
+            cut = cropping(places, key=(0, epoch, "a")).astype(int)
+            corners.append(np.concatenate([cut[0, 0, :2], cut[-1, -1, :2]]))
+        one_pixel = 240 / np.array([*own, *own]) + 240 / 64 + 4
+        assert (np.abs(corners[0] - corners[1]) <= one_pixel).all(), (epoch, corners)
+
+
 def test_nested_pipelines_are_a_function_of_the_key(image: Pixels) -> None:
     assert_key_decides_all(build(NESTED), build(NESTED), image)
 
@@ -68,7 +99,7 @@ def test_every_transform_is_a_function_of_the_key(image: Pixels) -> None:
     tried = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "X is a special case of Y"
-        for name in sorted(_TRANSFORMS):
+        for name in sorted(TRANSFORMS):
             try:
                 used = build([{name: {"p": 1.0}}])
             except ConfigError:

@@ -356,6 +356,28 @@ def test_a_disk_that_refuses_in_the_middle_leaves_nothing_behind(write_images: W
     assert contents(tmp_path / "cache") == {}
 
 
+@pytest.mark.parametrize("kept_as", FORMATS)
+def test_smaller_images_are_kept_as_they_are_where_the_form_is_a_bound(tmp_path: Path, kept_as: CacheFormat) -> None:
+    form = ImageForm((20, 20), "stretch", 3, bound=True)
+    sizes = {(7, 30): (7, 30), (16, 25): (16, 25), (18, 23): (20, 20), (7, 31): (20, 20), (20, 20): (20, 20)}
+    paths: list[ImagePaths] = []
+    for height, width in sizes:
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        paths.append((tmp_path / f"{height}-{width}.png",))
+        Image.fromarray(noise).save(paths[-1][0])
+    (source, fitted), _ = opened(paths, tmp_path / "cache", form, form._replace(bound=False), kept_as=kept_as)
+    assert source.shape == (20, 20, 3)
+    for row, (own, kept) in enumerate(sizes.items()):
+        expected = load_image(paths[row], form)
+        assert expected.shape == source.load(row).shape == (*kept, 3)
+        assert fitted.load(row).shape == (20, 20, 3)
+        if kept == own:
+            np.testing.assert_array_equal(expected, np.asarray(Image.open(paths[row][0])))
+        if kept_as == "raw":
+            np.testing.assert_array_equal(source.load(row), expected)
+        source.load(row)[:] = 0  # the caller's own
+
+
 def test_a_full_disk_is_told_before_anything_is_decoded(write_images: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not fit on the disk"):
         opened(write_images(1), tmp_path / "cache", ImageForm((10**8, 10**8), "stretch", 3))
@@ -370,11 +392,11 @@ def test_what_raw_pixels_still_need_is_less_by_what_is_there(write_images: Write
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt
 
-    cache, row = ImageCache(write_images(3), folder=tmp_path / "cache"), 16 * 16 * 3
+    cache, row = ImageCache(write_images(3), folder=tmp_path / "cache"), 8 + 16 * 16 * 3
     assert cache.raw_bytes([FORM]) == 3 * row
     with pytest.raises(KeyboardInterrupt):
         cache.open([FORM], kept_as="raw", threads=1, progress=interrupt)
     assert 2 * row - 200 < cache.raw_bytes([FORM]) < 2 * row
     cache.open([FORM], kept_as="raw", threads=1)
-    assert cache.raw_bytes([FORM, LARGE]) == 3 * 20 * 20 * 3
+    assert cache.raw_bytes([FORM, LARGE]) == 3 * (8 + 20 * 20 * 3)
     assert cache.free_bytes() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)

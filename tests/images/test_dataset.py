@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images.augment import Augmentation, Spec, build_augmentation
+from pipeline.images.augment import Augmentation, build_augmentation
 from pipeline.images.cache import ImageCache
 from pipeline.images.dataset import (
     EvalImages,
@@ -26,6 +26,7 @@ from pipeline.images.dataset import (
 from pipeline.images.decode import load_image
 from pipeline.images.fit import Pixels
 from pipeline.images.sources import DecodedSource, ImageSource
+from pipeline.images.specs import Spec
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = list("abcdefg")

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError, PipelineError
-from pipeline.images.augment import Spec, build_augmentation
+from pipeline.images.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalBatch,
     EvalImages,
@@ -28,6 +28,7 @@ from pipeline.images.dataset import (
 )
 from pipeline.images.loader import Loader
 from pipeline.images.sources import DecodedSource
+from pipeline.images.specs import Spec
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = [str(number) for number in range(12)]

@@ -55,8 +55,9 @@ def config_of(train: Any, **images: Any) -> Config:
 )
 def test_images_are_larger_before_a_random_crop_only(train: Any, size: tuple[int, int]) -> None:
     config = config_of(train)
-    assert train_form(config) == image_form(config.images)._replace(size=size)
-    assert train_form(config_of(train, cache_size=1.0)).size == (40, 60)
+    assert train_form(config) == image_form(config.images)._replace(size=size, bound=size == (50, 75))
+    assert train_form(config_of(train, cache_size=1.0)) == image_form(config.images)
+    assert not train_form(config_of(train, fit="pad")).bound
     if train not in ([{"RandomCrop": {"height": 20, "width": 60}}],):  # which is refused, below
         augmentation = train_augmentation(config)
         noise = np.random.default_rng(0).integers(0, 256, augmentation.takes, np.uint8)
