@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ from pipeline.images.loader import Loader
 from pipeline.images.presets import preset
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.model.normalize import PixelNormalizer
-from pipeline.plan import prepare
+from pipeline.plan import Plan, prepare
 from pipeline.runs import FoldFolder
 from pipeline.training.fold import train_fold
 from pipeline.training.inputs import open_sources, train_augmentation
@@ -207,8 +207,28 @@ def show_profile(augmentation: str) -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(14)
 
 
+class Waiting(NamedTuple):
+    """A fold's training, in seconds and in seconds of them in which no batch was there yet."""
+
+    seconds: float
+    waited: float
+
+
 def measure_wait() -> None:
-    """Two epochs of the demo's first fold, one thread, cached: the share of the training's time in next(loader)."""
+    """The demo's first fold, four epochs, cached, one thread: loading in the training's process, and in another."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config = load_config(DEMO, [f"competition.root={scratch}/data", "train.epochs=4"])
+        plan = prepare(config, debug=False, listen=lambda _: None)
+        for workers in (0, 1):
+            found = _train_timed(plan, Path(scratch), workers=workers)
+            where = "in a process of its own" if workers else "in the same process"
+            print(
+                f"demo, 64 px, images loaded {where}: {found.waited:.2f} s of {found.seconds:.2f} s wait for batches, "
+                f"{found.waited / found.seconds:.1%}"
+            )
+
+
+def _train_timed(plan: Plan, scratch: Path, *, workers: int) -> Waiting:
     waited, walk = 0.0, Loader.__iter__
 
     def timed(loader: Loader[Any]) -> Iterator[Any]:
@@ -222,24 +242,23 @@ def measure_wait() -> None:
                 return
             yield batch
 
-    with tempfile.TemporaryDirectory() as scratch:
-        config = load_config(DEMO, [f"competition.root={scratch}/data", "train.epochs=2"])
-        plan = prepare(config, debug=False, listen=lambda _: None)
-        sources = open_sources(config, plan.table.paths, folder=Path(scratch) / "cache", listen=lambda _: None)
-        folder = FoldFolder(Path(scratch) / "fold0")
-        setattr(Loader, "__iter__", timed)  # noqa: B010 (a plain assignment to a method is refused by mypy)
+    sources = open_sources(plan.config, plan.table.paths, folder=scratch / "cache", listen=lambda _: None)
+    folder = FoldFolder(scratch / f"workers{workers}")
+    setattr(Loader, "__iter__", timed)  # noqa: B010 (a plain assignment to a method is refused by mypy)
+    try:
         train_fold(
-            config,
+            plan.config,
             plan.table,
             rows_of(plan.folds, 0),
             sources=sources,
             folder=folder,
-            workers=0,
+            workers=workers,
             listen=lambda _: None,
         )
-        records = [json.loads(line) for line in folder.epochs.read_text().splitlines()]
-    seconds = sum(record["seconds"] for record in records)
-    print(f"demo, 64 px, no workers: {waited:.2f} s of {seconds:.2f} s wait for batches, {waited / seconds:.1%}")
+    finally:
+        setattr(Loader, "__iter__", walk)  # noqa: B010
+    records = [json.loads(line) for line in folder.epochs.read_text().splitlines()]
+    return Waiting(sum(record["seconds"] for record in records), waited)
 
 
 def main() -> None:
@@ -250,14 +269,15 @@ def main() -> None:
     parser.add_argument("--profile", choices=["light", "medium", "heavy"])
     parser.add_argument("--wait", action="store_true")
     options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     random.seed(0)
     torch.manual_seed(0)
     if options.wait:
         measure_wait()
-    elif options.profile:
+        return
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if options.profile:
         show_profile(options.profile)
     else:
         compare(options)
