@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from pipeline.config import (
     Config,
+    SearchConfig,
     applies_after,
     changed_training_keys,
     check_config,
@@ -19,6 +21,12 @@ from pipeline.config import (
 )
 from pipeline.errors import ConfigError
 from tests.conftest import PROJECT
+
+DEFAULT_SPACE = {
+    "loss.gamma_neg": {"low": 0, "high": 6},
+    "loss.gamma_pos": {"low": 0, "high": 2},
+    "loss.clip": {"low": 0, "high": 0.2},
+}
 
 
 def _load(tmp_path: Path, text: str, *overrides: str) -> Config:
@@ -48,6 +56,35 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path: Path) -> 
     config = _load(tmp_path, "train: {epochs: 3, lr: 1e-3}", "train.epochs=7", "competition.images.template={id}.jpg")
     assert (config.train.epochs, config.train.lr) == (7, 1e-3)  # 1e-3 is a string to YAML
     assert (config.competition.images.template, config.competition.images.column) == ("{id}.jpg", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "space"),
+    [
+        ("", "lr={low: 1e-5, high: 1}", {**DEFAULT_SPACE, "train.lr": {"low": 1e-5, "high": 1}}),
+        ("", "loss.clip.high=0.1", {**DEFAULT_SPACE, "loss.clip": {"low": 0, "high": 0.1}}),
+        ("", "loss.clip=null", {key: DEFAULT_SPACE[key] for key in ("loss.gamma_neg", "loss.gamma_pos")}),
+        ("search: {space: {lr: {low: 1, high: 2}}}", "train.lr.high=3", {"lr": {"low": 1, "high": 3}}),
+        ("search: {space: {train.lr: {low: 1, high: 2}}}", "lr={choices: [1]}", {"train.lr": {"choices": [1]}}),
+        (
+            "search: {space: {lr: {low: 1, high: 2}}}",
+            "loss.clip={low: 0, high: 1}",
+            {"lr": {"low": 1, "high": 2}, "loss.clip": {"low": 0, "high": 1}},
+        ),
+    ],
+)
+def test_one_key_of_the_search_space_is_overridden_and_the_others_stay(
+    tmp_path: Path, text: str, override: str, space: dict[str, Any]
+) -> None:
+    config = _load(tmp_path, text, f"search.space.{override}")
+    assert config.search == SearchConfig.model_validate({"space": space})
+
+
+def test_a_wrong_override_of_the_space_has_the_message_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search\.space\.loss\.gamma_neg: write a range as"):
+        _load(tmp_path, "", "search.space.loss.gamma_neg=[1, 4]")
+    with pytest.raises(ConfigError, match=r"did you mean 'loss\.gamma_neg'"):
+        _load(tmp_path, "", "search.space.loss.gama_neg={low: 1, high: 4}")
 
 
 def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.config.folds import (
     GroupSource,
 )
 from pipeline.config.images import ImageFiles, ImagesConfig
-from pipeline.config.keys import full_key, is_integer, searchable_keys
+from pipeline.config.keys import full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.labels import (
     LABEL_FORMATS,
     CocoLabels,
@@ -77,6 +77,7 @@ __all__ = [
     "dump_config",
     "full_key",
     "is_integer",
+    "kept_keys",
     "load_config",
     "searchable_keys",
     "seconds_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pipeline.config.images import ImagesConfig
@@ -50,6 +50,23 @@ def full_key(name: str) -> str:
     if name in _KEPT:
         raise ValueError(f"'{name}' is not searched: {_KEPT[name]}")
     raise ValueError(f"'{name}' is no training key of {listing(_SECTIONS)}{nearest(name, keys)}")
+
+
+def kept_keys(section: str) -> set[str]:
+    """The keys of a section that no trial changes: those a search may not vary, and after keys."""
+    fields = _SECTIONS[section].model_fields
+    return {name for name in fields if f"{section}.{name}" not in searchable_keys()}
+
+
+def refuse_kept(key: str, choices: Iterable[Any]) -> None:
+    """Look into the `choices` of a whole section for keys that a search may not vary.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    for choice in choices if key in _SECTIONS else ():
+        for name in kept_keys(key) & {*(choice if isinstance(choice, Mapping) else ())}:
+            full_key(f"{key}.{name}")
 
 
 def is_integer(key: str) -> bool:

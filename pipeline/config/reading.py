@@ -10,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.evaluation import METRIC_TAGS, anchored_metric
+from pipeline.config.keys import full_key
 from pipeline.config.labels import LABEL_FORMATS
 from pipeline.config.schema import Config
+from pipeline.config.search import Dimension, SearchConfig
 from pipeline.errors import ConfigError, listing, nearest
 
 
@@ -104,12 +106,43 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError:
         value = text  # a plain string that YAML would read as a broken list or mapping, such as {id}.jpg
+    if names[:2] == ["search", "space"] and len(names) > 2:
+        names, value = names[:2], _changed_space(data, names[2:], value)
     place = data
     for name in names[:-1]:
         inner = place.get(name)
         place[name] = dict(inner) if isinstance(inner, Mapping) else {}
         place = place[name]
     place[names[-1]] = value
+
+
+def _changed_space(data: Mapping[str, Any], names: list[str], value: Any) -> dict[str, Any]:
+    """The space of `data`, or else the default one, with one dimension set, changed in one field, or by null left out.
+
+    Its keys hold dots, so that `names` are the parts of one of them, and perhaps a field of its dimension.
+    """
+    search = data.get("search")
+    given = search.get("space") if isinstance(search, Mapping) else None
+    space = dict(given) if isinstance(given, Mapping) else SearchConfig().model_dump(mode="json")["space"]
+    field = names.pop() if len(names) > 1 and names[-1] in Dimension.model_fields else None
+    wanted = _known_by(".".join(names))
+    key = next((key for key in space if _known_by(str(key)) == wanted), wanted)
+    if field is not None:
+        own = space.get(key)
+        space[key] = {**(own if isinstance(own, Mapping) else {}), field: value}
+    elif value is None:
+        space.pop(key, None)
+    else:
+        space[key] = value
+    return space
+
+
+def _known_by(name: str) -> str:
+    """The full key, where there is one; the schema tells the others."""
+    try:
+        return full_key(name)
+    except ValueError:
+        return name
 
 
 def _sentence(details: Mapping[str, Any]) -> str:

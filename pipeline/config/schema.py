@@ -11,7 +11,7 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
-from pipeline.config.keys import full_key
+from pipeline.config.keys import full_key, refuse_kept
 from pipeline.config.search import SearchConfig
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
@@ -36,9 +36,10 @@ class Config(Section):
     def _known_search_keys(self) -> Self:
         mistakes = []
         keys: list[str] = []
-        for name in self.search.space:
+        for name, dimension in self.search.space.items():
             try:
                 keys.append(full_key(name))
+                refuse_kept(keys[-1], dimension.each_choice)
             except ValueError as error:
                 mistakes.append(str(error))
         mistakes += [f"'{key}' stands twice" for key in sorted(set(keys)) if keys.count(key) > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -20,6 +21,18 @@ class Dimension(Section):
     log: bool = False
     step: Positive | None = None
     choices: list[Any] | dict[str, Any] | None = None
+
+    @property
+    def each_choice(self) -> list[Any]:
+        """The choices without their names; none of a range."""
+        return [*(self.choices.values() if isinstance(self.choices, dict) else self.choices or ())]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_mapping(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping | Dimension):
+            raise ValueError("write a range as {low: 1, high: 4}, or values as {choices: [1, 4]}")  # noqa: TRY004
+        return given
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:

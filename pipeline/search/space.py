@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.config import Config, Dimension, check_config, full_key, is_integer, training_values
+from pipeline.config import Config, Dimension, check_config, full_key, is_integer, kept_keys, training_values
 from pipeline.errors import ConfigError, listing
 
 ASL_KEYS = ("loss.gamma_neg", "loss.gamma_pos", "loss.clip")
@@ -117,8 +117,9 @@ def config_with(config: Config, parameters: Sequence[Parameter], values: Values,
         section, _, name = key.partition(".")
         if name:
             data[section] = {**data.get(section, {}), name: value}
-        else:
-            data[section] = value
+        else:  # a whole section, but for what no trial changes
+            kept = kept_keys(section)
+            data[section] = {**{key: own for key, own in data.get(section, {}).items() if key in kept}, **value}
     return check_config(data, source=source)
 
 

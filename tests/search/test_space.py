@@ -55,6 +55,22 @@ class TestKeys:
             make({"space": {name: {"low": 0, "high": 1}, "lr": {"low": 1e-5, "high": 1e-3}}})
         assert part in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("section", "choice", "part"),
+        [
+            ("train", {"lr": 1e-3, "seed": 1}, "'train.seed' is not searched: a seed is not chosen by its luck"),
+            ("train", {"epochs": 3}, "'train.epochs' is not searched: set search.epochs"),
+            ("train", {"precision": "fp16"}, "'train.precision' is not searched"),
+            ("train", {"workers": 2}, "'train.workers' is no training key"),
+            ("images", {"cache": "none"}, "'images.cache' is no training key"),
+        ],
+    )
+    def test_a_whole_section_does_not_bring_them_in(self, section: str, choice: dict[str, Any], part: str) -> None:
+        for choices in ([choice], {"mine": choice}):
+            with pytest.raises(ConfigError, match="1 mistake") as caught:
+                make({"space": {section: {"choices": choices}}})
+            assert part in str(caught.value)
+
     def test_one_key_under_two_names_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"'train\.lr' stands twice"):
             make({"space": {"lr": {"low": 0, "high": 1}, "train.lr": {"low": 0, "high": 1}}})
@@ -74,9 +90,11 @@ class TestKeys:
         ({"choices": []}, "at least one value"),
         ({"choices": [1], "log": True}, "neither low"),
         ({"lo": 0, "high": 1}, "did you mean 'low'?"),
+        ([1, 4], "write a range as {low: 1, high: 4}, or values as {choices: [1, 4]}"),
+        (1, "write a range as"),
     ],
 )
-def test_a_wrong_dimension_is_refused(dimension: dict[str, Any], part: str) -> None:
+def test_a_wrong_dimension_is_refused(dimension: Any, part: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make({"space": {"lr": dimension}})
     assert part in str(caught.value)
@@ -142,6 +160,13 @@ class TestConfigs:
         assert made.model.hidden_dim == 128
         assert (made.train.lr, made.loss.gamma_pos) == (0.5, 1.0)
         assert made.search == config.search
+
+    def test_a_whole_section_leaves_what_no_trial_changes_as_it_is(self) -> None:
+        own = {"epochs": 3, "seed": 7, "workers": 1, "batch_size": 8, "lr": 0.5}
+        config = make({"space": {"train": {"choices": {"fast": {"lr": 1.0, "batch_size": 8}}}}}, train=own)
+        made = config_with(config, parameters_of(config, LABELS, POSITIVES), {"train": "fast"}, source="trial 0")
+        assert (made.train.epochs, made.train.seed, made.train.workers) == (3, 7, 1)
+        assert (made.train.batch_size, made.train.lr) == (8, 1.0)
 
     def test_the_diff_written_down_makes_the_same_config(self) -> None:
         space = {"loss.gamma_neg": {"low": 0, "high": 6}, "augment": {"choices": [{"train": []}]}}
