@@ -196,9 +196,8 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> 
     """Train what is not trained, then predict the rows that validate; False if `train.time_budget` ended first."""
     folder, rows = run.fold(fold), rows_of(plan.folds, fold)
     sources = _open_sources(plan, run, listen)
-    asked = plan.config.train.workers
     beside = _folds_beside(plan) * processes.local_count()
-    workers = loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
+    workers = loading_workers(plan.config.train.workers, pick_device(), beside=beside)
     if not train_members(
         plan.config,
         plan.table,

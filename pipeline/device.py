@@ -23,11 +23,14 @@ def pick_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def loading_workers(device: torch.device, *, beside: int = 1) -> int:
-    """How many processes should load images: on a GPU what the cores give `beside` trainings, on a CPU none.
+def loading_workers(asked: int | Literal["auto"], device: torch.device, *, beside: int = 1) -> int:
+    """How many processes load images, by `train.workers`: 0 where the training's own does.
 
-    A CPU that trains has no core to spare: loading in the same process is faster there.
+    `auto` is on a GPU what the cores give each of `beside` trainings, on a CPU none: a CPU that trains has no core
+    to spare, and loading in the same process is faster there.
     """
+    if asked != "auto":
+        return asked
     if device.type == "cpu":
         return 0
     return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside - 1))

@@ -66,7 +66,7 @@ def test_precision_on_a_cpu() -> None:
     assert [resolve_precision(asked, cpu) for asked in ("auto", "fp32", "bf16")] == ["fp32", "fp32", "bf16"]
     with pytest.raises(ConfigError, match="needs a GPU"):
         resolve_precision("fp16", cpu)
-    assert loading_workers(cpu) == 0
+    assert (loading_workers("auto", cpu), loading_workers(3, cpu)) == (0, 3)
 
 
 def test_the_environment_names_versions_and_seed() -> None:

@@ -63,12 +63,11 @@ def predict_test(
         if on_image is not None:
             on_image(done, len(test.ids))
 
-    workers = config.train.workers if config.train.workers != "auto" else loading_workers(device)
     loader = eval_loader(
         EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=tolerant),
         range(len(test.ids)),
         batch_size=config.predict.batch_size or config.train.batch_size,
-        workers=workers,
+        workers=loading_workers(config.train.workers, device),
         pin_memory=device.type == "cuda",
     )
     precision = resolve_precision(config.train.precision, device)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.config import Config
-from pipeline.device import autocast, memory_errors_told, pick_device, resolve_precision
+from pipeline.device import autocast, loading_workers, memory_errors_told, pick_device, resolve_precision
 from pipeline.errors import ConfigError
 from pipeline.files import write_atomically, write_json
 from pipeline.images.dataset import (
@@ -184,8 +184,9 @@ def _file(folder: FoldFolder, part: str) -> Path:
 def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
     sources = open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
+    workers, pin = loading_workers(config.train.workers, pick_device()), pick_device().type == "cuda"
     if not folder.weights.exists() and not train_fold(
-        config, plan.table, rows, sources=sources, folder=folder, workers=0, listen=listen, deadline=plan.deadline
+        config, plan.table, rows, sources=sources, folder=folder, workers=workers, listen=listen, deadline=plan.deadline
     ):
         raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
@@ -203,17 +204,28 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
     def training_images() -> Iterator[Tensor]:
         keys = [(copy, int(row)) for copy in range(COPIES) for row in rows.train]
         batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-        yield from (batch.images for batch in train_loader(augmented, batches, workers=0, pin_memory=False))
+        yield from (batch.images for batch in train_loader(augmented, batches, workers=workers, pin_memory=pin))
 
     def validation_images() -> Iterator[Tensor]:
         images = EvalImages(plan.table.paths, forms=[image_form(config.images)], source=sources.evaluation)
-        loader = eval_loader(images, rows.validation, batch_size=size, workers=0, pin_memory=False)
+        loader = eval_loader(images, rows.validation, batch_size=size, workers=workers, pin_memory=pin)
         yield from (batch.images[0] for batch in loader)
 
-    _write_maps(_file(folder, "train"), trained, config, training_images(), (COPIES, len(rows.train), *shape))
-    _write_maps(_file(folder, "validation"), trained, config, validation_images(), (len(rows.validation), *shape))
+    for part, images, count in (
+        ("train", training_images(), (COPIES, len(rows.train))),
+        ("validation", validation_images(), (len(rows.validation),)),
+    ):
+        _write_maps(_file(folder, part), trained, config, _in_time(images, plan.deadline), (*count, *shape))
     shutil.rmtree(folder.resume, ignore_errors=True)
     write_json(folder.done, {"copies": COPIES})
+
+
+def _in_time(batches: Iterator[Tensor], deadline: float) -> Iterator[Tensor]:
+    """The batches. Raises TimeUsed when the deadline passes."""
+    for batch in batches:
+        if time.monotonic() > deadline:
+            raise TimeUsed
+        yield batch
 
 
 @torch.inference_mode()

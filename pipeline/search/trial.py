@@ -85,7 +85,7 @@ class Trials:
                 listen=listen,
             ),
             folder=FoldFolder(folder / f"fold{fold}"),
-            workers=_workers(config, self.beside),
+            workers=loading_workers(config.train.workers, pick_device(), beside=self.beside),
             listen=tell,
             on_epoch=judge,
             deadline=self.plan.deadline,
@@ -99,8 +99,3 @@ def trial_config(config: Config) -> Config:
     """`config` as its trials are trained: for `search.epochs`, and kept after the last one."""
     epochs = config.search.epochs or config.train.epochs
     return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "select": "last"})})
-
-
-def _workers(config: Config, beside: int) -> int:
-    asked = config.train.workers
-    return loading_workers(pick_device(), beside=beside) if asked == "auto" else asked
