@@ -13,10 +13,10 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import NamedTuple, TypeVar
 
-import cv2
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.threads import use_threads
 from pipeline.training.progress import Event, Listener
 
 PlanT = TypeVar("PlanT")
@@ -103,8 +103,7 @@ def _run_one(
 ) -> None:
     """The body of a fold's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    use_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     parent = multiprocessing.parent_process()

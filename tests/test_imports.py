@@ -30,6 +30,7 @@ LEVELS = (
         "pipeline.files",
     ),
     ("pipeline.processes",),
+    ("pipeline.threads",),
     ("pipeline.errors",),
 )
 DOORS = {

@@ -38,11 +38,11 @@ def environments(count: int = 2) -> list[dict[str, str]]:
     return [{**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def start(*words: str | Path, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """`python WORDS` in the folder of the test."""
-    command = [sys.executable, *map(str, words)]
+def start(*words: str | Path, environment: Mapping[str, str], folder: Path | None = None) -> subprocess.Popen[str]:
+    """`python WORDS` in the folder of the test, or in `folder`."""
+    command, pipe = [sys.executable, *map(str, words)], subprocess.PIPE
     return subprocess.Popen(
-        command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        command, env=dict(environment), cwd=folder, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,24 +18,36 @@ from pipeline.processes.group import group
 
 WAIT = timedelta(days=1)  # for the first process, which may read every image before the others have work
 _WAIT_WITH_TROUBLE = timedelta(minutes=30)  # for the others to reach a roll call
+_ANOTHER_IS_GONE = re.compile("closed by peer|reset by peer|broken pipe|remote (process|worker)", re.IGNORECASE)
 _NUMBERS = 2  # that a roll call can add up
 
 
+class FullTogetherError(torch.OutOfMemoryError):
+    """All processes know that the memory of one of them is full."""
+
+
 def blank() -> torch.Tensor:
-    """What a roll call adds up: how many are in trouble, then numbers. All are alike, so that any meets any."""
-    return torch.zeros(1 + _NUMBERS, dtype=torch.float64)
+    """What a roll call adds up: how many are in trouble or full, then numbers. All are alike: any meets any."""
+    return torch.zeros(2 + _NUMBERS, dtype=torch.float64)
 
 
-def roll_call(*numbers: float, trouble: BaseException | None = None) -> tuple[float, ...]:
-    """Add up at most two numbers; where a process is in trouble, raise that of the first such one, in all of them."""
+def roll_call(*numbers: float, trouble: BaseException | None = None, full: bool = False) -> tuple[float, ...]:
+    """Add up at most two numbers, unless a process cannot go on.
+
+    Where one is in trouble, that of the first such one is raised in all of them; else where the memory of one is
+    `full`, FullTogetherError.
+    """
     assert len(numbers) <= _NUMBERS, "all roll calls are alike, so that a trouble can meet any of them"
     slots = blank()
-    slots[: 1 + len(numbers)] = torch.tensor([float(trouble is not None), *numbers], dtype=torch.float64)
+    slots[: 2 + len(numbers)] = torch.tensor([trouble is not None, full, *numbers], dtype=torch.float64)
     call = dist.all_reduce(slots, group=group.control, async_op=True)
     call.wait(WAIT if trouble is None else _WAIT_WITH_TROUBLE)
-    if slots[0] > 0:
+    in_trouble, are_full, *totals = slots.tolist()
+    if in_trouble:
         raise _worst_trouble(trouble)
-    return tuple(slots[1 : 1 + len(numbers)].tolist())
+    if are_full:
+        raise FullTogetherError("the memory of one of the processes is full")
+    return tuple(totals[: len(numbers)])
 
 
 def _worst_trouble(own: BaseException | None) -> BaseException:
@@ -49,7 +62,11 @@ def _worst_trouble(own: BaseException | None) -> BaseException:
 
 @contextlib.contextmanager
 def exchange() -> Iterator[None]:
-    """The processes speak with each other: signals wait, and a process that is gone is told as such."""
+    """The processes speak with each other: signals wait, and a process that is gone is told as such.
+
+    Raises:
+        PipelineError: another process is gone, or what carries their numbers failed.
+    """
     group.exchanging = True
     try:
         yield
@@ -57,16 +74,45 @@ def exchange() -> Iterator[None]:
         raise
     except RuntimeError as error:
         group.lost = True
-        raise PipelineError(
-            f"another of the {group.count} processes ended",
-            got=str(error).splitlines()[0],
-            remedy="see what it or its launcher said; the same command goes on from the last saved state",
-        ) from None
+        raise _what_broke(error) from None
     finally:
         group.exchanging = False
     if group.interrupted:
         group.interrupted = False
         raise KeyboardInterrupt
+
+
+def _what_broke(error: RuntimeError) -> PipelineError:
+    got = str(error).splitlines()[0]
+    if _ANOTHER_IS_GONE.search(str(error)):
+        return PipelineError(
+            f"another of the {group.count} processes ended",
+            got=got,
+            remedy="see what it or its launcher said; the same command goes on from the last saved state",
+        )
+    return PipelineError(
+        f"the {group.count} processes could not exchange their numbers",
+        got=got,
+        remedy="see what the others said, and with GPUs what NCCL_DEBUG=INFO in the environment tells; "
+        "the same command goes on from the last saved state",
+    )
+
+
+@contextlib.contextmanager
+def full_together() -> Iterator[None]:
+    """Where the memory of one process is full in the block, raise torch.OutOfMemoryError in all of them.
+
+    The others notice at their next exchange, so the block must end with one: nobody may be beyond it.
+    """
+    try:
+        yield
+    except FullTogetherError:
+        raise
+    except torch.OutOfMemoryError:
+        if group.count == 1:
+            raise
+        with exchange():
+            roll_call(full=True)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
-from pipeline.errors import ConfigError, listing
+from pipeline.errors import ConfigError, PipelineError, listing
 from pipeline.processes.group import Group, group
 from pipeline.processes.roll_call import WAIT, blank, interrupt
+from pipeline.threads import share_cores
 
 _WAIT_AT_THE_END = timedelta(minutes=1)
 
@@ -23,6 +24,7 @@ def join() -> None:
 
     Raises:
         ConfigError: there are fewer GPUs than processes on this machine, or no launcher started this one.
+        PipelineError: the processes cannot speak with each other.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -41,11 +43,27 @@ def join() -> None:
             f"{group.local_count} processes were started, but there are {gpus} GPUs here",
             remedy=f"start {gpus}, one for each GPU",
         )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // group.local_count)))
-    PartialState(cpu=gpus == 0)  # nccl and this process's GPU, or gloo
+    share_cores(group.local_count)
+    try:
+        _meet(on_gpus=gpus > 0)
+    except RuntimeError as error:
+        group.lost = True
+        raise PipelineError(
+            f"the {world} processes cannot speak with each other",
+            got=str(error).splitlines()[0],
+            remedy="see what the others said; with GPUs, NCCL_DEBUG=INFO in the environment tells more, and "
+            "NCCL_P2P_DISABLE=1 helps where the cards cannot reach each other directly",
+        ) from None
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _meet(*, on_gpus: bool) -> None:
+    PartialState(cpu=not on_gpus)  # nccl and this process's GPU, or gloo
     group.rank = dist.get_rank()
     group.control = dist.new_group(backend="gloo", timeout=WAIT)
-    signal.signal(signal.SIGINT, interrupt)
+    here = torch.ones(1, device="cuda" if on_gpus else "cpu")
+    dist.all_reduce(here)  # nccl is set up by its first use: what fails there is told now
+    assert int(here) == group.count, "every process is there once"
 
 
 def leave() -> None:
