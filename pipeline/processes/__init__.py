@@ -9,9 +9,17 @@ that runs alone every function here does nothing, or gives back what it was give
 `start` how they find each other and part.
 """
 
-from pipeline.processes.exchange import first_says, from_first, gather, share_buffers, total, total_gradient
+from pipeline.processes.exchange import (
+    first_says,
+    from_first,
+    gather,
+    share_buffers,
+    total,
+    total_gradient,
+    total_in_place,
+)
 from pipeline.processes.group import count, is_first, local_count, part_of, rank, require_one, tells_mistakes
-from pipeline.processes.roll_call import ending_together, interrupt
+from pipeline.processes.roll_call import ending_together, full_together, interrupt
 from pipeline.processes.start import join, leave
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "ending_together",
     "first_says",
     "from_first",
+    "full_together",
     "gather",
     "interrupt",
     "is_first",
@@ -32,4 +41,5 @@ __all__ = [
     "tells_mistakes",
     "total",
     "total_gradient",
+    "total_in_place",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
@@ -58,15 +58,28 @@ def total_gradient(loss: float, parameters: Iterable[nn.Parameter]) -> float:
     """Add up the gradients of all processes, in place; the sum of their `loss`."""
     if group.count == 1:
         return loss
+    buckets = list(_buckets(each.grad for each in parameters))
+    room = _room_for(buckets)  # before the roll call: whose memory is full can still say so
     with exchange():
         (loss,) = roll_call(loss)
-        for gradients in _buckets(each.grad for each in parameters):
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            dist.all_reduce(flat)
-            places = accumulate((gradient.numel() for gradient in gradients), initial=0)
-            for gradient, (start, end) in zip(gradients, pairwise(places), strict=True):
-                gradient.copy_(flat[start:end].view_as(gradient))
+        for gradients in buckets:
+            message = room[gradients[0].dtype]
+            places = list(pairwise(accumulate((gradient.numel() for gradient in gradients), initial=0)))
+            for gradient, (start, end) in zip(gradients, places, strict=True):
+                message[start:end].view_as(gradient).copy_(gradient)
+            dist.all_reduce(message[: places[-1][1]])
+            for gradient, (start, end) in zip(gradients, places, strict=True):
+                gradient.copy_(message[start:end].view_as(gradient))
     return loss
+
+
+def total_in_place(values: Tensor) -> None:
+    """Add up `values`, of the same shape in every process and on its device, over all processes."""
+    if group.count == 1:
+        return
+    with exchange():
+        roll_call()
+        dist.all_reduce(values)
 
 
 def share_buffers(module: nn.Module) -> None:
@@ -92,3 +105,12 @@ def _buckets(gradients: Iterable[Tensor | None]) -> Iterator[list[Tensor]]:
         bucket, size = [*bucket, gradient], size + gradient.numel()
     if bucket:
         yield bucket
+
+
+def _room_for(buckets: Sequence[Sequence[Tensor]]) -> dict[torch.dtype, Tensor]:
+    """For each type of numbers, a flat tensor that holds the largest of its buckets."""
+    largest: dict[torch.dtype, int] = {}
+    for bucket in buckets:
+        kind = bucket[0].dtype
+        largest[kind] = max(largest.get(kind, 0), sum(gradient.numel() for gradient in bucket))
+    return {kind: torch.empty(count, dtype=kind, device=buckets[0][0].device) for kind, count in largest.items()}

@@ -104,12 +104,8 @@ class LiveProgress:
             self._console.print(escape(_trial_line(event)))
         elif isinstance(event, EpochDone):
             self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
-        elif isinstance(event, Remark) and processes.is_first():
+        elif isinstance(event, Remark):
             print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
-        elif isinstance(event, Remark):  # the one thing that another process may have to say
-            print_note(
-                Console(stderr=True), f"{_whose(event.fold, event.seed)}, process {processes.rank()}: {event.sentence}"
-            )
         elif isinstance(event, Note) and event.sentence not in self._told:
             self._told.add(event.sentence)
             print_note(self._console, event.sentence)

@@ -79,7 +79,7 @@ def train_epoch(
 
     Args:
         batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning. As many in
-            every process.
+            every process, of one size, with an image for each of them.
         model: gives logits (B, K); prepared by `accelerator`, as is `optimizer`.
         ema: averages the unprepared model.
         clip_grad: the largest gradient norm, or None.
@@ -103,8 +103,7 @@ def train_epoch(
         mixed = [_mixed(batch, mixer, seed=seed_of(step), position=place) for place, batch in enumerate(group)]
         own_cells = int(sum(known_cells(targets) for _, _, targets in mixed))
         known, images = map(int, processes.total(own_cells, sum(len(batch.images) for batch in group)))
-        own_loss = backward(mixed, known, seed=seed_of(step)).item()
-        loss = processes.total_gradient(own_loss, model.parameters())
+        own_loss, loss = backward(mixed, known, seed=seed_of(step))
         norm = None if clip_grad is None else accelerator.clip_grad_norm_(model.parameters(), clip_grad)
         if not is_finite(loss, norm, scaled=accelerator.scaler is not None):
             optimizer.zero_grad(set_to_none=True)
@@ -163,18 +162,22 @@ class _Backward:
         self.optimizer, self.accelerator, self.say = optimizer, accelerator, say
         self.parts = 1
 
-    def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> Tensor:
-        """Add the gradient of the mean loss over the `known` cells; the loss, a scalar on the device."""
+    def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> tuple[float, float]:
+        """Add the gradient of the mean loss over the `known` cells; this process's share of the loss, and all of it.
+
+        Where the memory of one process is full, all of them cut finer and begin again.
+        """
         while True:
             torch.manual_seed(seed)  # dropout
-            with contextlib.suppress(torch.OutOfMemoryError):
-                return self._sum(batches, known)
-            self._cut_finer(max(len(targets) for _, _, targets in batches))
+            with contextlib.suppress(torch.OutOfMemoryError), processes.full_together():
+                own_loss = self._sum(batches, known).item()
+                return own_loss, processes.total_gradient(own_loss, self.model.parameters())
+            self.optimizer.zero_grad(set_to_none=True)
+            self._cut_finer(int(processes.total(max(len(targets) for _, _, targets in batches))[0]))
 
     def _cut_finer(self, images: int) -> None:
         """Halve the parts of micro-batches of so many `images`. Raises TrainingError where they are too small."""
-        self.optimizer.zero_grad(set_to_none=True)
-        if images < 2 * SMALLEST_PART * self.parts:
+        if images // processes.count() < 2 * SMALLEST_PART * self.parts:
             raise TrainingError(
                 f"the device's memory is full with parts of {images // self.parts} images",
                 remedy="lower images.size, take a smaller model.backbone, or set train.gradient_checkpointing=true",
@@ -193,7 +196,8 @@ class _Backward:
         total = torch.zeros((), device=device)
         for batch, mix, targets in batches:
             images = mix.images(self.normalizer(batch.images.to(device, non_blocking=True)))
-            for part, target in zip(images.chunk(self.parts), targets.to(device).chunk(self.parts), strict=True):
+            parts = min(self.parts, len(images))  # in each process as many: batch norms meet in every part
+            for part, target in zip(images.tensor_split(parts), targets.to(device).tensor_split(parts), strict=True):
                 loss = self.loss_function(self.model(part), target, reduction="sum") / max(known, 1)
                 self.accelerator.backward(loss)
                 total += loss.detach()

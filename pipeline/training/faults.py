@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline import processes
 from pipeline.errors import PipelineError, listing
 from pipeline.images.dataset import TrainBatch
+from pipeline.model.shared_norm import each_for_itself
 
 _NAMED_IDS = 8
 
@@ -36,9 +37,6 @@ class _Seen(NamedTuple):
     layer: str | None  # the first bad one, in words
     ids: list[str]
 
-    def is_bad(self) -> bool:
-        return self.layer is not None or not math.isfinite(self.loss)
-
 
 def non_finite(
     loss: float,
@@ -52,14 +50,17 @@ def non_finite(
 ) -> TrainingError:
     """The error for a step whose `loss` or gradient is not finite: its images, and the layer that went bad first.
 
-    With several processes, the images are those of the processes whose own numbers went bad.
+    With several processes, the images are those of the processes whose own numbers went bad: batch norms carry
+    them to all.
     """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
-    seen = processes.gather(_Seen(loss, first_bad_layer(model, normalizer, group), ids))
-    worst = [each for each in seen if each.is_bad()] or seen
+    with each_for_itself(model):
+        layer = first_bad_layer(model, normalizer, group)
+    seen = processes.gather(_Seen(loss, layer, ids))
+    worst = [each for each in seen if each.layer] or [each for each in seen if not math.isfinite(each.loss)] or seen
     bad_loss = next((each.loss for each in worst if not math.isfinite(each.loss)), None)
     what = "the gradient is not finite" if bad_loss is None else f"the loss became {bad_loss}"
-    layer = next((each.layer for each in worst if each.layer), None)
+    layer = worst[0].layer
     return TrainingError(
         f"{what} at optimizer step {step + 1} (learning rate {lr:.2e})",
         expected="finite numbers",

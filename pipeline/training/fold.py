@@ -238,7 +238,7 @@ def _validate(
     workers: int,
 ) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
-    processes.share_buffers(training.ema.module)  # the weights are alike, the statistics of batch norms are not
+    processes.share_buffers(training.ema.module)  # which a full memory may have left apart
     if not rows.validation.size:
         return np.empty((0, len(table.labels)))
     views = parse_views(["identity"], size=config.images.height_width)

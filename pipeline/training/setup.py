@@ -11,10 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from pipeline import processes
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
 from pipeline.model.build import backbone_of, build_normalizer
+from pipeline.model.shared_norm import share_batch_norms
 from pipeline.model.start import start_model
 from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
@@ -124,6 +126,8 @@ def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, tota
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)
     train = config.train
+    if processes.count() > 1:  # after the average was copied, which only evaluates
+        share_batch_norms(model)
     optimizer = build_optimizer(
         model,
         lr=train.lr,

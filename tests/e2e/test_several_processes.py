@@ -141,7 +141,7 @@ def test_killed_processes_go_on_together_or_alone(
 def test_torchrun_starts_them_and_the_scores_are_those_of_one_process_but_for_rounding(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("model.dropout=0", "model.freeze=[batch_norm]", "train.batch_size=6")
+    settings = ("model.dropout=0", "train.batch_size=6")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"]
     command = [*launcher, str(PROJECT / "run_cv.py"), str(tiny_config), *settings, "--run", "two"]
     environment = {key: value for key, value in environments()[0].items() if key not in ("RANK", "LOCAL_RANK")}
