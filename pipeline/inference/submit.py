@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from pipeline.competition.sample import TestTable
 from pipeline.competition.submission import (
     SubmissionFormat,
     build_submission,
@@ -95,38 +98,30 @@ def submit(
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)
     asked = _read_asked(first, form, images=images, sample=sample)
-    test = asked.table
     check_sample(asked.sample, form)
-    tolerant = first.config.predict.broken == "fallback"
-    if not tolerant:
-        require_images(test.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
+    if first.config.predict.broken == "error":
+        require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     decider, scores, notes = choose_decider(runs, rules)
     notes = [*asked.notes, *(note for run in runs for note in run.notes), *notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.views:
         notes.append("thresholds were fitted on the run's own views, not on --views; set predict.views to fit both")
-    device = pick_device()
-    with memory_errors_told("lower predict.batch_size, or give fewer runs at once"):
-        ensembles = [load_ensemble(run, views, device=device) for run in runs]
-        per_run, problems = predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
-    probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
-    if problems:
-        fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
-        probabilities = fill_in(probabilities, problems, fallback)
-    decisions = decider.decide(probabilities)
-    calibrated = decider.calibrated(probabilities)
-    frame = build_submission(asked.sample, form, ids=test.ids, probabilities=calibrated, decisions=decisions)
-    table = pd.DataFrame(probabilities, columns=list(first.labels))
-    table.insert(0, "id", list(test.ids))
+    predicted = _predict(runs, asked.table, views=views, on_image=on_image)
+    decisions = decider.decide(predicted.probabilities)
+    calibrated = decider.calibrated(predicted.probabilities)
+    ids = asked.table.ids
+    frame = build_submission(asked.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
+    table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
+    table.insert(0, "id", list(ids))
     write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
     notes += write_submission(path, frame, asked.sample, form)
-    notes += write_broken(path.with_suffix(".broken.csv"), test.ids, problems)
+    notes += write_broken(path.with_suffix(".broken.csv"), ids, predicted.problems)
     return Submitted(
         path=path,
         rows=len(frame),
-        images=len(test.ids),
-        members=sum(len(ensemble.models) * len(ensemble.views) for ensemble in ensembles),
+        images=len(ids),
+        members=predicted.members,
         metric=metric_name(first.config.competition.metric),
         cross_fitted=scores["cross_fitted"],
         in_sample=scores["in_sample"],
@@ -134,6 +129,34 @@ def submit(
         out_of_fold_rates=scores["rates"],
         notes=tuple(notes),
     )
+
+
+class _Predicted(NamedTuple):
+    """The mean probabilities (N, K) of all runs, what is wrong with images by row, and how often each was looked at."""
+
+    probabilities: NDArray[np.float64]
+    problems: dict[int, str]
+    members: int
+
+
+def _predict(
+    runs: Sequence[FinishedRun],
+    test: TestTable,
+    *,
+    views: Sequence[str] | None,
+    on_image: Callable[[int, int], None] | None,
+) -> _Predicted:
+    """All folds and views of all runs; an image that cannot be read gets each label's mean out-of-fold probability."""
+    first, device = runs[0], pick_device()
+    tolerant = first.config.predict.broken == "fallback"
+    with memory_errors_told("lower predict.batch_size, or give fewer runs at once"):
+        ensembles = [load_ensemble(run, views, device=device) for run in runs]
+        per_run, problems = predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
+    probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
+    if problems:
+        fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
+        probabilities = fill_in(probabilities, problems, fallback)
+    return _Predicted(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
 
 
 def _require_writable(path: Path) -> None:
