@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+from pyarrow import parquet
 
 from pipeline.errors import RunError, listing
 
@@ -150,20 +151,21 @@ def read_folds(path: Path) -> pd.DataFrame:
 
 
 def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
-    """A parquet file of predictions, indexed by id (strings), with at least the columns `labels`.
+    """The columns `labels` of a parquet file of predictions, indexed by id (strings); no other one is read.
 
     Raises:
         RunError: the file is missing or unreadable, lacks one of the labels, or repeats an id.
     """
     try:
-        frame = pd.read_parquet(path)
+        names = parquet.read_schema(path).names
+        missing = [name for name in ["id", *labels] if name not in names]
+        frame = pd.read_parquet(path, columns=[name for name in ["id", *labels] if name in names])
     except FileNotFoundError:
         raise RunError(
             f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
         ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is not readable as parquet: {error}", remedy="start with --fresh") from None
-    missing = [name for name in ["id", *labels] if name not in frame.columns]
     if missing or frame["id"].duplicated().any():
         raise RunError(
             f"{path} does not fit this run",

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import FoldError, RunError, listing
+from pipeline.evaluation.arrays import blocks, by_label, split_targets
 from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.transfer import rates
 from pipeline.files import read_predictions, write_json, write_parquet
@@ -19,6 +20,8 @@ from pipeline.inference.out_of_fold import predict_settings, rows_of
 from pipeline.plan import Plan
 from pipeline.report.facts import score_facts, threshold_facts
 from pipeline.runs import RunFolder
+
+_BLOCK_LABELS = 50  # that are read at once
 
 
 def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any] | None:
@@ -37,8 +40,8 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
     """
     config, labels = plan.config, list(plan.table.labels)
     validated = np.flatnonzero(np.isin(plan.folds, folds))
-    probabilities = sigmoid(_out_of_fold_logits(plan, run, folds, validated))
-    targets = plan.table.truths[validated]
+    probabilities = _out_of_fold_probabilities(plan, run, folds, validated)
+    targets = by_label(plan.table.truths[validated])
     groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
     unfinished = len(folds) < len(plan.fold_numbers)
     try:
@@ -81,7 +84,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
         of_folds=plan.fold_numbers,
         notes=notes,
     )
-    table = pd.DataFrame(probabilities, columns=labels)
+    table = pd.DataFrame(probabilities, columns=labels, copy=False)
     table.insert(0, "id", [plan.table.ids[row] for row in validated])
     table.insert(1, "fold", plan.folds[validated])
     write_parquet(run.oof, table)
@@ -94,7 +97,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
         predict=predict_settings(config),
         folds=folds,
         labels=labels,
-        rates=rates(honest.cross_fitted_decisions, ~np.isnan(targets)),
+        rates=rates(honest.cross_fitted_decisions, split_targets(targets)[1]),
         notes=notes,
     )
     write_json(run.thresholds, facts)
@@ -113,20 +116,24 @@ def _outdated(plan: Plan, run: RunFolder, folds: Sequence[int]) -> list[str]:
     ]
 
 
-def _out_of_fold_logits(
+def _out_of_fold_probabilities(
     plan: Plan, run: RunFolder, folds: Sequence[int], validated: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Logits (V, K) of the `validated` rows of the table, those of `folds`, joined by id."""
+    """Probabilities (V, K) of the `validated` rows of the table, those of `folds`, joined by id, label by label."""
     labels = list(plan.table.labels)
-    logits = np.empty((len(validated), len(labels)))
+    probabilities = np.empty((len(validated), len(labels)), order="F")
     for fold in folds:
         rows = rows_of(plan.folds, fold).validation
-        frame = read_predictions(run.fold(fold).oof, labels)
         ids = [plan.table.ids[row] for row in rows]
-        if sorted(frame.index) != sorted(ids):
+        found = read_predictions(run.fold(fold).oof, []).index
+        if sorted(found) != sorted(ids):
             raise RunError(
                 f"{run.fold(fold).oof} does not hold the validation rows of fold {fold}",
                 remedy="the run folder was changed by hand: start with --fresh",
             )
-        logits[np.searchsorted(validated, rows)] = frame.loc[ids, labels].to_numpy()
-    return logits
+        order, places = found.get_indexer(pd.Index(ids)), np.searchsorted(validated, rows)
+        for block in blocks(len(labels), _BLOCK_LABELS):
+            logits = read_predictions(run.fold(fold).oof, labels[block])
+            for column, label in enumerate(labels[block], start=block.start):
+                probabilities[places, column] = sigmoid(logits[label].to_numpy()[order])
+    return probabilities

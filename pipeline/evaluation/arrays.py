@@ -1,7 +1,12 @@
-"""The room's arrays, and the one check that callers' tables are what the docstrings promise."""
+"""The room's arrays, and the one check that callers' tables are what the docstrings promise.
+
+Tables (N, K) may lie in memory as they like. Those of the room itself lie label by label: most work is done on one
+label's column, which is then one piece of memory, as it is in a parquet file.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,22 @@ Known = NDArray[np.bool_]
 Targets = Binary | NDArray[np.float32] | Floats
 
 POSITIVE_FROM = 0.5  # a soft target from here on is a positive
+
+
+def by_label(table: NDArray[Any]) -> NDArray[Any]:
+    """The same table (N, K), each label's column in one piece of memory; a copy only where it is not."""
+    return np.asfortranarray(table)
+
+
+def take_rows(table: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """A copy of some rows, a mask (N,) or numbers, of a table (N, K), label by label: numpy itself would turn it."""
+    taken: NDArray[Any] = table.T[:, rows].T
+    return taken
+
+
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices that cover 0 to `count` in turn, of `size` each or as much as is left."""
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
 def split_targets(targets: Targets) -> tuple[Bits, Known]:
@@ -31,7 +52,7 @@ def split_targets(targets: Targets) -> tuple[Bits, Known]:
     if table.ndim != 2 or table.size == 0 or table.dtype.kind not in "biuf":
         raise ValueError(f"expected targets 0/1, or in [0, 1] with NaN for unknown, (N, K), got {_kind(table)}")
     if table.dtype.kind != "f":
-        return checked_bits(table), np.ones(table.shape, np.bool_)
+        return checked_bits(table), np.broadcast_to(np.True_, table.shape)  # takes no memory
     unknown = np.isnan(table)
     if ((table < 0.0) | (table > 1.0)).any():
         raise ValueError(f"expected targets in [0, 1], NaN for unknown, got {_kind(table[~unknown])}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, nearest
-from pipeline.evaluation.arrays import Bits, Floats, Ints
-from pipeline.evaluation.bootstrap import resample
+from pipeline.evaluation.arrays import Bits, Floats, Ints, take_rows
+from pipeline.evaluation.bootstrap import Resamples
 from pipeline.evaluation.calibration import Calibration, fit_platt
 from pipeline.evaluation.problem import Problem
 from pipeline.evaluation.thresholds import POLICIES, STRENGTH, shrink
@@ -29,10 +30,7 @@ _EDGE = 1e-6  # thresholds are kept this far from 0 and 1, for their logits
 
 
 class Fit:
-    """What was fitted on some rows of a problem: a calibration, then thresholds by name, each when first asked for.
-
-    The rows (N,) are taken out of the whole anew for each fit: kept, the many sets of a large table fill the memory.
-    """
+    """What was fitted on some rows (N,) of a problem: a calibration, then thresholds by name, when first asked for."""
 
     def __init__(self, whole: Problem, rows: NDArray[np.bool_], *, platt: bool) -> None:
         self._whole, self._rows = whole, rows
@@ -43,9 +41,11 @@ class Fit:
         self._thresholds: dict[str, Floats] = {}
 
     def problem(self) -> Problem:
-        """The rows it is fitted on, calibrated."""
-        taken = self._whole if self._rows.all() else self._whole.of_rows(self._rows)
-        return replace(taken, probabilities=self.calibrated(taken.probabilities))
+        """The problem of the rows it is fitted on, calibrated; made anew, as many large ones would fill the memory."""
+        if self.calibration is None:
+            return self._whole.about(self._rows)
+        taken = self._whole.of_rows(self._rows)
+        return replace(taken, probabilities=self.calibration.apply(taken.probabilities))
 
     def thresholds(self, name: str) -> Floats:
         """The thresholds (K,) of a policy, or of `shrunk` with a strength, such as `shrunk 30`."""
@@ -117,8 +117,8 @@ class Fits:
 
     def _tuned(self, parts: frozenset[int]) -> Floats:
         fit = self.on(parts)
-        inside = self._parts[np.isin(self._parts, list(parts))]
-        problem = fit.problem()
+        inside = self._parts[self._rows(parts)]
+        problem = fit.problem().alone()
         problems = [problem.of_rows(inside == part) for part in sorted(parts)]
         start = fit.thresholds("per_label")
         kept = np.clip(start, _EDGE, 1.0 - _EDGE)
@@ -137,13 +137,21 @@ class Fits:
         return thresholds(tune(logits, judge, reach=_REACH, trials=_TRIALS))
 
     def _cautious(self, parts: frozenset[int]) -> str:
-        metric = self._problem.metric
-        rows = np.flatnonzero(np.isin(self._parts, list(parts)))
-        tables = [self._cross_fitted(name, parts)[1] for name in AUTO]
-        targets, sign = self._problem.targets[rows], 1.0 if metric.greater_is_better else -1.0
-        groups = None if self._groups is None else self._groups[rows]
-        scores = np.array([sign * metric.function(targets, table).value for table in tables])
-        resampled = sign * resample(metric, targets, tables, groups=groups, resamples=_RESAMPLES)
+        rows, groups = self._rows(parts), self._groups
+        metric, targets = self._problem.metric, take_rows(self._problem.targets, rows)
+        sign = 1.0 if metric.greater_is_better else -1.0
+        same = Resamples(
+            metric,
+            targets,
+            tables=len(AUTO),
+            groups=None if groups is None else groups[rows],
+            resamples=_RESAMPLES,
+        )
+        scores, resampled = [], []
+        for name in AUTO:  # one table after the other, for a single one may be large
+            decisions = self._cross_fitted(name, parts)
+            scores.append(sign * metric.function(targets, decisions).value)
+            resampled.append(sign * same.scores(decisions))
         chosen = 0
         for later in range(1, len(AUTO)):
             differences = resampled[later] - resampled[chosen]
@@ -155,9 +163,10 @@ class Fits:
     def _strongest(self, parts: frozenset[int]) -> str:
         """`shrunk` with the best strength; three digits of it are plenty."""
 
+        targets = take_rows(self._problem.targets, self._rows(parts))
+
         def score(name: str) -> float:
-            rows, decisions = self._cross_fitted(name, parts)
-            value = self._problem.metric.function(self._problem.targets[rows], decisions).value
+            value = self._problem.metric.function(targets, self._cross_fitted(name, parts)).value
             signed = value if self._problem.metric.greater_is_better else -value
             return _WORST if np.isnan(signed) else signed
 
@@ -170,12 +179,33 @@ class Fits:
         )
         return named(tuned)
 
-    def _cross_fitted(self, name: str, parts: frozenset[int]) -> tuple[Ints, Bits]:
-        """The rows of these parts, and their decisions: each part's by what the other parts fitted."""
-        rows = np.flatnonzero(np.isin(self._parts, list(parts)))
-        decisions = np.empty((rows.size, self._problem.labels), dtype=np.uint8)
+    def decisions_apart(self, thresholds: Mapping[int, Floats]) -> Bits:
+        """Decisions (n, K) of the rows of some parts, in their order: each part's by thresholds (K,) of its own.
+
+        Its probabilities are calibrated by what the others of these parts fitted.
+        """
+        parts = frozenset(thresholds)
+        rows = self._rows(parts)
+        decisions = np.empty((rows.size, self._problem.labels), dtype=np.uint8, order="F")
+        for part, own in thresholds.items():
+            decisions[self._parts[rows] == part] = self._problem.rules.apply(self._without(part, parts), own)
+        return decisions
+
+    def probabilities_apart(self) -> Floats:
+        """All probabilities (N, K), each part's calibrated by what the others fitted."""
+        parts = frozenset(np.unique(self._parts).tolist())
+        unseen = np.empty_like(self._problem.probabilities)
         for part in sorted(parts):
-            fit, inside = self.on(parts - {part}), self._parts[rows] == part
-            probabilities = fit.calibrated(self._problem.probabilities[rows[inside]])
-            decisions[inside] = self._problem.rules.apply(probabilities, fit.thresholds(name))
-        return rows, decisions
+            unseen[self._parts == part] = self._without(part, parts)
+        return unseen
+
+    def _without(self, part: int, parts: frozenset[int]) -> Floats:
+        """The probabilities of a part's rows, calibrated by what the others of these parts fitted."""
+        return self.on(parts - {part}).calibrated(take_rows(self._problem.probabilities, self._parts == part))
+
+    def _cross_fitted(self, name: str, parts: frozenset[int]) -> Bits:
+        """The decisions of the rows of these parts: each part's by what the other parts fitted."""
+        return self.decisions_apart({part: self.on(parts - {part}).thresholds(name) for part in sorted(parts)})
+
+    def _rows(self, parts: frozenset[int]) -> Ints:
+        return np.flatnonzero(np.isin(self._parts, list(parts)))

@@ -47,13 +47,18 @@ def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None
         known: which cells count; all if None.
     """
     axis = _AXES[unit]
-    known = np.ones(targets.shape, np.bool_) if known is None else known
+    known = np.broadcast_to(np.True_, targets.shape) if known is None else known
     return Counts(
-        true_positives=np.asarray(np.count_nonzero(targets & decisions, axis=axis)),
-        predicted=np.asarray(np.count_nonzero(decisions & known, axis=axis)),
-        positives=np.asarray(np.count_nonzero(targets, axis=axis)),
-        size=np.asarray(np.count_nonzero(known, axis=axis)),
+        true_positives=_ones(targets & decisions, axis),
+        predicted=_ones(decisions & known, axis),
+        positives=_ones(targets, axis),
+        size=_ones(known, axis),
     )
+
+
+def _ones(cells: Bits | Known, axis: int | None) -> Ints:
+    # As booleans, for numpy would make them of a copy.
+    return np.asarray(np.count_nonzero(cells.view(np.bool_), axis=axis))
 
 
 def f_beta(counts: Counts, *, beta: float = 1.0, empty: float = 0.0) -> Floats:

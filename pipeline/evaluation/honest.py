@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets
+from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets, take_rows
 from pipeline.evaluation.bootstrap import RESAMPLES, Interval, interval, resample
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.choice import Fits
@@ -111,21 +111,16 @@ def score_out_of_fold(
     fits = Fits(problem, parts, platt=platt, groups=groups)
     everything = frozenset(part_ids.tolist())
     chosen, thresholds = fits.thresholds(policy, everything)
+    apart = {part: fits.thresholds(policy, everything - {part}) for part in part_ids.tolist()}
+
     seen = fits.on(everything).calibrated(problem.probabilities)
     in_sample_decisions = problem.rules.apply(seen, thresholds)
-
-    unseen, cross_fitted_decisions = np.empty_like(seen), np.empty_like(in_sample_decisions)
-    part_thresholds, part_policies = np.empty((part_ids.size, thresholds.size)), []
-    for row, part in enumerate(part_ids.tolist()):
-        inside, others = parts == part, everything - {part}
-        name, part_thresholds[row] = fits.thresholds(policy, others)
-        part_policies.append(name)
-        unseen[inside] = fits.on(others).calibrated(problem.probabilities[inside])
-        cross_fitted_decisions[inside] = problem.rules.apply(unseen[inside], part_thresholds[row])
+    unseen = fits.probabilities_apart() if platt else seen
+    cross_fitted_decisions = fits.decisions_apart({part: own for part, (_, own) in apart.items()})
 
     of_decisions = metric.takes == "decisions"
     tables = (in_sample_decisions, cross_fitted_decisions) if of_decisions else (seen, unseen)
-    in_sample, cross_fitted = _folded(metric, np.asarray(targets), tables, parts, groups, resamples)
+    in_sample, cross_fitted = _folded(metric, problem.targets, tables, parts, groups, resamples)
     return HonestScores(
         fitted=platt or (of_decisions and policy != "fixed"),
         policy=chosen,
@@ -137,8 +132,8 @@ def score_out_of_fold(
         cross_fitted_decisions=cross_fitted_decisions,
         cross_fitted_probabilities=unseen,
         part_ids=part_ids,
-        part_policies=tuple(part_policies),
-        part_thresholds=part_thresholds,
+        part_policies=tuple(name for name, _ in apart.values()),
+        part_thresholds=np.stack([own for _, own in apart.values()]),
     )
 
 
@@ -165,7 +160,7 @@ def _folded(
     return [
         FoldedScore(
             metric.function(targets, table),
-            tuple(metric.function(targets[inside], table[inside]).value for inside in insides),
+            tuple(metric.function(take_rows(targets, inside), take_rows(table, inside)).value for inside in insides),
             interval(scores),
         )
         for table, scores in zip(tables, resampled, strict=True)

@@ -20,6 +20,7 @@ class LabelTable:
 
     positives: Ints
     average_precision: Floats  # NaN without positives
+    constant_precision: Floats  # the average precision of a score that is the same for all rows; likewise
     auc: Floats  # NaN without positives or without negatives
     precision: Floats  # NaN where nothing is decided for the label
     recall: Floats  # NaN without positives
@@ -29,11 +30,12 @@ class LabelTable:
 def per_label_table(targets: Targets, probabilities: Floats, decisions: Binary) -> LabelTable:
     """The figures of every label from targets, probabilities and decisions, all (N, K)."""
     counts = counts_of(targets, decisions, "label")
-    rankings = rankings_of(targets, probabilities)
+    areas = [(average_precision(ranking), roc_auc(ranking)) for ranking in rankings_of(targets, probabilities)]
     return LabelTable(
         positives=counts.positives,
-        average_precision=np.array([average_precision(ranking) for ranking in rankings]),
-        auc=np.array([roc_auc(ranking) for ranking in rankings]),
+        average_precision=np.array([area for area, _ in areas]),
+        constant_precision=ratio(counts.positives * ratio(counts.positives, np.asarray(counts.size)), counts.positives),
+        auc=np.array([area for _, area in areas]),
         precision=ratio(counts.true_positives, counts.predicted),
         recall=ratio(counts.true_positives, counts.positives),
         f1=np.where(counts.positives > 0, f1(counts), np.nan),

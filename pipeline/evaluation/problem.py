@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.arrays import Bits, Floats, Known, Targets, split_scores
+from pipeline.evaluation.arrays import Bits, Floats, Known, Targets, by_label, split_scores, take_rows
 from pipeline.evaluation.metrics import METRICS, Metric
 from pipeline.evaluation.rules import RowRules
 
@@ -25,6 +25,7 @@ class Problem:
         known: (N, K).
         probabilities: (N, K) in [0, 1].
         rules: what is applied after the thresholds, and so takes part in the objective.
+        rows: (N,) the rows that the problem is about: no cell of the others is known. None is all.
     """
 
     metric: Metric
@@ -33,6 +34,7 @@ class Problem:
     known: Known
     probabilities: Floats
     rules: RowRules = field(default_factory=RowRules)
+    rows: NDArray[np.bool_] | None = None
 
     @property
     def labels(self) -> int:
@@ -50,15 +52,23 @@ class Problem:
         signed = value if self.metric.greater_is_better else -value
         return -math.inf if math.isnan(signed) else signed
 
+    def about(self, rows: NDArray[np.bool_]) -> Problem:
+        """The problem of some of its rows (N,) on the same tables, where cells of other rows are not known."""
+        if rows.all():
+            return self
+        everything = self.known.strides == (0, 0)  # as `split_targets` says that all cells are known
+        known = np.broadcast_to(rows[:, None], self.known.shape) if everything else self.known & rows[:, None]
+        return replace(self, bits=self.bits & rows[:, None], known=known, rows=rows)
+
     def of_rows(self, rows: NDArray[np.bool_]) -> Problem:
-        """The same problem on some of its rows (N,)."""
-        return replace(
-            self,
-            targets=self.targets[rows],
-            bits=self.bits[rows],
-            known=self.known[rows],
-            probabilities=self.probabilities[rows],
-        )
+        """The problem of some of its rows (N,) with tables of their own."""
+        tables = (take_rows(table, rows) for table in (self.targets, self.bits, self.known, self.probabilities))
+        targets, bits, known, probabilities = tables
+        return replace(self, targets=targets, bits=bits, known=known, probabilities=probabilities, rows=None)
+
+    def alone(self) -> Problem:
+        """The problem with tables of its own rows only, as the metric itself takes them."""
+        return self if self.rows is None else self.of_rows(self.rows)
 
 
 def pose(metric: Metric, targets: Targets, probabilities: Floats, rules: RowRules | None = None) -> Problem:
@@ -67,6 +77,7 @@ def pose(metric: Metric, targets: Targets, probabilities: Floats, rules: RowRule
     Raises:
         ValueError: the tables are not as `split_scores` asks for.
     """
-    bits, known, table = split_scores(targets, probabilities)
+    tables = by_label(np.asarray(targets)), by_label(np.asarray(probabilities))
+    bits, known, table = split_scores(*tables)
     judge = metric if metric.takes == "decisions" else METRICS["f1_macro"]
-    return Problem(judge, np.asarray(targets), bits, known, table, rules or RowRules())
+    return Problem(judge, tables[0], bits, known, table, rules or RowRules())

@@ -6,15 +6,16 @@ An unknown cell is in no ranking and no sum, whatever its probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Floats, Ints, Targets, split_scores
+from pipeline.evaluation.arrays import Floats, Ints, Targets, blocks, by_label, split_scores
 from pipeline.evaluation.means import Columns, MetricValue, mean_over_labels, ratio
 from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
 
 LOG_LOSS_CLIP = 1e-15
+_BLOCK_LABELS = 64  # whose losses are in memory at once
 Area = Callable[[Ranking], float]
 
 
@@ -25,9 +26,9 @@ def auc_macro(targets: Targets, probabilities: Floats, *, columns: Columns | Non
 
 def auc_weighted(targets: Targets, probabilities: Floats, *, columns: Columns | None = None) -> MetricValue:
     """As `auc_macro`, each label weighing as many as it has positives."""
-    rankings = rankings_of(targets, probabilities)
-    positives = np.array([ranking.positives for ranking in rankings])
-    return mean_over_labels(np.array([roc_auc(one) for one in rankings]), columns=columns, weights=positives)
+    areas = [(roc_auc(ranking), ranking.positives) for ranking in rankings_of(targets, probabilities)]
+    per_label, positives = np.array([area for area, _ in areas]), np.array([count for _, count in areas])
+    return mean_over_labels(per_label, columns=columns, weights=positives)
 
 
 def mean_average_precision(targets: Targets, probabilities: Floats, *, columns: Columns | None = None) -> MetricValue:
@@ -60,8 +61,11 @@ def log_loss(
         normalize: divide by the sum of the cells' weights, so that the value is a mean; otherwise by their number.
     """
     bits, known, table = split_scores(targets, probabilities)
-    of_the_truth = np.clip(np.where(bits == 1, table, 1.0 - table), clip, 1.0 - clip)
-    sums, cells = np.where(known, -np.log(of_the_truth), 0.0).sum(axis=0), known.sum(axis=0)
+    sums, cells = np.empty(bits.shape[1]), known.sum(axis=0)
+    for labels in blocks(sums.size, _BLOCK_LABELS):
+        of_the_truth = np.where(bits[:, labels] == 1, table[:, labels], 1.0 - table[:, labels])
+        losses = np.where(known[:, labels], -np.log(np.clip(of_the_truth, clip, 1.0 - clip)), 0.0)
+        sums[labels] = np.ascontiguousarray(losses).sum(axis=0)  # row after row, however the tables lie: sums round
     shares = np.ones(cells.shape) if weights is None else np.array(weights)
     whole = float((cells * shares).sum() if normalize else cells.sum())
     return MetricValue(float((sums * shares).sum() / whole) if whole else math.nan, ratio(sums, cells))
@@ -102,18 +106,19 @@ def map_at_k(targets: Targets, probabilities: Floats, *, k: int, empty: float = 
     return MetricValue(float(rows.mean()) if rows.size else math.nan)
 
 
-def rankings_of(targets: Targets, probabilities: Floats) -> list[Ranking]:
-    """One ranking of the known cells for each label; raises ValueError as `split_scores`."""
-    parts = (np.ascontiguousarray(part.T) for part in split_scores(targets, probabilities))  # columns sort faster so
-    return [
-        rank(bits, scores) if known.all() else rank(bits[known], scores[known])
-        for bits, known, scores in zip(*parts, strict=True)
-    ]
+def rankings_of(targets: Targets, probabilities: Floats) -> Iterator[Ranking]:
+    """One ranking of the known cells for each label, in turn: together they are larger than the tables.
+
+    Raises ValueError as `split_scores`, when the first is asked for.
+    """
+    bits, known, scores = split_scores(by_label(np.asarray(targets)), by_label(np.asarray(probabilities)))
+    for label, there in enumerate(known.T):
+        yield rank(bits[there, label], scores[there, label])
 
 
 def _mean_area(area: Area, targets: Targets, probabilities: Floats, columns: Columns | None) -> MetricValue:
-    rankings = rankings_of(targets, probabilities)
-    return mean_over_labels(np.array([area(ranking) for ranking in rankings]), columns=columns)
+    areas = [area(ranking) for ranking in rankings_of(targets, probabilities)]
+    return mean_over_labels(np.array(areas), columns=columns)
 
 
 def _ends_of_ties(descending: Floats) -> Ints:

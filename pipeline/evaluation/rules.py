@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.arrays import Bits, Floats
+from pipeline.evaluation.arrays import Bits, Floats, blocks
 
 EmptyPolicy = Literal["none", "argmax"] | int
+_BLOCK_CELLS = 1_000_000  # that the rules are applied to at once
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,20 @@ class RowRules:
                 f"expected probabilities (N, K), thresholds (K,), got {probabilities.shape}, {thresholds.shape}"
             )
         self._require_labels(thresholds.size)
-        decisions = (probabilities >= thresholds).astype(np.uint8)
+        decisions = (probabilities >= thresholds).view(np.uint8)
+        if not self.trivial:
+            for rows in blocks(len(decisions), max(1, _BLOCK_CELLS // thresholds.size)):
+                self._keep(decisions[rows], probabilities[rows], thresholds)
+        return decisions
+
+    def _keep(self, decisions: Bits, probabilities: Floats, thresholds: Floats) -> None:
+        """Change the decisions of some rows so that they keep the rules."""
         if self.empty != "none":
             rows = np.flatnonzero(~decisions.any(axis=1))
             decisions[rows, probabilities[rows].argmax(axis=1) if self.empty == "argmax" else self.empty] = 1
         broken = np.flatnonzero(self._breaks(decisions))
         if broken.size:
             decisions[broken] = self._mend(decisions[broken], probabilities[broken] - thresholds)
-        return decisions
 
     def _breaks(self, decisions: Bits) -> NDArray[np.bool_]:
         """Which rows (N,) have too few labels, too many, or two of an exclusive set."""

@@ -91,7 +91,7 @@ def _fixed(problem: Problem) -> Floats:
 def _global(problem: Problem) -> Floats:
     criterion = problem.metric.criterion
     if criterion is None or not problem.rules.trivial:
-        threshold = best_shared(problem)
+        threshold = best_shared(problem.alone())
     else:
         threshold = best_threshold(_signed(_sweep(criterion, problem), problem.metric))
     return np.full(problem.labels, threshold)
@@ -116,8 +116,8 @@ def _per_label(problem: Problem) -> Floats:
     criterion = problem.metric.criterion
     if criterion is not None and problem.rules.trivial and _is_exact(criterion):
         return guess
-    shared = _global(problem)
-    return ascend(problem, max(shared, guess, key=problem.value))
+    shared, own = _global(problem), problem.alone()
+    return ascend(own, max(shared, guess, key=own.value))
 
 
 def _is_exact(criterion: Criterion) -> bool:

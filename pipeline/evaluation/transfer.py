@@ -16,7 +16,7 @@ FEWEST_ROWS = 200  # of a test set, for a share of them to mean something
 
 def rates(decisions: Bits, known: Known | None = None) -> Floats:
     """The share of known rows that each label is decided for, (K,); 0 where none is known."""
-    known = np.ones(decisions.shape, np.bool_) if known is None else known
+    known = np.broadcast_to(np.True_, decisions.shape) if known is None else known
     decided = np.count_nonzero(decisions & known, axis=0)
     return np.asarray(decided / np.maximum(np.count_nonzero(known, axis=0), 1))
 

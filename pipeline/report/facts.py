@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.honest import FoldedScore, HonestScores
 from pipeline.evaluation.label_table import per_label_table
-from pipeline.evaluation.metrics import Metric, get_metric
+from pipeline.evaluation.means import mean_over_labels
+from pipeline.evaluation.metrics import Metric
 
 
 def score_facts(
@@ -32,7 +33,6 @@ def score_facts(
     nothing about the images gives.
     """
     figures = per_label_table(targets, probabilities, honest.cross_fitted_decisions)
-    average_precision = get_metric("map").function(targets, probabilities)
     left_out = [labels[index] for index in honest.cross_fitted.pooled.left_out]
     names = [*notes, *_told(honest), *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else [])]
     return {
@@ -46,11 +46,9 @@ def score_facts(
         "fitted": honest.fitted,
         "policy": honest.policy,
         "threshold_free": {
-            "map": _number(average_precision.value),
-            "prevalence_map": _number(
-                get_metric("map").function(targets, np.broadcast_to(_prevalence(targets), targets.shape)).value
-            ),
-            "auc_macro": _number(get_metric("auc_macro").function(targets, probabilities).value),
+            "map": _number(mean_over_labels(figures.average_precision).value),
+            "prevalence_map": _number(mean_over_labels(figures.constant_precision).value),
+            "auc_macro": _number(mean_over_labels(figures.auc).value),
         },
         "labels": {
             name: {
@@ -133,14 +131,6 @@ def _folded(score: FoldedScore) -> dict[str, Any]:
         "interval": [_number(score.interval.low), _number(score.interval.high)],
         "folds": [_number(value) for value in score.folds],
     }
-
-
-def _prevalence(targets: NDArray[Any]) -> NDArray[np.float64]:
-    """(K,) the share of positives among the known cells of each label, 0 where none is known."""
-    known = ~np.isnan(targets)
-    positives = np.where(known, targets, 0).sum(axis=0, dtype=np.float64)
-    share: NDArray[np.float64] = positives / np.maximum(known.sum(axis=0), 1)
-    return share
 
 
 def _number(value: float) -> float | None:

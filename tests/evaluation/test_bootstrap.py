@@ -30,7 +30,7 @@ def test_counts_give_what_the_metric_gives_on_the_drawn_rows(
     name: str, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same draws, restated: the rows of each drawn group, once for each time it was drawn."""
-    monkeypatch.delattr(bootstrap, "_one_by_one")  # what would be right, too, but slow
+    monkeypatch.delattr(bootstrap.Resamples, "_one_by_one")  # what would be right, too, but slow
     targets, decisions = tables()
     groups = np.arange(60) // 4 if grouped else np.arange(60)
     fast = resample(METRICS[name], targets, [decisions], groups=groups, resamples=20, seed=7)[0]

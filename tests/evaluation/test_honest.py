@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.honest import FoldedScore, HonestScores, score_out_of_fold
+from pipeline.evaluation.label_table import per_label_table
 from pipeline.evaluation.means import MetricValue
 from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.rules import EmptyPolicy, RowRules
@@ -148,3 +150,20 @@ def test_parts_that_do_not_fit_the_rows_are_refused() -> None:
 def test_an_unknown_policy_is_a_mistake_of_the_config() -> None:
     with pytest.raises(ConfigError, match="unknown threshold policy 'best'"):
         score("map", out_of_fold(), "best")
+
+
+@pytest.mark.parametrize("policy", ["fixed", "per_label"])
+def test_scoring_makes_no_further_copy_of_the_probabilities(policy: str) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.asfortranarray((rng.random((1_000, 500)) < 0.05).astype(np.uint8))
+    probabilities = np.asfortranarray(np.clip(0.3 * targets + 0.7 * rng.random(targets.shape), 0, 1))
+    tracemalloc.start()
+    try:
+        honest = score_out_of_fold(
+            METRICS["f1_macro"], targets, probabilities, np.arange(1_000) % 5, policy=policy, resamples=20
+        )
+        per_label_table(targets, probabilities, honest.cross_fitted_decisions)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.85 * probabilities.nbytes
