@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -20,6 +21,14 @@ LABELS = ("red", "green", "blue")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds side by side start as forks of one process that has imported all; else each takes seconds for that."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setattr("pipeline.parallel._START_METHOD", "forkserver")
+    multiprocessing.set_forkserver_preload(["pipeline.cv", "pipeline.search.worker"])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -47,6 +48,8 @@ class Loader(Generic[Batch]):
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
+            # A fold's own process would else start them as it was started, and each would import everything anew.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             persistent_workers=workers > 0,
             # Else each walk would draw from the global generator, and a resumed run would differ.
             generator=torch.Generator(),

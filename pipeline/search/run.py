@@ -114,7 +114,9 @@ def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
         for fold in search.folds:
             open_maps(search.plan, run, fold, listen=listen)
     if search.workers > 1:
-        run_side_by_side(work, search, run, range(search.workers), processes=search.workers, listen=listen)
+        run_side_by_side(
+            work, search, run, range(search.workers), processes=search.workers, listen=listen, what="worker"
+        )
     else:
         work(search, run, 0, listen)
 

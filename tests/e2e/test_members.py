@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pipeline.inference.submit import submit
 from pipeline.plan import prepare
 from pipeline.runs import FULL_FIT, RunFolder
 from pipeline.training.progress import Event, FoldDone, StepDone
-from tests.conftest import LABELS, PROJECT
+from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
 
 
@@ -35,26 +36,21 @@ def probabilities(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path).set_index("id")[list(LABELS)]
 
 
-@pytest.mark.parametrize("average", ["probability", "logit"])
 def test_models_of_several_seeds_answer_as_runs_of_these_seeds_do_together(
-    average: str,
-    tiny_config: Path,
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (3, 4):
         assert cv(monkeypatch, tiny_config, f"train.seed={seed}", "--run", f"seed{seed}") == 0
     first, second, run = (RunFolder(workplace / "runs" / name) for name in ("seed3", "seed4", "tiny"))
-    assert cv(monkeypatch, tiny_config, "train.seed=3", "train.seeds=2", f"predict.average={average}") == 0
+    assert cv(monkeypatch, tiny_config, "train.seed=3", "train.seeds=2") == 0
     assert "fold 1 seed 4  epoch   2" in capsys.readouterr().out
     for fold in (0, 1):
+        alone = [sigmoid(probabilities(one.fold(fold).oof).to_numpy()) for one in (first, second)]
+        np.testing.assert_allclose(sigmoid(probabilities(run.fold(fold).oof).to_numpy()), np.mean(alone, 0))
+    assert cv(monkeypatch, tiny_config, "train.seed=3", "train.seeds=2", "predict.average=logit") == 0
+    for fold in (0, 1):
         logits = [probabilities(one.fold(fold).oof) for one in (first, second)]
-        ours = probabilities(run.fold(fold).oof)
-        if average == "probability":
-            np.testing.assert_allclose(sigmoid(ours.to_numpy()), np.mean([sigmoid(z.to_numpy()) for z in logits], 0))
-        else:
-            np.testing.assert_allclose(ours, (logits[0] + logits[1]) / 2)
+        np.testing.assert_allclose(probabilities(run.fold(fold).oof), (logits[0] + logits[1]) / 2)
         assert (run.fold(fold).path / "seed4/epochs.jsonl").exists()
         assert not (run.fold(fold).path / "seed4/resume").exists()
         assert not run.fold(fold).resume.exists()
@@ -96,35 +92,37 @@ def test_what_added_seeds_leave_out_so_far_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_folds_of_several_models_side_by_side_give_the_same_bytes(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, beside = (RunFolder(workplace / "runs" / name) for name in ("tiny", "beside"))
     assert cv(monkeypatch, tiny_config, "train.seeds=2") == 0
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1"]
     assert cv(monkeypatch, tiny_config, "train.seeds=2", *one_thread, "--run", "beside") == 0
     assert beside.oof.read_bytes() == alone.oof.read_bytes()
 
 
-@pytest.mark.parametrize(("fold", "seed", "step"), [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)])  # in the second epoch
-def test_a_kill_in_any_model_changes_no_byte(
-    fold: int, seed: int, step: int, tiny_config: Path, workplace: Path
-) -> None:
+def test_a_kill_in_any_model_changes_no_byte(tiny_config: Path, workplace: Path) -> None:
     settings = ["train.seeds=2", "train.full_fit=true", "model.dropout=0.3"]
     plan = prepare(load_config(tiny_config, settings), debug=False, listen=ignore)
     whole, killed = RunFolder(Path("runs/whole")), RunFolder(Path("runs/killed"))
     run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
+    points = [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)]  # in the second epoch
+    began: list[tuple[int, int | None, int]] = []
+    for point in [*points, None]:
+        steps: list[tuple[int, int | None, int]] = []
 
-    def kill(event: Event) -> None:
-        if isinstance(event, StepDone) and (event.fold, event.seed, event.step) == (fold, seed, step):
-            raise Killed
+        def kill(event: Event, point: object = point, steps: list[tuple[int, int | None, int]] = steps) -> None:
+            if isinstance(event, StepDone):
+                steps.append((event.fold, event.seed, event.step))
+                if steps[-1] == point and len(steps) > 1:  # where it goes on, the first step is that of the last kill
+                    raise Killed
 
-    with pytest.raises(Killed):
-        run_cv(plan, killed, folds=None, fresh=False, listen=kill)
-    steps: list[StepDone] = []
-    run_cv(plan, killed, folds=None, fresh=False, listen=lambda e: steps.append(e) if isinstance(e, StepDone) else None)
-    assert (steps[0].fold, steps[0].seed, steps[0].step) == (fold, seed, step)
+        with pytest.raises(Killed) if point else contextlib.nullcontext():
+            run_cv(plan, killed, folds=None, fresh=False, listen=kill)
+        began.append(steps[0])
+    assert began[1:] == points
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
     for number in (0, 1, FULL_FIT):
         for ours, theirs in zip(*(run.fold(number).members(plan.config.train) for run in (killed, whole)), strict=True):

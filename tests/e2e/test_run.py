@@ -85,13 +85,13 @@ def test_a_finished_run_is_not_trained_again_and_after_keys_apply(
     assert [run.fold(fold).weights.stat().st_mtime_ns for fold in (0, 1)] == weights
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_folds_alone_and_side_by_side_give_the_same_bytes(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--folds", "1") == 0
     run = RunFolder(workplace / "runs/tiny")
     assert cv(monkeypatch, tiny_config) == 0
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1", "--run", "together"]
     assert cv(monkeypatch, tiny_config, *one_thread) == 0
     together = RunFolder(workplace / "runs/together")
@@ -119,20 +119,22 @@ def test_neither_row_order_nor_worker_count_changes_a_byte(
     assert list(ours.index) != list(theirs.index)
 
 
-@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.usefixtures("quick_processes")
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        pytest.param(1, marks=pytest.mark.slow),  # test_killed.py kills at chosen points
+        max(2, os.cpu_count() or 1),  # each with one thread, as this process
+    ],
+)
 def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
     parallel: int, tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    settings = (
-        "train.epochs=5",
-        "model.dropout=0.3",
-        f"train.select={'last' if parallel == 1 else 'best'}",
-        f"train.parallel_folds={parallel}",
-    )
+    settings = ("train.epochs=5", "model.dropout=0.3", f"train.select={'last' if parallel == 1 else 'best'}")
     assert cv(monkeypatch, tiny_config, *settings, "--run", "whole") == 0
     whole, killed = (RunFolder(workplace / "runs" / name) for name in ("whole", "killed"))
-    words = [sys.executable, str(PROJECT / "run_cv.py"), str(tiny_config), *settings, "--run", "killed"]
+    again = (*settings, f"train.parallel_folds={parallel}", "--run", "killed")
+    words = [sys.executable, str(PROJECT / "run_cv.py"), str(tiny_config), *again]
     environment = {**os.environ} | ({"OMP_NUM_THREADS": "1"} if parallel == 1 else {})
     process = subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -142,9 +144,9 @@ def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(3 if parallel > 1 else 0)  # until its children notice that nobody listens
+    time.sleep(1 if parallel > 1 else 0)  # until its children notice that nobody listens
     assert not killed.fold(1).done.exists()
-    assert cv(monkeypatch, tiny_config, *settings, "--run", "killed") == 0
+    assert cv(monkeypatch, tiny_config, *again) == 0
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
     for fold in (0, 1):
         assert killed.fold(fold).oof.read_bytes() == whole.fold(fold).oof.read_bytes()

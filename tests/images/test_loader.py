@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -164,6 +165,18 @@ def ctrl_c_counts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_workers_are_forks_in_a_process_that_was_spawned_too() -> None:
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)  # as it is in such a process
+    try:
+        loader = Loader(Surroundings(), [[0]], lambda items: first(items), workers=1, pin_memory=False)  # not picklable
+        assert [process for process, *_ in loader] != [os.getpid()]
+        del loader
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.mark.usefixtures("ctrl_c_counts")

@@ -214,6 +214,7 @@ def test_every_sampler_and_pruner_runs(make_study: MakeStudy, sampler: str, prun
     assert (progress.done, progress.running, progress.waiting) == (4, 0, 0)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     codes = work_side_by_side(None, tmp_path, trials=8)
     assert codes == [0, 0]
@@ -224,6 +225,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_a_killed_process_costs_one_retry(tmp_path: Path) -> None:
     for attempt in range(20):  # until the worker that is to die draws the trial it is to die in
         folder = tmp_path / str(attempt)

@@ -1,4 +1,4 @@
-"""Workers of a study whose trials cost nothing; importable by processes that are spawned."""
+"""Workers of a study whose trials cost nothing; importable by processes of their own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def work_side_by_side(
     url: str | None, folder: Path, *, trials: int, die_at: int | None = None, apart: bool = False
 ) -> list[int | None]:
     """Two workers at once, each in its own process; their exit codes. With `apart` they share no folder."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     folders = [folder / "one", folder / "other"] if apart else [folder, folder]
     processes = [
         context.Process(target=work, args=(url, place, trials, death))
