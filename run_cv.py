@@ -23,6 +23,7 @@ from pipeline.cv import run_cv
 from pipeline.errors import CompetitionError, ConfigError
 from pipeline.files import write_json
 from pipeline.folds import fold_table
+from pipeline.inference.finished import about_lacking_models
 from pipeline.plan import Plan, prepare
 from pipeline.report.audit import print_audit
 from pipeline.report.console import (
@@ -127,6 +128,9 @@ def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, 
     lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
     if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
         console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
+    if scores is None and (lacking := about_lacking_models(run, plan.config)) is not None:
+        console.print(f"no fold has a model for each of train.seeds={plan.config.train.seeds}: {lacking}", markup=False)
+        return
     if scores is None:
         console.print("scores follow when more is finished: run it again without --folds, and without --fresh")
         return

@@ -207,9 +207,15 @@ class RunFolder:
 
     def finished_folds(self, train: TrainConfig) -> list[int]:
         """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
+        return [number for number in self._predicted_folds() if self.fold(number).is_trained(train)]
+
+    def folds_lacking_models(self, train: TrainConfig) -> list[int]:
+        """The folds that were predicted to their end with fewer models than `train.seeds` asks for, ascending."""
+        return [number for number in self._predicted_folds() if not self.fold(number).is_trained(train)]
+
+    def _predicted_folds(self) -> list[int]:
         names = (path.parent.name.removeprefix("fold") for path in self.path.glob(f"fold*/{self.fold(0).done.name}"))
-        numbers = sorted(int(name) for name in names if name.isdecimal())
-        return [number for number in numbers if self.fold(number).is_trained(train)]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def read_config(self) -> Config:
         """The configuration this run was made with. Raises RunError where the folder holds none."""

@@ -51,6 +51,9 @@ def open_run(run: RunFolder) -> FinishedRun:
         raise _not_scored(run, done, numbers)
     facts = read_json(run.thresholds)
     folds = [fold for fold in facts.get("folds", []) if fold in done]
+    lacking = about_lacking_models(run, config)
+    if not folds and lacking is not None:
+        raise RunError(f"{run.path}: no fold has a model for each of train.seeds={config.train.seeds}", remedy=lacking)
     asked = {
         "policy": config.thresholds.policy,
         "calibration": config.thresholds.calibration,
@@ -74,6 +77,20 @@ def open_run(run: RunFolder) -> FinishedRun:
     full, about_full = _full_fit(run, config)
     notes = [*_left_out(run, folds, done, numbers), *about_full]
     return FinishedRun(run, config, labels, tuple(folds), (*members, *full), frozenset(rows.index), tuple(notes))
+
+
+def about_lacking_models(run: RunFolder, config: Config) -> str | None:
+    """What to do about folds that were finished before `train.seeds` was raised; None where there are none."""
+    lacking = run.folds_lacking_models(config.train)
+    if not lacking:
+        return None
+    seeds = min(read_json(run.fold(fold).done)["predict"]["seeds"] for fold in lacking)
+    folds = f"fold {lacking[0]} was" if len(lacking) == 1 else f"folds {listing(lacking)} were"
+    return (
+        f"{folds} finished with train.seeds={seeds}: with that value the same run_cv.py command scores what is "
+        f"finished without training; with train.seeds={config.train.seeds}, and without --folds finished, it trains "
+        "the models that are added"
+    )
 
 
 def _predicted_with(folder: FoldFolder) -> dict[str, Any] | None:

@@ -110,6 +110,26 @@ def test_finished_folds_are_never_trained_nor_deleted(
     assert not Path("runs/tiny/fold0/seed1").exists()
 
 
+def test_why_no_fold_is_finished_with_more_seeds_is_told(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config) == 0
+    whole = Path("runs/tiny/scores.json").read_bytes()
+    capsys.readouterr()
+    assert cv(monkeypatch, tiny_config, "--folds", "finished", "train.seeds=2") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    remedy = "folds 0, 1 were finished with train.seeds=1: with that value the same run_cv.py command scores"
+    assert f"no fold has a model for each of train.seeds=2: {remedy}" in shown
+    assert "scores follow" not in shown
+    assert submission(monkeypatch, "runs/tiny") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "no fold has a model for each of train.seeds=2" in error
+    assert remedy in error
+    assert cv(monkeypatch, tiny_config, "--folds", "finished") == 0
+    assert Path("runs/tiny/scores.json").read_bytes() == whole
+    assert submission(monkeypatch, "runs/tiny") == 0
+
+
 def test_a_state_that_another_command_deletes_meanwhile_is_no_fault(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
