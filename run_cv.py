@@ -39,6 +39,7 @@ from pipeline.report.search_table import print_left_out, print_search
 from pipeline.runs import FULL_FIT, RunFolder
 from pipeline.search.run import Found, left_out_scores, run_search
 from pipeline.search.study import TimeUsed
+from pipeline.training.progress import Event, Listener, RunBegun
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
@@ -61,6 +62,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where --new writes it (default: configs/<folder>.yaml)"
     )
+    parser.set_defaults(begun=False)  # `train` says so when the run is
     given = parser.parse_intermixed_args(words)
     if (given.config is None) == (given.new is None):
         parser.error("give the path of a config, or --new TRAIN.csv IMAGES_DIR to write one")
@@ -98,14 +100,19 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
     if not fresh and not searches:
         processes.from_first(lambda: run.check(config))
     with LiveProgress(console) as progress:
-        plan = processes.from_first(lambda: prepare(config, debug=arguments.debug, listen=progress))
+
+        def listen(event: Event) -> None:
+            arguments.begun = arguments.begun or isinstance(event, RunBegun)
+            progress(event)
+
+        plan = processes.from_first(lambda: prepare(config, debug=arguments.debug, listen=listen))
         console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
         print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
         for note in [*unused_keys(config), *plan.notes]:
             print_note(console, note)
         if searches:
             try:
-                found = search_first(arguments, plan, run, fresh=fresh, listen=progress)
+                found = search_first(arguments, plan, run, fresh=fresh, listen=listen)
             except TimeUsed:
                 console.print(
                     f"train.time_budget={config.train.time_budget} is used; the same command goes on searching"
@@ -118,7 +125,7 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
                     console.print("another command trains the folds with the best values")
                 return
             plan, fresh = found.plan, False
-        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
+        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=listen)
     tell_end(console, plan, run, scores, searched=searches)
 
 
@@ -144,9 +151,7 @@ def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, 
     console.print(f"next: python make_submission.py {run.path}")
 
 
-def search_first(
-    arguments: argparse.Namespace, plan: Plan, run: RunFolder, *, fresh: bool, listen: LiveProgress
-) -> Found:
+def search_first(arguments: argparse.Namespace, plan: Plan, run: RunFolder, *, fresh: bool, listen: Listener) -> Found:
     """The study that `--search` asks for, brought to its end."""
     if arguments.workers < 1:
         raise ConfigError(f"--workers: {arguments.workers} is not possible", remedy="give 1 or more")
@@ -196,13 +201,19 @@ def parse_folds(arguments: argparse.Namespace, config: Config, run: RunFolder) -
 
 def command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """The exit code of what `arguments` ask for; `words` are the command as it was written, to say how to go on."""
-    again = shlex.join(["python", *[word for word in words if word != "--fresh"]])
-    kept = (
-        "nothing is kept of a --debug run"
-        if arguments.debug
-        else "the state is saved after every epoch and every train.checkpoint_minutes"
-    )
-    return run_command(lambda: main(arguments), after_interrupt=f"{kept}; to go on:\n  {again}")
+    return run_command(lambda: main(arguments), after_interrupt=lambda: how_to_go_on(arguments, words))
+
+
+def how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    """What an interruption leaves, and the command that goes on: with --fresh as long as nothing was deleted."""
+    if arguments.debug:
+        kept = "nothing is kept of a --debug run"
+    elif arguments.begun:
+        kept = "the state is saved after every epoch and every train.checkpoint_minutes"
+        words = [word for word in words if word != "--fresh"]
+    else:
+        kept = "nothing was deleted or begun"
+    return f"{kept}; to go on:\n  {shlex.join(['python', *words])}"
 
 
 def run(*words: str) -> None:

@@ -28,7 +28,7 @@ from pipeline.scoring import score_run
 from pipeline.training.inputs import open_sources
 from pipeline.training.members import train_members
 from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
-from pipeline.training.progress import FoldDone, Listener
+from pipeline.training.progress import FoldDone, Listener, RunBegun
 
 _LOCK_SECONDS = 2
 
@@ -62,6 +62,7 @@ def run_cv(
     """
     wanted = _wanted_folds(plan, folds)
     processes.from_first(lambda: _open_run(plan, run, fresh=fresh))
+    listen(RunBegun())
     left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
     for fold in sorted({*wanted} - {*left}):
         listen(FoldDone(fold, resumed=True))

@@ -30,7 +30,7 @@ from pipeline.search.study import TicketStudy, TimeUsed, check_begun_alike
 from pipeline.search.worker import SearchTask, work
 from pipeline.training.inputs import open_sources
 from pipeline.training.pixels import PixelKind, check_pixels, read_pixels, record_pixels
-from pipeline.training.progress import Listener
+from pipeline.training.progress import Listener, RunBegun
 
 _PIXELS = "pixels (images.cache_format)"
 _WILCOXON_FOLDS = 4  # below, its test can never be sure enough to stop a trial
@@ -77,6 +77,7 @@ def run_search(
     with contextlib.closing(search.open_study(run, judge)) as study:
         if fresh:
             study.start_over()
+        listen(RunBegun())
         now = {**_settings(plan), _PIXELS: pixels}
         begun = {_PIXELS: "exact", **study.begin(now, own=None if outside else own)}
         check_begun_alike(begun, now, where=str(run.path))

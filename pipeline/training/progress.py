@@ -57,6 +57,10 @@ class Note(NamedTuple):
     sentence: str
 
 
+class RunBegun(NamedTuple):
+    """The run folder is open, or its study: what was to be deleted first is gone, and from here on state is kept."""
+
+
 class TrialStep(NamedTuple):
     """A trial of a search is training."""
 
@@ -75,5 +79,5 @@ class TrialDone(NamedTuple):
     values: Mapping[str, Any]
 
 
-Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark | Note | TrialStep | TrialDone
+Event = ImagesSeen | StepDone | EpochDone | FoldDone | Remark | Note | RunBegun | TrialStep | TrialDone
 Listener = Callable[[Event], None]

@@ -17,6 +17,7 @@ from pipeline.plan import Plan, prepare
 from pipeline.runs import RunFolder
 from pipeline.training.mixing import BatchMixer, Mix
 from pipeline.training.progress import Event, StepDone
+from run_cv import command, parse_arguments
 from tests.e2e.commands import cv
 
 SETTINGS = ("train.epochs=3", "model.dropout=0.3", "train.batch_size=2", "augment.mix.mixup=0.5")
@@ -128,3 +129,37 @@ def test_a_budget_that_is_no_duration_is_refused(
 ) -> None:
     assert cv(monkeypatch, tiny_config, f"train.time_budget={budget}") == 2
     assert "train.time_budget" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "told"),
+    [
+        (
+            "run_cv.prepare",
+            ["--fresh"],
+            "nothing was deleted or begun; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
+        ),
+        ("pipeline.runs.RunFolder.clear", ["--fresh", "--search"], "nothing was deleted or begun"),
+        ("pipeline.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
+        ("pipeline.search.run.work", ["--fresh", "--search"], "the state is saved after every epoch"),
+        ("pipeline.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
+    ],
+)
+def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(
+    place: str,
+    words: list[str],
+    told: str,
+    tiny_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    RunFolder(Path("runs/tiny")).open(load_config(tiny_config), fresh=False)
+    monkeypatch.setattr(place, interrupt)
+    typed = ["run_cv.py", "tiny.yaml", *words]
+    assert command(parse_arguments(typed[1:]), typed) == 130
+    said = capsys.readouterr().err
+    assert told in said
+    assert ("--fresh" in said) is ("nothing was deleted" in told)
