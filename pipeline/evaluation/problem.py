@@ -44,7 +44,7 @@ class Problem:
     @property
     def positives(self) -> NDArray[np.int64]:
         """Known positives per label, (K,)."""
-        return np.asarray(np.count_nonzero(self.bits, axis=0))
+        return np.asarray(np.count_nonzero(self.bits.view(np.bool_), axis=0))
 
     def value(self, thresholds: Floats) -> float:
         """The metric of the decisions that thresholds (K,) give, negated where smaller is better; -inf for NaN."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Bits, Floats, Known
+from pipeline.evaluation.arrays import Bits, Floats, Ints, Known, blocks
 from pipeline.evaluation.counts import Counts, Value
 from pipeline.evaluation.ranking import last_of_ties, rank
 
 EQUALLY_GOOD = 1e-12  # values closer than this differ by rounding only
 ABOVE_ONE = float(np.nextafter(1.0, 2.0))
-BLOCK_CELLS = 100_000  # cells worked on at once: what the processor's cache holds
+CELLS_AT_ONCE = 1_000_000  # that a sweep over many units sorts together
+_BLOCK_CELLS = 100_000  # that are looked through together: what the processor's cache holds
+_SAMPLE = 100_000  # cells that tell where the parts of a large table begin
 
 
 class Sweep(NamedTuple):
@@ -42,39 +45,99 @@ def sweep_units(targets: Bits, scores: Floats, known: Known, value: Value) -> Sw
 
     An unknown cell is in no count, and a unit of unknown cells alone is not in the mean.
 
-    A cell changes the mean only through its own unit. So the changes are found unit by unit, then summed in
-    the descending order of all U x C scores. A unit whose value is always 0 changes nothing, which leaves
-    labels without positives out of a mean F1 as the metric does. The sum rounds: by 1e-11 at ten million cells.
+    A cell changes the mean only through its own unit, so the changes are summed in the descending order of all U x C
+    scores. A unit whose value is always 0 changes nothing, which leaves labels without positives out of a mean F1 as
+    the metric does. The sum rounds: by 1e-11 at ten million cells.
+
+    Of a table that is walked through in several parts, only what `best_threshold` looks at is kept.
     """
-    units, cells = scores.shape
-    descending, changes = np.empty_like(scores), np.empty_like(scores)
-    start, step = 0.0, max(1, BLOCK_CELLS // cells)
-    counted: Known = np.asarray(known.any(axis=1))
-    for first in range(0, units, step):
-        block = slice(first, first + step)
-        descending[block], before, after = _values_in_order(targets[block], scores[block], known[block], value)
-        changes[block] = np.where(counted[block, None], np.diff(after, prepend=before), 0.0)
-        start += float(before[counted[block]].sum())
-    order = np.argsort(-descending, axis=None)
-    descending, changes = descending.ravel()[order], changes.ravel()[order]
-    last = last_of_ties(descending)
-    sums = np.append(start, start + np.cumsum(changes)[last])
-    return Sweep(descending[last], sums / max(1, np.count_nonzero(counted)))
+    units = _Units(targets, known, value)
+    scored, means = [np.empty(0)], [np.array([units.mean])]
+    edges = _edges(scores, known)
+    for high, low in pairwise(edges.tolist()):
+        part = units.enter(*_cells_between(targets, scores, known, low, high))
+        if len(edges) > 2:
+            part = _near_the_best(part, max(best.max() for best in (*means, part.values) if best.size))
+        scored.append(part.scores)
+        means.append(part.values)
+    return Sweep(np.concatenate(scored), np.concatenate(means))
 
 
-def _values_in_order(targets: Bits, scores: Floats, known: Known, value: Value) -> tuple[Floats, Floats, Floats]:
-    """Each unit's scores descending (U, C), its value with nothing decided (U, 1) and after each cell (U, C)."""
-    order = np.argsort(-scores, axis=1)
-    hits = np.take_along_axis(targets, order, axis=1)
-    counted = np.take_along_axis(known, order, axis=1)
-    after = Counts(
-        true_positives=np.cumsum(hits, axis=1, dtype=np.int64),
-        predicted=np.cumsum(counted, axis=1, dtype=np.int64),
-        positives=hits.sum(axis=1, keepdims=True, dtype=np.int64),
-        size=counted.sum(axis=1, keepdims=True, dtype=np.int64),
-    )
-    before = after._replace(true_positives=np.zeros_like(after.positives), predicted=np.zeros_like(after.positives))
-    return np.take_along_axis(scores, order, axis=1), value(before), value(after)
+class _Units:
+    """Units on the way down the scores: what is decided of each so far, and the mean of their values."""
+
+    def __init__(self, targets: Bits, known: Known, value: Value) -> None:
+        self._value = value
+        self._positives, self._size = (np.count_nonzero(cells.view(np.bool_), axis=1) for cells in (targets, known))
+        self._true_positives, self._predicted = np.zeros_like(self._positives), np.zeros_like(self._positives)
+        counted = self._size > 0
+        self._start = float(self._values(np.arange(len(targets)))[counted].sum())
+        self._gained, self._counted = 0.0, max(1, int(np.count_nonzero(counted)))
+
+    @property
+    def mean(self) -> float:
+        """The mean value now."""
+        return (self._start + self._gained) / self._counted
+
+    def enter(self, unit: Ints, targets: Bits, scores: Floats) -> Sweep:
+        """The mean after each distinct score of further cells (n,), which are decided from the highest down, (D,)."""
+        order = np.argsort(-scores)
+        changes, descending = self._changes(unit[order], targets[order]), scores[order]
+        changes[:1] += self._gained
+        gained, last = np.cumsum(changes), last_of_ties(descending)
+        self._gained = float(gained[-1]) if gained.size else self._gained
+        return Sweep(descending[last], (self._start + gained[last]) / self._counted)
+
+    def _changes(self, unit: Ints, targets: Bits) -> Floats:
+        """What each of some cells (n,) changes in the value of its unit, one after the other."""
+        together = np.argsort(unit, kind="stable")
+        unit, targets = unit[together], targets[together]
+        first = np.flatnonzero(np.diff(unit, prepend=-1))  # where the cells of a unit begin
+        entered, cells = unit[first], np.diff(first, append=unit.size)
+        before = self._values(entered)
+        hits = np.cumsum(targets, dtype=np.int64)
+        hits -= np.repeat(hits[first] - targets[first] - self._true_positives[entered], cells)
+        decided = np.arange(1, unit.size + 1) - np.repeat(first - self._predicted[entered], cells)
+        after = self._value(Counts(hits, decided, self._positives[unit], self._size[unit]))
+        self._true_positives[entered], self._predicted[entered] = hits[first + cells - 1], decided[first + cells - 1]
+        steps = np.diff(after, prepend=0.0)
+        steps[first] = after[first] - before
+        changes = np.empty_like(after)
+        changes[together] = steps
+        return changes
+
+    def _values(self, units: Ints) -> Floats:
+        counts = self._true_positives, self._predicted, self._positives, self._size
+        return self._value(Counts(*(count[units] for count in counts)))
+
+
+def _edges(scores: Floats, known: Known) -> Floats:
+    """Scores, descending, between which there are about `CELLS_AT_ONCE` cells, found on a sample of them."""
+    parts = -(-scores.size // CELLS_AT_ONCE)
+    rng = np.random.default_rng(0)
+    drawn = tuple(rng.integers(0, size, _SAMPLE if parts > 1 else 0) for size in scores.shape)
+    sample = np.sort(scores[drawn][known[drawn]])
+    between = np.unique(sample[np.arange(1, parts) * sample.size // parts]) if sample.size else sample
+    return np.concatenate([[np.inf], between[::-1], [-np.inf]])
+
+
+def _cells_between(targets: Bits, scores: Floats, known: Known, low: float, high: float) -> tuple[Ints, Bits, Floats]:
+    """The units, targets and scores (n,) of the known cells with low <= score < high."""
+    found = []
+    for units in blocks(len(scores), max(1, _BLOCK_CELLS // scores.shape[1])):
+        flat = scores[units].ravel()
+        cells = np.flatnonzero((flat >= low) & (flat < high) & known[units].ravel())
+        found.append((units.start + cells // scores.shape[1], targets[units].ravel()[cells], flat[cells]))
+    unit, bits, between = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return unit, bits, between
+
+
+def _near_the_best(part: Sweep, best: float) -> Sweep:
+    """A part of a sweep without what is not near the best value; where such a plateau ends must stay."""
+    kept = part.values >= best - EQUALLY_GOOD
+    kept[1:] |= kept[:-1].copy()
+    kept[:1] = True
+    return Sweep(part.scores[kept], part.values[kept])
 
 
 def best_threshold(sweep: Sweep) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError, nearest
 from pipeline.evaluation.arrays import Bits, Floats, Targets
 from pipeline.evaluation.coordinate import ascend, best_shared
-from pipeline.evaluation.counts import accuracy
+from pipeline.evaluation.counts import Value, accuracy
 from pipeline.evaluation.fractional import best_for_micro_f, beta_squared
 from pipeline.evaluation.metrics import METRICS, Criterion, Metric
 from pipeline.evaluation.problem import Problem, pose
@@ -93,22 +93,21 @@ def _global(problem: Problem) -> Floats:
     if criterion is None or not problem.rules.trivial:
         threshold = best_shared(problem.alone())
     else:
-        threshold = best_threshold(_signed(_sweep(criterion, problem), problem.metric))
+        threshold = best_threshold(_sweep(criterion, problem))
     return np.full(problem.labels, threshold)
 
 
 def _sweep(criterion: Criterion, problem: Problem) -> Sweep:
-    known = problem.known
+    known, value = problem.known, _to_be_large(criterion.value, problem.metric)
     if criterion.unit == "table":
-        return sweep_unit(problem.bits[known], problem.probabilities[known], criterion.value)
-    tables = problem.bits, problem.probabilities, known
+        return sweep_unit(problem.bits[known], problem.probabilities[known], value)
     if criterion.unit == "label":
-        tables = tuple(np.ascontiguousarray(table.T) for table in tables)  # type: ignore[assignment]
-    return sweep_units(*tables, criterion.value)
+        return sweep_units(problem.bits.T, problem.probabilities.T, known.T, value)
+    return sweep_units(problem.bits, np.ascontiguousarray(problem.probabilities), known, value)
 
 
-def _signed(sweep: Sweep, metric: Metric) -> Sweep:
-    return sweep if metric.greater_is_better else Sweep(sweep.scores, -sweep.values)
+def _to_be_large(value: Value, metric: Metric) -> Value:
+    return value if metric.greater_is_better else lambda counts: -value(counts)
 
 
 def _per_label(problem: Problem) -> Floats:
@@ -138,12 +137,13 @@ def _first_guess(problem: Problem) -> Floats:
         weight = beta_squared(criterion.value)
     if weight is not None:
         return np.where(known, best_for_micro_f(problem, weight), thresholds)
-    sign = 1.0 if problem.metric.greater_is_better or problem.metric.criterion is None else -1.0
+    value = criterion.per_label
+    if problem.metric.criterion is not None:
+        value = _to_be_large(value, problem.metric)
     for label in np.flatnonzero(known):
         there = problem.known[:, label]
-        scores = np.ascontiguousarray(problem.probabilities[there, label])
-        sweep = sweep_unit(problem.bits[there, label], scores, criterion.per_label)
-        thresholds[label] = best_threshold(Sweep(sweep.scores, sign * sweep.values))
+        sweep = sweep_unit(problem.bits[there, label], problem.probabilities[there, label], value)
+        thresholds[label] = best_threshold(sweep)
     return thresholds
 
 

@@ -20,7 +20,7 @@ def test_a_sweep_knows_the_value_of_every_set_a_threshold_can_decide(value: Valu
     highest_first = np.unique(scores)[::-1]
     decided = [np.zeros_like(targets), *((scores >= t).astype(np.uint8) for t in highest_first)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "BLOCK_CELLS", 5)  # so that these tables need several blocks
+        patch.setattr(sweep, "_BLOCK_CELLS", 5)  # so that these tables need several blocks
         by_row = sweep.sweep_units(targets, scores, np.ones(targets.shape, np.bool_), value)
     as_one = sweep.sweep_unit(targets.ravel(), scores.ravel(), value)
     cases: list[tuple[sweep.Sweep, Unit]] = [(by_row, "row"), (as_one, "table")]
@@ -42,9 +42,25 @@ def test_rounding_does_not_break_a_plateau() -> None:
 def test_unknown_cells_are_in_no_unit(value: Value, table: tuple[Floats, Floats]) -> None:
     bits, known = split_targets(table[0])
     scores = table[1]
-    highest_first = np.unique(scores)[::-1]
+    highest_first = np.unique(scores[known])[::-1]
     decided = [np.zeros_like(bits), *((scores >= t).astype(np.uint8) for t in highest_first)]
     counted = known.any(axis=1)
     expected = [value(count(bits, decisions, "row", known))[counted].sum() for decisions in decided]
     values = sweep.sweep_units(bits, scores, known, value).values
     np.testing.assert_allclose(values, np.array(expected) / max(1, counted.sum()), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@settings(deadline=None, max_examples=100)
+@given(table=masked())
+def test_a_table_walked_through_in_parts_has_the_same_best_threshold(
+    value: Value, table: tuple[Floats, Floats]
+) -> None:
+    bits, known = split_targets(table[0])
+    complete = sweep.sweep_units(bits, table[1], known, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "CELLS_AT_ONCE", 2)
+        patch.setattr(sweep, "_SAMPLE", 7)
+        in_parts = sweep.sweep_units(bits, table[1], known, value)
+    assert in_parts.values.max() == pytest.approx(complete.values.max(), abs=1e-14)
+    assert sweep.best_threshold(in_parts) == sweep.best_threshold(complete)
