@@ -46,6 +46,7 @@ from pipeline.plan import Plan, prepare
 from pipeline.runs import FoldFolder
 from pipeline.training.fold import train_fold
 from pipeline.training.inputs import open_sources, train_augmentation
+from pipeline.training.job import FoldJob
 
 DEMO = Path(__file__).parent.parent / "configs/demo.yaml"
 SIZE = 448
@@ -246,15 +247,8 @@ def _train_timed(plan: Plan, scratch: Path, *, workers: int) -> Waiting:
     folder = FoldFolder(scratch / f"workers{workers}")
     setattr(Loader, "__iter__", timed)  # noqa: B010 (a plain assignment to a method is refused by mypy)
     try:
-        train_fold(
-            plan.config,
-            plan.table,
-            rows_of(plan.folds, 0),
-            sources=sources,
-            folder=folder,
-            workers=workers,
-            listen=lambda _: None,
-        )
+        job = FoldJob(plan.config, plan.table, rows_of(plan.folds, 0), sources, folder, workers)
+        train_fold(job, listen=lambda _: None)
     finally:
         setattr(Loader, "__iter__", walk)  # noqa: B010
     records = [json.loads(line) for line in folder.epochs.read_text().splitlines()]

@@ -26,6 +26,7 @@ from pipeline.plan import Plan
 from pipeline.runs import FULL_FIT, FoldFolder, RunFolder
 from pipeline.scoring import score_run
 from pipeline.training.inputs import open_sources
+from pipeline.training.job import FoldJob
 from pipeline.training.members import train_members
 from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
 from pipeline.training.progress import FoldDone, Listener, RunBegun
@@ -199,16 +200,8 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> 
     sources = _open_sources(plan, run, listen)
     beside = _folds_beside(plan) * processes.local_count()
     workers = loading_workers(plan.config.train.workers, pick_device(), beside=beside)
-    if not train_members(
-        plan.config,
-        plan.table,
-        rows,
-        sources=sources,
-        folder=folder,
-        workers=workers,
-        listen=listen,
-        deadline=plan.deadline,
-    ):
+    job = FoldJob(plan.config, plan.table, rows, sources, folder, workers)
+    if not train_members(job, listen=listen, deadline=plan.deadline):
         return False
     frame = None
     if rows.validation.size:

@@ -45,8 +45,9 @@ from pipeline.seeds import stable_seed
 from pipeline.training.engine import EpochSums, Step, train_epoch
 from pipeline.training.fold import train_fold
 from pipeline.training.inputs import open_sources, train_augmentation
+from pipeline.training.job import FoldJob
 from pipeline.training.progress import Listener, Remark, StepDone, TrialStep
-from pipeline.training.setup import Training, build_loss, training_of
+from pipeline.training.setup import Training, training_of
 
 COPIES = 4  # differently augmented feature maps of each training row, which the epochs take in turn
 _LOCK_SECONDS = 24 * 3600
@@ -86,7 +87,6 @@ class HeadTrials:
         place = {int(row): position for position, row in enumerate(rows.train)}
         steps = math.ceil(max(1, len(rows.train) // train.batch_size) / train.accumulate)
         training = _head_training(config, rows.fold, table.labels, total_steps=steps * train.epochs)
-        loss = build_loss(config.loss, labels=table.labels)
         done, score = 0, math.nan
 
         def batches(epoch: int) -> Iterator[TrainBatch]:
@@ -107,15 +107,7 @@ class HeadTrials:
         for epoch in range(train.epochs):
             finished = train_epoch(
                 batches(epoch),
-                model=training.prepared,
-                ema=training.ema,
-                normalizer=training.normalizer,
-                loss_function=loss,
-                optimizer=training.optimizer,
-                schedule=training.schedule,
-                accelerator=training.accelerator,
-                accumulate=train.accumulate,
-                clip_grad=train.clip_grad,
+                training,
                 sums=EpochSums(),
                 seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
                 on_step=tell,
@@ -144,7 +136,7 @@ def _head_training(config: Config, fold: int, labels: tuple[str, ...], *, total_
     plain = config.model.model_copy(update={"pretrained": False, "weights": None})
     model, _ = start_model(plain, config.images, labels=labels)
     model.backbone = nn.Identity()
-    return training_of(model, _ToFloat(), config=config, total_steps=total_steps)
+    return training_of(model, _ToFloat(), config=config, labels=labels, total_steps=total_steps)
 
 
 @torch.inference_mode()
@@ -185,9 +177,8 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
     sources = open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
     workers, pin = loading_workers(config.train.workers, pick_device()), pick_device().type == "cuda"
-    if not folder.weights.exists() and not train_fold(
-        config, plan.table, rows, sources=sources, folder=folder, workers=workers, listen=listen, deadline=plan.deadline
-    ):
+    job = FoldJob(config, plan.table, rows, sources, folder, workers)
+    if not folder.weights.exists() and not train_fold(job, listen=listen, deadline=plan.deadline):
         raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
     augmented = TrainImages(

@@ -18,6 +18,7 @@ from pipeline.search.judge import Judge
 from pipeline.search.study import TimeUsed
 from pipeline.training.fold import ValidatedEpoch, train_fold
 from pipeline.training.inputs import open_sources
+from pipeline.training.job import FoldJob
 from pipeline.training.progress import Event, Listener, StepDone, TrialStep
 
 OnScore = Callable[[int, int, float], None]
@@ -73,24 +74,16 @@ class Trials:
             score = self.judge(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
-        finished = train_fold(
+        table, record = self.plan.table, self.run.search.images
+        job = FoldJob(
             config,
-            self.plan.table,
+            table,
             rows_of(self.plan.folds, fold),
-            sources=open_sources(
-                config,
-                self.plan.table.paths,
-                folder=self.run.cache,
-                record=self.run.search.images,
-                listen=listen,
-            ),
-            folder=FoldFolder(folder / f"fold{fold}"),
-            workers=loading_workers(config.train.workers, pick_device(), beside=self.beside),
-            listen=tell,
-            on_epoch=judge,
-            deadline=self.plan.deadline,
+            open_sources(config, table.paths, folder=self.run.cache, record=record, listen=listen),
+            FoldFolder(folder / f"fold{fold}"),
+            loading_workers(config.train.workers, pick_device(), beside=self.beside),
         )
-        if not finished:
+        if not train_fold(job, listen=tell, on_epoch=judge, deadline=self.plan.deadline):
             raise TimeUsed
         return score
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -42,32 +42,54 @@ class EpochSums:
     images: int = 0
     seconds: float = 0.0
 
+    def add(self, *, loss: float, cells: int, images: int, skipped: bool) -> None:
+        """Count a step whose mean loss over `cells` known cells was `loss`."""
+        self.loss, self.cells = self.loss + loss * cells, self.cells + cells
+        self.steps, self.images = self.steps + 1, self.images + images
+        self.skipped += skipped
+
     @property
     def mean_loss(self) -> float:
         """Over the known cells."""
         return self.loss / max(self.cells, 1)
 
 
+@dataclass
+class Learner:
+    """A network and all that a step changes it by.
+
+    Attributes:
+        prepared: gives logits (B, K) of normalised images; wrapped by `accelerator`, as is `optimizer`.
+        ema: averages the network under the wrapping.
+        normalizer: from what a batch holds to what the network reads, on the device.
+        accumulate: micro-batches of an optimizer step.
+        clip_grad: the largest gradient norm, or None.
+        mixer: mixes the images of a micro-batch with each other, or None.
+    """
+
+    accelerator: Accelerator
+    prepared: nn.Module
+    ema: WarmEma
+    normalizer: nn.Module
+    loss_function: MultiLabelLoss
+    optimizer: Any  # Accelerate's wrapper around a torch optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    accumulate: int = field(default=1, kw_only=True)
+    clip_grad: float | None = field(default=None, kw_only=True)
+    mixer: BatchMixer | None = field(default=None, kw_only=True)
+
+
 def train_epoch(
     batches: Iterable[TrainBatch],
+    learner: Learner,
     *,
-    model: nn.Module,
-    ema: WarmEma,
-    normalizer: nn.Module,
-    loss_function: MultiLabelLoss,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    accelerator: Accelerator,
-    accumulate: int,
-    clip_grad: float | None,
     sums: EpochSums,
     seed_of: Callable[[int], int],
     on_step: Callable[[Step], bool],
     say: Say,
-    mixer: BatchMixer | None = None,
     name_of: Callable[[int], str] = str,
 ) -> bool:
-    """One pass over `batches`, an optimizer step every `accumulate` of them, added up in `sums`.
+    """One pass over `batches`, an optimizer step every `learner.accumulate` of them, added up in `sums`.
 
     The loss of a step is summed over its micro-batches and divided by all their known cells, so that
     accumulation equals one large batch, also where cells are unknown or the last batch is short. What is drawn
@@ -80,13 +102,11 @@ def train_epoch(
     Args:
         batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning. As many in
             every process, of one size, with an image for each of them.
-        model: gives logits (B, K); prepared by `accelerator`, as is `optimizer`.
-        ema: averages the unprepared model.
-        clip_grad: the largest gradient norm, or None.
+        learner: changed in place.
+        sums: of the epoch so far, added to in place.
         seed_of: optimizer step, from 0 over all epochs, to the seed of all that is drawn in it.
         on_step: called after each optimizer step; False stops the epoch there.
         say: told in a sentence what a person should know.
-        mixer: mixes the images of a batch with each other, or None.
         name_of: a row's name, for messages.
 
     Returns:
@@ -95,31 +115,42 @@ def train_epoch(
     Raises:
         TrainingError: the loss or the gradient is not finite; weights, average and `sums` are as before the step.
     """
-    model.train()
-    backward = _Backward(model, normalizer, loss_function, optimizer, accelerator, say)
-    for group in _grouped(batches, accumulate):
-        step = schedule.last_epoch
-        lr = float(schedule.get_last_lr()[0])
-        mixed = [_mixed(batch, mixer, seed=seed_of(step), position=place) for place, batch in enumerate(group)]
+    learner.prepared.train()
+    backward = _Backward(learner, say)
+    for group in _grouped(batches, learner.accumulate):
+        number, lr = learner.schedule.last_epoch, float(learner.schedule.get_last_lr()[0])
+        seed = seed_of(number)
+        mixed = [_mixed(batch, learner.mixer, seed=seed, position=place) for place, batch in enumerate(group)]
         own_cells = int(sum(known_cells(targets) for _, _, targets in mixed))
         known, images = map(int, processes.total(own_cells, sum(len(batch.images) for batch in group)))
-        own_loss, loss = backward(mixed, known, seed=seed_of(step))
-        norm = None if clip_grad is None else accelerator.clip_grad_norm_(model.parameters(), clip_grad)
-        if not is_finite(loss, norm, scaled=accelerator.scaler is not None):
-            optimizer.zero_grad(set_to_none=True)
-            raise non_finite(own_loss, group, model=model, normalizer=normalizer, step=step, lr=lr, name_of=name_of)
-        scale = _scale(accelerator)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update(accelerator.unwrap_model(model), step=step)
-        schedule.step()
-
-        sums.loss, sums.cells = sums.loss + loss * known, sums.cells + known
-        sums.steps, sums.images = sums.steps + 1, sums.images + images
-        sums.skipped += int(_scale(accelerator) < scale)
+        own_loss, loss = backward(mixed, known, seed=seed)
+        if not is_finite(loss, _clipped_norm(learner), scaled=learner.accelerator.scaler is not None):
+            learner.optimizer.zero_grad(set_to_none=True)
+            model, normalizer = learner.prepared, learner.normalizer
+            raise non_finite(own_loss, group, model=model, normalizer=normalizer, step=number, lr=lr, name_of=name_of)
+        skipped = _update(learner, number)
+        sums.add(loss=loss, cells=known, images=images, skipped=skipped)
         if not on_step(Step(loss=loss, lr=lr, images=images)):
             return False
     return True
+
+
+def _clipped_norm(learner: Learner) -> Tensor | None:
+    """The norm of the gradient before it was clipped; None where it is not."""
+    if learner.clip_grad is None:
+        return None
+    norm: Tensor = learner.accelerator.clip_grad_norm_(learner.prepared.parameters(), learner.clip_grad)
+    return norm
+
+
+def _update(learner: Learner, number: int) -> bool:
+    """Take the optimizer step of this number; whether fp16's scaler left it out because a gradient overflowed."""
+    scale = _scale(learner.accelerator)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.ema.update(learner.accelerator.unwrap_model(learner.prepared), step=number)
+    learner.schedule.step()
+    return _scale(learner.accelerator) < scale
 
 
 def _scale(accelerator: Accelerator) -> float:
@@ -149,17 +180,8 @@ def _grouped(batches: Iterable[TrainBatch], size: int) -> Iterator[list[TrainBat
 class _Backward:
     """The gradient of a step's micro-batches; it remembers into how many parts they must be cut to fit."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        normalizer: nn.Module,
-        loss_function: MultiLabelLoss,
-        optimizer: torch.optim.Optimizer,
-        accelerator: Accelerator,
-        say: Say,
-    ) -> None:
-        self.model, self.normalizer, self.loss_function = model, normalizer, loss_function
-        self.optimizer, self.accelerator, self.say = optimizer, accelerator, say
+    def __init__(self, learner: Learner, say: Say) -> None:
+        self._learner, self._say = learner, say
         self.parts = 1
 
     def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> tuple[float, float]:
@@ -171,8 +193,8 @@ class _Backward:
             torch.manual_seed(seed)  # dropout
             with contextlib.suppress(torch.OutOfMemoryError), processes.full_together():
                 own_loss = self._sum(batches, known).item()
-                return own_loss, processes.total_gradient(own_loss, self.model.parameters())
-            self.optimizer.zero_grad(set_to_none=True)
+                return own_loss, processes.total_gradient(own_loss, self._learner.prepared.parameters())
+            self._learner.optimizer.zero_grad(set_to_none=True)
             self._cut_finer(int(processes.total(max(len(targets) for _, _, targets in batches))[0]))
 
     def _cut_finer(self, images: int) -> None:
@@ -183,22 +205,22 @@ class _Backward:
                 remedy="lower images.size, take a smaller model.backbone, or set train.gradient_checkpointing=true",
             )
         self.parts *= 2
-        if self.accelerator.device.type == "cuda":
+        if self._learner.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.say(
+        self._say(
             f"the device's memory is full: each batch of {images} images now goes through in {self.parts} parts; the "
             f"effective batch stays the same; batch_size={images // self.parts} with {self.parts} times the "
             "train.accumulate would say so from the start"
         )
 
     def _sum(self, batches: list[_Mixed], known: int) -> Tensor:
-        device = self.accelerator.device
+        learner, device = self._learner, self._learner.accelerator.device
         total = torch.zeros((), device=device)
         for batch, mix, targets in batches:
-            images = mix.images(self.normalizer(batch.images.to(device, non_blocking=True)))
+            images = mix.images(learner.normalizer(batch.images.to(device, non_blocking=True)))
             parts = min(self.parts, len(images))  # in each process as many: batch norms meet in every part
             for part, target in zip(images.tensor_split(parts), targets.to(device).tensor_split(parts), strict=True):
-                loss = self.loss_function(self.model(part), target, reduction="sum") / max(known, 1)
-                self.accelerator.backward(loss)
+                loss = learner.loss_function(learner.prepared(part), target, reduction="sum") / max(known, 1)
+                learner.accelerator.backward(loss)
                 total += loss.detach()
         return total

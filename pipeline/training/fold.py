@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,24 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import processes
-from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.files import write_json_lines
-from pipeline.images.dataset import TrainImages, epoch_batches, train_loader
-from pipeline.images.sources import ImageSource, ImageSources
 from pipeline.inference.ensemble import sigmoid
-from pipeline.inference.out_of_fold import FoldRows, image_form, predict_rows
+from pipeline.inference.out_of_fold import image_form, predict_rows
 from pipeline.inference.predict import Ensemble
 from pipeline.inference.views import parse_views
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
-from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
-from pipeline.training.engine import EpochSums, Step, train_epoch
-from pipeline.training.inputs import train_augmentation
-from pipeline.training.mixing import BatchMixer
-from pipeline.training.progress import EpochDone, Listener, Remark, StepDone
-from pipeline.training.setup import Training, build_loss, build_training
+from pipeline.training.engine import EpochSums, train_epoch
+from pipeline.training.job import FoldJob
+from pipeline.training.progress import EpochDone, Listener, Remark
+from pipeline.training.setup import Training, build_training
+from pipeline.training.watch import Watch, is_over
 
 
 class ValidatedEpoch(NamedTuple):
@@ -45,13 +40,8 @@ def _go_on(_: ValidatedEpoch) -> None:
 
 
 def train_fold(
-    config: Config,
-    table: TrainTable,
-    rows: FoldRows,
+    job: FoldJob,
     *,
-    sources: ImageSources,
-    folder: FoldFolder,
-    workers: int,
     listen: Listener,
     on_epoch: Callable[[ValidatedEpoch], None] = _go_on,
     deadline: float = math.inf,
@@ -60,16 +50,11 @@ def train_fold(
 
     Several processes may call this together: each trains and validates its part, the first one writes.
 
-    What stands in `folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
+    What stands in `job.folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
     `epochs.jsonl`, and `resume/` with the last state.
 
     Args:
-        config: the run's configuration.
-        table: all training rows.
-        rows: which of them train and which validate.
-        sources: the images of the table.
-        folder: where the fold's files go.
-        workers: processes that load images; 0 loads in this one.
+        job: what is trained.
         listen: told of each step and epoch.
         on_epoch: called when an epoch is validated and saved; what it raises ends the training there.
         deadline: on the clock of `time.monotonic`; the training stops after it, its state saved.
@@ -81,73 +66,47 @@ def train_fold(
         TrainingError: the loss or the gradient is not finite.
         ImageError: an image cannot be read.
     """
-    if _is_over(deadline):
+    if is_over(deadline):
         return False
-    train = config.train
-    images = TrainImages(
-        sources.train,
-        ids=table.ids,
-        targets=table.targets,
-        augmentation=train_augmentation(config),
-        seed=train.seed,
-    )
-
-    def batches_of(epoch: int) -> list[Sequence[tuple[int, int]]]:
-        whole = epoch_batches(rows.train, table.ids, epoch=epoch, seed=train.seed, batch_size=train.batch_size)
-        return [processes.part_of(batch) for batch in whole]
-
-    steps_per_epoch = math.ceil(len(batches_of(0)) / train.accumulate)
-    total_steps = steps_per_epoch * train.epochs
-    training = build_training(config, fold=rows.fold, labels=table.labels, total_steps=total_steps)
-    training.resume(folder)
-    loss = build_loss(config.loss, labels=table.labels)
-    mixer = BatchMixer(**config.augment.mix.model_dump())
-    pin = training.accelerator.device.type == "cuda"
-    loader = train_loader(images, batches_of(0), workers=workers, pin_memory=pin)
+    train, fold, labels = job.config.train, job.rows.fold, job.table.labels
+    steps = job.steps_per_epoch
+    training = build_training(job.config, fold=fold, labels=labels, total_steps=steps * train.epochs)
+    training.resume(job.folder)
+    loader = job.open_loader(pin_memory=training.accelerator.device.type == "cuda")
     begun = len(training.records)
     for epoch in range(begun, train.epochs):
-        if epoch > begun and _is_over(deadline):
+        if epoch > begun and is_over(deadline):
             return False  # what the last epoch saved stands
-        loader.batches = batches_of(epoch)[training.sums.steps * train.accumulate :]
+        loader.batches = job.batches(epoch)[training.sums.steps * train.accumulate :]
         training.freeze_backbone(epoch < train.freeze_backbone_epochs)
-        watch = _Watch(
-            rows.fold, epoch, training, folder, config, steps=steps_per_epoch, listen=listen, deadline=deadline
-        )
+        watch = Watch(job, training, epoch, steps=steps, listen=listen, deadline=deadline)
         finished = train_epoch(
             loader,
-            model=training.prepared,
-            ema=training.ema,
-            normalizer=training.normalizer,
-            loss_function=loss,
-            optimizer=training.optimizer,
-            schedule=training.schedule,
-            accelerator=training.accelerator,
-            accumulate=train.accumulate,
-            clip_grad=train.clip_grad,
+            training,
             sums=training.sums,
-            seed_of=partial(step_seed, train.seed, rows.fold),
+            seed_of=partial(step_seed, train.seed, fold),
             on_step=watch.step,
-            say=lambda sentence: listen(Remark(rows.fold, sentence)),
-            mixer=mixer,
-            name_of=lambda row: table.ids[row],
+            say=lambda sentence: listen(Remark(fold, sentence)),
+            name_of=lambda row: job.table.ids[row],
         )
         if not finished:
             return False
-        facts = watch.facts()
-        logits = _validate(config, table, rows, training, sources.evaluation, workers=workers)
-        scores = processes.from_first(partial(_judge, config, table, rows, logits))
-        training.records.append({"epoch": epoch + 1, "loss": training.sums.mean_loss, **facts, **scores})
-        training.sums = EpochSums()
-        processes.from_first(lambda: _save_epoch(config, table, training, folder))
-        listen(EpochDone(rows.fold, training.records[-1]))
-        on_epoch(ValidatedEpoch(rows.fold, epoch + 1, logits))
-    processes.from_first(lambda: _keep_weights(config, table, training, folder))
+        logits = _finish_epoch(job, training, watch.facts())
+        listen(EpochDone(fold, training.records[-1]))
+        on_epoch(ValidatedEpoch(fold, epoch + 1, logits))
+    processes.from_first(lambda: _keep_weights(job, training))
     return True
 
 
-def _is_over(deadline: float) -> bool:
-    """Whether it is over for the first process, and so for all of them."""
-    return math.isfinite(deadline) and processes.first_says(time.monotonic() > deadline)
+def _finish_epoch(job: FoldJob, training: Training, facts: Mapping[str, float]) -> NDArray[np.float64]:
+    """Validate the epoch, add its record and save all; the logits of the validation rows."""
+    logits = _validate(job, training)
+    scores = processes.from_first(lambda: _judge(job, logits))
+    epoch = len(training.records) + 1
+    training.records.append({"epoch": epoch, "loss": training.sums.mean_loss, **facts, **scores})
+    training.sums = EpochSums()
+    processes.from_first(lambda: _save_epoch(job, training))
+    return logits
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:
@@ -166,93 +125,24 @@ def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[
     return values.index(max(values)) + 1
 
 
-class _Watch:
-    """After each step: tells the listener, saves the state when it is due, and stops when the time is used."""
-
-    def __init__(
-        self,
-        fold: int,
-        epoch: int,
-        training: Training,
-        folder: FoldFolder,
-        config: Config,
-        *,
-        steps: int,
-        listen: Listener,
-        deadline: float,
-    ) -> None:
-        self._fold, self._epoch, self._steps, self._epochs = fold, epoch, steps, config.train.epochs
-        self._training, self._folder, self._listen, self._deadline = training, folder, listen, deadline
-        self._every = 60 * config.train.checkpoint_minutes
-        self._lr = 0.0
-        # time.monotonic throughout: a clock that is set anew changes nothing
-        self._last = self._saved = time.monotonic()
-
-    def step(self, step: Step) -> bool:
-        """Take note of a step; False if training must stop here, its state saved."""
-        sums = self._training.sums
-        now = time.monotonic()
-        sums.seconds, self._last = sums.seconds + now - self._last, now
-        self._lr = step.lr
-        self._listen(
-            StepDone(
-                fold=self._fold,
-                epoch=self._epoch + 1,
-                epochs=self._epochs,
-                step=self._epoch * self._steps + sums.steps,
-                steps=self._epochs * self._steps,
-                loss=step.loss,
-                lr=step.lr,
-                images_per_second=self._rate(),
-            )
-        )
-        late = _is_over(self._deadline)
-        if sums.steps < self._steps and (late or now - self._saved > self._every):
-            if processes.is_first():
-                self._training.save(self._folder)
-            self._saved = time.monotonic()
-        return not late or sums.steps == self._steps  # a whole epoch is validated before it stops
-
-    def facts(self) -> dict[str, float]:
-        sums = self._training.sums
-        skipped = {"skipped_steps": sums.skipped} if self._training.accelerator.scaler is not None else {}
-        return {
-            "lr": self._lr,
-            "images_per_second": round(self._rate(), 1),
-            "seconds": round(sums.seconds, 2),
-            **skipped,
-        }
-
-    def _rate(self) -> float:
-        sums = self._training.sums
-        return sums.images / max(sums.seconds, 1e-9)
-
-
-def _validate(
-    config: Config,
-    table: TrainTable,
-    rows: FoldRows,
-    training: Training,
-    source: ImageSource,
-    *,
-    workers: int,
-) -> NDArray[np.float64]:
+def _validate(job: FoldJob, training: Training) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
     processes.share_buffers(training.ema.module)  # which a full memory may have left apart
-    if not rows.validation.size:
+    config, table, rows = job.config, job.table, job.rows.validation
+    if not rows.size:
         return np.empty((0, len(table.labels)))
     views = parse_views(["identity"], size=config.images.height_width)
     ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
     device = training.accelerator.device
-    return predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
+    return predict_rows(config, ensemble, table, rows, job.sources.evaluation, workers=job.workers, device=device)
 
 
-def _judge(config: Config, table: TrainTable, rows: FoldRows, logits: NDArray[np.float64]) -> dict[str, float | None]:
+def _judge(job: FoldJob, logits: NDArray[np.float64]) -> dict[str, float | None]:
     """mAP, and the competition's metric where it needs no thresholds; nothing where no row validates."""
-    if not rows.validation.size:
+    if not job.rows.validation.size:
         return {}
-    targets = table.truths[rows.validation]
-    metrics = _epoch_metrics(config, table.labels)
+    targets = job.table.truths[job.rows.validation]
+    metrics = _epoch_metrics(job.config, job.table.labels)
     values = {metric.name: metric.function(targets, sigmoid(logits)).value for metric in metrics}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
@@ -263,17 +153,18 @@ def _epoch_metrics(config: Config, labels: Sequence[str]) -> list[Metric]:
     return [get_metric("map"), *([metric] if metric.takes == "probabilities" else [])]
 
 
-def _save_epoch(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:
+def _save_epoch(job: FoldJob, training: Training) -> None:
     """Write the state after an epoch, its record, and its weights where they are the best so far."""
-    if config.train.select == "best" and kept_epoch(config, table.labels, training.records) == len(training.records):
-        save_tensors(folder.best_weights, training.ema.module.state_dict(), {})
-    training.save(folder)
-    write_json_lines(folder.epochs, training.records)
+    best = job.config.train.select == "best"
+    if best and kept_epoch(job.config, job.table.labels, training.records) == len(training.records):
+        save_tensors(job.folder.best_weights, training.ema.module.state_dict(), {})
+    training.save(job.folder)
+    write_json_lines(job.folder.epochs, training.records)
 
 
-def _keep_weights(config: Config, table: TrainTable, training: Training, folder: FoldFolder) -> None:
-    if config.train.select == "best":
-        tensors, _ = load_tensors(folder.best_weights)
+def _keep_weights(job: FoldJob, training: Training) -> None:
+    if job.config.train.select == "best":
+        tensors, _ = load_tensors(job.folder.best_weights)
     else:
         tensors = training.ema.module.state_dict()
-    save_tensors(folder.weights, tensors, model_facts(config.model, config.images, table.labels))
+    save_tensors(job.folder.weights, tensors, model_facts(job.config.model, job.config.images, job.table.labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from pipeline.runs import FoldFolder
 from pipeline.seeds import stable_seed
 from pipeline.training.checkpoint import load_training_state, save_training_state
 from pipeline.training.ema import WarmEma
-from pipeline.training.engine import EpochSums
+from pipeline.training.engine import EpochSums, Learner
 from pipeline.training.losses import LOSSES, MultiLabelLoss
+from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import build_optimizer, build_schedule
 
 
@@ -64,18 +65,18 @@ def _in_order(name: str, value: float | Mapping[str, float], labels: Sequence[st
 
 
 @dataclass
-class Training:
-    """The objects of one fold's training, and the records of its finished epochs."""
+class Training(Learner):
+    """What learns in one fold, and how far it is.
 
-    accelerator: Accelerator
-    model: nn.Module  # as built, on the device
-    prepared: nn.Module  # the same weights, wrapped by Accelerate
-    ema: WarmEma
-    normalizer: nn.Module
-    optimizer: Any  # Accelerate's wrapper around AdamW
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    records: list[dict[str, Any]]
-    sums: EpochSums  # of the epoch that is under way
+    Attributes:
+        model: as built, on the device; `prepared` has the same weights.
+        records: of the finished epochs.
+        sums: of the epoch that is under way.
+    """
+
+    model: nn.Module
+    records: list[dict[str, Any]] = field(default_factory=list)
+    sums: EpochSums = field(default_factory=EpochSums)
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Train only what follows the backbone, or all of the model again."""
@@ -115,11 +116,16 @@ def build_training(config: Config, *, fold: int, labels: Sequence[str], total_st
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     model, _ = start_model(config.model, config.images, labels=labels)
-    return training_of(model, build_normalizer(config.images, model), config=config, total_steps=total_steps)
+    normalizer = build_normalizer(config.images, model)
+    training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps)
+    training.mixer = BatchMixer(**config.augment.mix.model_dump())
+    return training
 
 
-def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, total_steps: int) -> Training:
-    """What trains `model`, a fresh network on the CPU, on the device: average, optimizer and schedule."""
+def training_of(
+    model: nn.Module, normalizer: nn.Module, *, config: Config, labels: Sequence[str], total_steps: int
+) -> Training:
+    """What trains `model`, a fresh network on the CPU, on the device: average, loss, optimizer and schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     normalizer.to(accelerator.device)
@@ -142,4 +148,15 @@ def training_of(model: nn.Module, normalizer: nn.Module, *, config: Config, tota
         backbone_of(model).checkpoint_gradients()
     if train.compile:
         prepared.compile()  # in place, after the average was copied: names of weights stay as they are
-    return Training(accelerator, model, prepared, ema, normalizer, wrapped, schedule, [], EpochSums())
+    return Training(
+        accelerator=accelerator,
+        prepared=prepared,
+        ema=ema,
+        normalizer=normalizer,
+        loss_function=build_loss(config.loss, labels=labels),
+        optimizer=wrapped,
+        schedule=schedule,
+        accumulate=train.accumulate,
+        clip_grad=train.clip_grad,
+        model=model,
+    )

@@ -20,7 +20,7 @@ from pipeline.images import building
 from pipeline.images.building import Partial
 from pipeline.plan import Plan, prepare
 from pipeline.runs import RunFolder
-from pipeline.training.fold import _Watch
+from pipeline.training.watch import Watch
 
 SETTINGS = ("train.checkpoint_minutes=1e-9",)
 
@@ -52,7 +52,7 @@ def nth(number: int, act: Callable[..., None], before: Callable[..., Any], when:
 
 
 def at_a_step() -> None:
-    _Watch.step = nth(8, lambda *_: die(), _Watch.step, lambda *_: True)  # type: ignore[method-assign]
+    Watch.step = nth(8, lambda *_: die(), Watch.step, lambda *_: True)  # type: ignore[method-assign]
 
 
 def in_half_a_file(name: str, number: int) -> Callable[[], None]:

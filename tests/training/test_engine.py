@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.images.dataset import TrainBatch
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.training.ema import WarmEma
-from pipeline.training.engine import EpochSums, Step, train_epoch
+from pipeline.training.engine import EpochSums, Learner, Step, train_epoch
 from pipeline.training.faults import TrainingError
 from pipeline.training.losses import AsymmetricLoss
 from pipeline.training.mixing import BatchMixer
@@ -62,22 +62,25 @@ def _train(
         steps.append(step)
         return True
 
-    assert train_epoch(
-        batches,
-        model=prepared,
+    learner = Learner(
+        accelerator=accelerator,
+        prepared=prepared,
         ema=WarmEma(model, decay=0.9),
         normalizer=PixelNormalizer([0.5] * 3, [0.25] * 3),
         loss_function=AsymmetricLoss(gamma_neg=2.0),
         optimizer=wrapped,
         schedule=schedule,
-        accelerator=accelerator,
         accumulate=accumulate,
         clip_grad=clip_grad,
+        mixer=mixer,
+    )
+    assert train_epoch(
+        batches,
+        learner,
         sums=sums,
         seed_of=lambda step: step,
         on_step=note,
         say=([] if said is None else said).append,
-        mixer=mixer,
         name_of=lambda row: f"image {row}",
     )
     return model.state_dict(), sums.mean_loss, steps

@@ -13,6 +13,7 @@ from pipeline.plan import prepare
 from pipeline.runs import FoldFolder
 from pipeline.training.fold import ValidatedEpoch, train_fold
 from pipeline.training.inputs import open_sources
+from pipeline.training.job import FoldJob
 
 
 class _EnoughError(Exception):
@@ -32,9 +33,7 @@ def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(tiny_config: Pa
 
     sources = open_sources(config, plan.table.paths, folder=tmp_path, listen=print)
     with pytest.raises(_EnoughError):
-        train_fold(
-            config, plan.table, rows, sources=sources, folder=folder, workers=0, listen=print, on_epoch=stop_after_two
-        )
+        train_fold(FoldJob(config, plan.table, rows, sources, folder, 0), listen=print, on_epoch=stop_after_two)
     assert [(epoch.fold, epoch.epoch) for epoch in seen] == [(1, 1), (1, 2)]
     assert seen[0].logits.shape == (len(rows.validation), 3)
     assert not np.array_equal(seen[0].logits, seen[1].logits)

@@ -21,7 +21,7 @@ from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.shared_norm import share_batch_norms
 from pipeline.processes import exchange
 from pipeline.training.ema import WarmEma
-from pipeline.training.engine import EpochSums, train_epoch
+from pipeline.training.engine import EpochSums, Learner, train_epoch
 from pipeline.training.faults import TrainingError
 from pipeline.training.losses import AsymmetricLoss
 from tests.conftest import PROJECT
@@ -124,19 +124,22 @@ def train(
     ema, sums, error, said = WarmEma(model, decay=0.9), EpochSums(), "", list[str]()
     if processes.count() > 1:
         share_batch_norms(model)
+    learner = Learner(
+        accelerator=accelerator,
+        prepared=model,
+        ema=ema,
+        normalizer=PixelNormalizer([0.5] * 3, [0.25] * 3),
+        loss_function=AsymmetricLoss(gamma_neg=2.0),
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda _: 1.0),
+        accumulate=accumulate,
+        clip_grad=clip_grad,
+    )
     whole = [list(range(start, start + batch)) for start in range(0, len(images), batch)][:batches]
     try:
         train_epoch(
             [TrainBatch(images[rows], targets[rows], torch.tensor(rows)) for rows in map(processes.part_of, whole)],
-            model=model,
-            ema=ema,
-            normalizer=PixelNormalizer([0.5] * 3, [0.25] * 3),
-            loss_function=AsymmetricLoss(gamma_neg=2.0),
-            optimizer=optimizer,
-            schedule=torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda _: 1.0),
-            accelerator=accelerator,
-            accumulate=accumulate,
-            clip_grad=clip_grad,
+            learner,
             sums=sums,
             seed_of=lambda step: step,
             on_step=lambda _: True,
