@@ -188,6 +188,16 @@ class RunFolder:
         return self.path / "submission.csv"
 
     @property
+    def decided(self) -> Path:
+        """The id and per label what the metric judges of each test row: decisions, or calibrated probabilities."""
+        return self.path / "decided.parquet"
+
+    @property
+    def submitted(self) -> Path:
+        """What the submission was made with and promised; written last of the four."""
+        return self.path / "submission.json"
+
+    @property
     def cache(self) -> Path:
         """Where decoded images are kept for this run and those beside it."""
         return self.path.parent / ".cache"

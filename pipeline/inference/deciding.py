@@ -11,12 +11,13 @@ from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.decider import Decider
-from pipeline.evaluation.honest import score_out_of_fold
+from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
 from pipeline.evaluation.rules import RowRules
 from pipeline.evaluation.transfer import rates
 from pipeline.files import read_json, read_predictions
 from pipeline.inference.finished import FinishedRun
+from pipeline.inference.record import promised_by
 from pipeline.inference.validated import join_validated
 from pipeline.runs import RunFolder
 
@@ -54,7 +55,9 @@ def choose_decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decide
     """
     first = runs[0]
     if len(runs) == 1:
-        return read_decider(first.run, first.config, first.labels, rules), read_json(first.run.thresholds), []
+        facts = read_json(first.run.thresholds)
+        promised = {**facts, **promised_by(first.run, facts)}
+        return read_decider(first.run, first.config, first.labels, rules), promised, []
     labels = list(first.labels)
     metric = get_metric(first.config.competition.metric, labels)
     rows = join_validated([run.run for run in runs], read_train(first.config.competition), labels)
@@ -83,6 +86,8 @@ def choose_decider(runs: Sequence[FinishedRun], rules: RowRules) -> tuple[Decide
     facts = {
         "in_sample": honest.in_sample.pooled.value,
         "cross_fitted": honest.cross_fitted.pooled.value,
+        "map": get_metric("map").function(rows.targets, probabilities).value,
+        "notes": [*notes, *(f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best")],
         "rates": dict(zip(labels, decided.tolist(), strict=True)),
     }
     decider = Decider(honest.calibration, honest.thresholds, probabilities, honest.policy, settings.transfer, rules)

@@ -33,6 +33,7 @@ from pipeline.inference.deciding import choose_decider
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.finished import FinishedRun, require_same_labels
 from pipeline.inference.out_of_fold import image_form
+from pipeline.inference.record import write_decided, write_record
 from pipeline.inference.test_predictions import load_ensemble, predict_test
 
 
@@ -114,9 +115,14 @@ def submit(
     frame = build_submission(asked.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
+    if out is None:
+        first.run.submitted.unlink(missing_ok=True)  # of another submission
+        write_decided(first, ids, decisions=decisions, calibrated=calibrated)
     write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
     notes += write_submission(path, frame, asked.sample, form)
     notes += write_broken(path.with_suffix(".broken.csv"), ids, predicted.problems)
+    if out is None:
+        write_record(runs, scores)
     return Submitted(
         path=path,
         rows=len(frame),

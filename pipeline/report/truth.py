@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commands import run_command
 from pipeline.competition.labels import read_labels
 from pipeline.competition.notes import tell_nobody
-from pipeline.competition.submission import row_rules
 from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
-from pipeline.errors import RunError
+from pipeline.errors import RunError, listing
 from pipeline.evaluation.metrics import get_metric
 from pipeline.files import read_json, read_predictions
-from pipeline.inference.deciding import read_decider
+from pipeline.inference.record import read_record
 from pipeline.report.console import make_console
 from pipeline.runs import RunFolder
 
 
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
-    """The metric of the run's test predictions, decided as they were submitted, and their mAP.
+    """The metric of what was submitted, and the mAP of the probabilities behind it.
+
+    Both are of the files that the submission was written with, be it by this run alone or with others, and whatever
+    the run has done since.
 
     Args:
         run: a run with a submission.
         truth: a CSV with the ids and the labels in the encoding of the training table.
 
     Raises:
-        RunError: the run has no test predictions, or the truth is of other ids.
+        RunError: the run has no submission, or one for another metric, or the truth is of other ids.
         CompetitionError: the truth cannot be read.
     """
-    config = run.read_config()
-    facts = read_json(run.thresholds)
-    labels = tuple(facts["values"])
-    predicted = read_predictions(run.test, list(labels))
+    config, record = run.read_config(), read_record(run)
+    labels = tuple(record["labels"])
+    metric = get_metric(config.competition.metric, labels)
+    if metric.name != record["metric"]:
+        raise RunError(
+            f"{run.submission} was written for {record['metric']}, and the run's metric is {metric.name} now",
+            remedy=f"write it again with python make_submission.py {run.path}",
+        )
+    judged, predicted = (read_predictions(path, list(labels)) for path in (run.decided, run.test))
     ids, targets = read_truth(config.competition, truth, labels)
     if set(ids) != set(predicted.index):
         raise RunError(
@@ -47,13 +53,9 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
             got=f"{len(ids)} ids in the truth, {len(predicted)} in the run",
             remedy="give the answers of this competition's test set",
         )
-    probabilities = predicted.loc[ids, list(labels)].to_numpy(dtype=np.float64)
-    metric = get_metric(config.competition.metric, labels)
-    decider = read_decider(run, config, labels, row_rules(config.submission, config.competition, labels))
-    decided = decider.decide if metric.takes == "decisions" else decider.calibrated
-    judged = decided(probabilities)
+    values, probabilities = (table.loc[ids, list(labels)].to_numpy() for table in (judged, predicted))
     return {
-        metric.name: metric.function(targets, judged).value,
+        metric.name: metric.function(targets, values).value,
         "map": get_metric("map").function(targets, probabilities).value,
     }
 
@@ -72,15 +74,26 @@ def main(arguments: argparse.Namespace) -> None:
     """Print the true scores beside what cross-validation promised."""
     run = RunFolder(arguments.run)
     found = true_score(run, arguments.truth)
-    promised = read_json(run.scores)
+    promised = read_record(run)
     name = promised["metric"]
-    notes = "".join(f"; {note}" for note in promised["notes"])
+    notes = "".join(f"; {note}" for note in [*promised["notes"], *_since(run, promised)])
     make_console().print(
-        f"true test {name} {found[name]:.4f} (cross-validation said {promised['cross_fitted']['pooled']:.4f} "
-        f"cross-fitted, {promised['in_sample']['pooled']:.4f} in-sample); "
-        f"true test mAP {found['map']:.4f} (said {promised['threshold_free']['map']:.4f}){notes}",
+        f"true test {name} {found[name]:.4f} (cross-validation said {_number(promised['cross_fitted'])} "
+        f"cross-fitted, {_number(promised['in_sample'])} in-sample); "
+        f"true test mAP {found['map']:.4f} (said {_number(promised['map'])}){notes}",
         markup=False,
     )
+
+
+def _since(run: RunFolder, record: Mapping[str, Any]) -> list[str]:
+    """That the run has gone on after the submission was written."""
+    if not run.thresholds.exists() or read_json(run.thresholds)["folds"] == record["folds"][0]:
+        return []
+    return [f"other folds were scored since: this is the submission of folds {listing(record['folds'][0])}"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

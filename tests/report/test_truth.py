@@ -1,0 +1,105 @@
+"""The true score is that of the submission, whatever became of the run since it was written."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import RunError
+from pipeline.evaluation.metrics import get_metric
+from pipeline.report.truth import main, true_score
+from pipeline.runs import RunFolder
+from tests.conftest import LABELS
+from tests.e2e.commands import cv, submission
+
+TRUTH = Path("truth.csv")
+
+
+@pytest.fixture
+def truth(workplace: Path) -> pd.DataFrame:
+    """Answers by id, also in `truth.csv`."""
+    table = pd.read_csv("data/sample_submission.csv", dtype={"id": str})
+    table[list(LABELS)] = [[(row + place) % 2 for place in range(3)] for row in range(len(table))]
+    table.to_csv(TRUTH, index=False)
+    return table.set_index("id")
+
+
+def scored(file: Path, truth: pd.DataFrame) -> float:
+    written = pd.read_csv(file, dtype={"id": str}).set_index("id").loc[truth.index]
+    return get_metric("f1_macro").function(truth[list(LABELS)].to_numpy(), written[list(LABELS)].to_numpy()).value
+
+
+def told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    main(argparse.Namespace(run=run.path, truth=TRUTH))
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_went_on_after_its_submission(
+    tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(Path("runs/tiny"))
+    assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
+    with pytest.raises(RunError, match="holds no submission"):
+        true_score(run, TRUTH)
+    assert submission(monkeypatch, run.path) == 0
+    before, line = true_score(run, TRUTH), told(run, capsys)
+    assert before["f1_macro"] == pytest.approx(scored(run.submission, truth))
+    assert "fold 0 of 0-1" in line
+    assert "scored since" not in line
+
+    assert cv(monkeypatch, tiny_config, "thresholds.policy=per_label") == 0
+    assert true_score(run, TRUTH) == before
+    after = told(run, capsys)
+    assert after.startswith(line)
+    assert "other folds were scored since: this is the submission of folds 0" in after
+
+    assert submission(monkeypatch, run.path) == 0
+    assert "scored since" not in told(run, capsys)
+    assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
+
+
+def test_several_runs_in_the_first_ones_folder(
+    tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(Path("runs/tiny"))
+    assert cv(monkeypatch, tiny_config, "thresholds.policy=per_label") == 0
+    assert cv(monkeypatch, tiny_config, "train.seed=1", "--run", "other") == 0
+    assert submission(monkeypatch, run.path) == 0
+    alone = told(run, capsys)
+    assert submission(monkeypatch, run.path, "runs/other") == 0
+    expected = " ".join(capsys.readouterr().out.split()).partition("f1_macro to expect: ")[2].split()[0]
+    assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
+    assert f"cross-validation said {expected} cross-fitted" in told(run, capsys)
+    assert told(run, capsys) != alone
+
+
+def test_a_submission_that_was_not_written_to_its_end_is_none(
+    tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(Path("runs/tiny"))
+    assert cv(monkeypatch, tiny_config) == 0
+    assert submission(monkeypatch, run.path) == 0
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.inference.submit.write_submission", killed)
+        assert submission(patched, run.path) == 130
+    with pytest.raises(RunError, match="half of one"):
+        true_score(run, TRUTH)
+
+
+def test_a_submission_for_another_metric_is_not_scored(
+    tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(Path("runs/tiny"))
+    assert cv(monkeypatch, tiny_config) == 0
+    assert submission(monkeypatch, run.path) == 0
+    run.config.write_text(run.config.read_text().replace("metric: f1_macro", "metric: map"))
+    with pytest.raises(RunError, match="written for f1_macro, and the run's metric is map now"):
+        true_score(run, TRUTH)
