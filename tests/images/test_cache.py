@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import pickle
 import shutil
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images import building
 from pipeline.images.building import Partial
 from pipeline.images.cache import ImageCache
 from pipeline.images.decode import load_image
@@ -208,6 +212,30 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     _, built = opened(paths, folder, *forms, kept_as=kept_as)
     assert built == list(range(71, 81))
     opened(paths, tmp_path / "whole", *forms, kept_as=kept_as)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kept_as", FORMATS)
+@pytest.mark.parametrize("flush", [1, 2, 3])
+def test_an_interruption_while_rows_are_noted_counts_none_twice(
+    write_images: Write, tmp_path: Path, kept_as: CacheFormat, flush: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are flushed, then the note that tells of them; what is left to do at the interruption notes again."""
+    paths, folder, through, calls = write_images(12), tmp_path / "cache", building._flush, itertools.count(1)
+
+    def interrupted(stream: Any) -> None:
+        if next(calls) == flush:
+            raise KeyboardInterrupt
+        through(stream)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "_SAVED_EVERY", 4)
+        patched.setattr(building, "_flush", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ImageCache(paths, folder=folder).open([FORM], kept_as=kept_as, threads=1, progress=None)
+    assert json.loads(next(folder.glob("*.partial.json")).read_text())["rows"] <= 4 * (1 + flush // 3)
+    opened(paths, folder, kept_as=kept_as)
+    opened(paths, tmp_path / "whole", kept_as=kept_as)
     assert contents(folder) == contents(tmp_path / "whole")
 
 

@@ -47,6 +47,8 @@ def _train(
     between: nn.Module | None = None,
     mixer: BatchMixer | None = None,
     said: list[str] | None = None,
+    scaler: object | None = None,
+    sums: EpochSums | None = None,
 ) -> tuple[dict[str, torch.Tensor], float, list[Step]]:
     torch.manual_seed(0)
     middle = nn.GELU() if between is None else between
@@ -55,8 +57,9 @@ def _train(
     optimizer = build_optimizer(model, lr=0.01, weight_decay=0.1)
     schedule = build_schedule(optimizer, total=epochs_steps, warmup=0.2, schedule="cosine")
     prepared, wrapped = accelerator.prepare(model, optimizer)
+    accelerator.scaler = scaler
     steps: list[Step] = []
-    sums = EpochSums()
+    sums = EpochSums() if sums is None else sums
 
     def note(step: Step) -> bool:
         steps.append(step)
@@ -183,6 +186,29 @@ def test_where_memory_runs_out_the_step_is_repeated_in_parts_and_comes_to_the_sa
 def test_memory_for_no_two_images_is_an_error_with_a_remedy() -> None:
     with pytest.raises(TrainingError, match=r"memory is full with parts of 2 images(.|\n)*images\.size"):
         _train(_batches(_images(8), _targets(8), 8), accumulate=1, between=Cramped(1))
+
+
+class Scaler:
+    """Of fp16, as far as the loop knows it: its scale before and after each step."""
+
+    def __init__(self, *scales: float) -> None:
+        self._scales = iter(scales)
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def get_scale(self) -> float:
+        return next(self._scales)
+
+
+def test_a_step_that_fp16_skips_is_counted_by_the_scale_that_falls() -> None:
+    sums = EpochSums()
+    scaler = Scaler(4.0, 4.0, 4.0, 2.0, 2.0, 4.0, 4.0, 2.0)  # kept, skipped, grown, skipped
+    _train(_batches(_images(8), _targets(8), 2), accumulate=1, scaler=scaler, sums=sums)
+    assert (sums.steps, sums.skipped) == (4, 2)
+    sums = EpochSums()
+    _train(_batches(_images(8), _targets(8), 2), accumulate=1, sums=sums)
+    assert (sums.steps, sums.skipped) == (4, 0)
 
 
 def test_mixing_changes_the_training_and_depends_on_the_step_alone() -> None:
