@@ -94,7 +94,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     variance, mean = torch.var_mean(wide, dim=_all_but_channels(x), correction=0)
     told = wide.new_zeros(processes.count(), 2 * len(mean) + 1)
-    told[processes.rank()] = torch.cat([mean, variance, mean.new_tensor([x.numel() // len(mean)])])
+    told[processes.rank()] = torch.cat([mean, variance, mean.new_full((1,), x.numel() // len(mean))])
     processes.total_in_place(told)
     means, variances, counts = told[:, : len(mean)], told[:, len(mean) : -1], told[:, -1:]
     count = counts.sum()

@@ -17,7 +17,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.plan import prepare
-from pipeline.runs import RunFolder
+from pipeline.runs import FULL_FIT, RunFolder
 from tests.conftest import LABELS, PROJECT
 from tests.e2e.commands import cv, submission
 from tests.together import Ended, cv_together, end, environments, start
@@ -41,12 +41,14 @@ IDS = [f"t.{number:03d}" for number in range(24)]
 
 def test_two_processes_make_one_complete_run(tiny_config: Path, workplace: Path) -> None:
     settings = ("train.batch_size=5", "train.select=best", "train.parallel_folds=2", "predict.views=[identity,hflip]")
-    said = assert_ended(cv_together(tiny_config, *settings, "train.time_budget=1h"), 0)
+    more = ("train.seeds=2", "train.full_fit=true", "train.time_budget=1h")
+    said = assert_ended(cv_together(tiny_config, *settings, *more), 0)
     assert "train.parallel_folds=2: 2 processes train each fold, one fold after the other" in said
-    assert said.count("fold 1 finished") == 1
+    assert said.count("fold 1 finished") == said.count("full fit finished") == 1
     run = RunFolder(workplace / "runs/tiny")
     assert is_complete(run, IDS)
     assert json.loads(run.scores.read_text())["metric"] == "f1_macro"
+    assert all(run.fold(fold).is_trained(load_config(tiny_config, more).train) for fold in (0, 1, FULL_FIT))
     assert not run.fold(0).resume.exists()
     assert not [*run.path.rglob(".writing-*")]
 
