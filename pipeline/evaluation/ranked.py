@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Floats, Ints, Targets, blocks, by_label, split_scores
+from pipeline.evaluation.arrays import Bits, Floats, Ints, Targets, blocks, by_label, split_scores
 from pipeline.evaluation.means import Columns, MetricValue, mean_over_labels, ratio
 from pipeline.evaluation.ranking import Ranking, average_precision, average_precision_voc, rank, roc_auc
 
 LOG_LOSS_CLIP = 1e-15
+_LAST = -1.0  # the score of an unknown cell in its row: below all known ones, so that it ties with none
 _BLOCK_LABELS = 64  # whose losses are in memory at once
+_BLOCK_CELLS = 1_000_000  # whose order in their rows is, too
 Area = Callable[[Ranking], float]
 
 
@@ -79,14 +81,22 @@ def lwlrap(targets: Targets, probabilities: Floats) -> MetricValue:
     audio tagging tasks (Ellis 2018), ties as in scikit-learn's label_ranking_average_precision_score.
     """
     bits, known, table = split_scores(targets, probabilities)
-    scores = np.where(known, table, -1.0)  # an unknown cell comes last, and ties with no known one
+    precision = np.empty(table.shape)
+    for rows in _row_blocks(table):
+        precision[rows] = _precision_at_cells(bits[rows], np.where(known[rows], table[rows], _LAST))
+    precision *= bits
+    positives = bits.sum(axis=0, dtype=np.int64)
+    return mean_over_labels(ratio(precision.sum(axis=0), positives), weights=positives)
+
+
+def _precision_at_cells(bits: Bits, scores: Floats) -> Floats:
+    """For each cell (N, K) the share of positives among the row's labels of at least its score."""
     order = np.argsort(-scores, axis=1)
     hits = np.cumsum(np.take_along_axis(bits, order, axis=1), axis=1, dtype=np.int64)
     ends = _ends_of_ties(np.take_along_axis(scores, order, axis=1))
-    precision = np.empty(table.shape)
+    precision = np.empty(scores.shape)
     np.put_along_axis(precision, order, np.take_along_axis(hits, ends, axis=1) / (ends + 1), axis=1)
-    positives = bits.sum(axis=0, dtype=np.int64)
-    return mean_over_labels(ratio((precision * bits).sum(axis=0), positives), weights=positives)
+    return precision
 
 
 def map_at_k(targets: Targets, probabilities: Floats, *, k: int, empty: float = 0.0) -> MetricValue:
@@ -97,7 +107,8 @@ def map_at_k(targets: Targets, probabilities: Floats, *, k: int, empty: float = 
     is left out.
     """
     bits, known, table = split_scores(targets, probabilities)
-    order = np.argsort(-np.where(known, table, -1.0), axis=1, kind="stable")[:, :k]
+    scores = (np.where(known[rows], table[rows], _LAST) for rows in _row_blocks(table))
+    order = np.concatenate([np.argsort(-block, axis=1, kind="stable")[:, :k] for block in scores])
     hits = np.take_along_axis(bits, order, axis=1)
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     positives = bits.sum(axis=1, dtype=np.int64)
@@ -119,6 +130,10 @@ def rankings_of(targets: Targets, probabilities: Floats) -> Iterator[Ranking]:
 def _mean_area(area: Area, targets: Targets, probabilities: Floats, columns: Columns | None) -> MetricValue:
     areas = [area(ranking) for ranking in rankings_of(targets, probabilities)]
     return mean_over_labels(np.array(areas), columns=columns)
+
+
+def _row_blocks(table: Floats) -> Iterator[slice]:
+    return blocks(len(table), max(1, _BLOCK_CELLS // table.shape[1]))
 
 
 def _ends_of_ties(descending: Floats) -> Ints:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import MetricConfig
 from pipeline.errors import ConfigError
+from pipeline.evaluation import ranked
 from pipeline.evaluation.arrays import Binary, Bits, Floats
 from pipeline.evaluation.label_table import per_label_table
 from pipeline.evaluation.metrics import METRICS, get_metric
@@ -367,3 +368,19 @@ def test_values_of_the_wrong_kind_are_refused(bad: float) -> None:
         else:
             with pytest.raises(ValueError, match="0/1 integers or booleans"):
                 metric.function(GOOD, broken)
+
+
+@pytest.mark.parametrize("name", ["lwlrap", "map@3", "log_loss"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_tables_are_scored_block_by_block_with_the_same_digits(
+    name: str, order: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.where(rng.random((40, 6)) < 0.1, np.nan, rng.random((40, 6)) < 0.3)
+    probabilities = rng.random((40, 6)).round(1)
+    expected = get_metric(name).function(targets, probabilities)
+    monkeypatch.setattr(ranked, "_BLOCK_CELLS", 50)
+    monkeypatch.setattr(ranked, "_BLOCK_LABELS", 4)
+    found = get_metric(name).function(np.array(targets, order=order), np.array(probabilities, order=order))
+    assert found.value == expected.value
+    np.testing.assert_array_equal(found.per_label, expected.per_label)
