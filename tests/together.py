@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -42,7 +45,14 @@ def start(*words: str | Path, environment: Mapping[str, str], folder: Path | Non
     """`python WORDS` in the folder of the test, or in `folder`."""
     command, pipe = [sys.executable, *map(str, words)], subprocess.PIPE
     return subprocess.Popen(
-        command, env=dict(environment), cwd=folder, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+        command,
+        env=dict(environment),
+        cwd=folder,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
     )
 
 
@@ -55,33 +65,59 @@ def end(*started: subprocess.Popen[str]) -> list[Ended]:
             ended.append(Ended(process.returncode, out, err))
     finally:
         for process in started[len(ended) :]:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it forked, too
             process.communicate()
     return ended
 
 
-def cv_together(*words: str | Path) -> list[Ended]:
-    """`run_cv.py WORDS` in two processes; how each of them ended."""
-    return end(*[start(PROJECT / "run_cv.py", *words, environment=each) for each in environments()])
+def fork_together(program: str, *words: str | Path, folder: Path, before: str = "import torch") -> list[Ended]:
+    """`program` with `words` as its arguments in two processes, how each of them ended; its files go to `folder`.
+
+    As under the notebook launcher, one process imports what is wanted `before` and forks: that costs half.
+    """
+    (launcher,) = end(start("-c", FORK, before, program, folder, *words, environment=environments()[0]))
+    assert launcher.code == 0, launcher.err
+    said = [[(folder / f"{name}{rank}").read_text(encoding="utf-8") for name in ("out", "err")] for rank in range(2)]
+    return [Ended(code, *each) for code, each in zip(json.loads(launcher.out), said, strict=True)]
+
+
+FORK = """
+import json, os, sys
+before, program, folder = sys.argv[1:4]
+sys.argv[1:4] = []
+exec(before)
+started = []
+for rank in range(int(os.environ["WORLD_SIZE"])):
+    started.append(os.fork())
+    if started[-1] == 0:
+        os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}/{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        exec(program)
+        sys.exit()
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in started]))
+"""
+
+
+def cv_together(*words: str | Path, folder: Path) -> list[Ended]:
+    """`run_cv.py WORDS` in two processes; how each of them ended. What they say lies in `folder`, too."""
+    program = "sys.argv[0] = 'run_cv.py'; sys.exit(run_cv.command(run_cv.parse_arguments(), sys.argv))"
+    return fork_together(program, *words, folder=folder, before="import run_cv")
 
 
 def call_together(task: Callable[[], T], folder: Path) -> list[T]:
     """What `task`, a function of a module, gives in each of two processes that have joined."""
-    program = f"from tests.together import answer; from {task.__module__} import {task.__name__} as task; answer(task)"
-    files = [folder / f"answer{rank}.pickle" for rank in range(2)]
-    started = [
-        start("-c", program, environment={**each, "ANSWER": str(file)})
-        for each, file in zip(environments(), files, strict=True)
-    ]
-    for ended in end(*started):
+    before = f"from tests.together import answer; from {task.__module__} import {task.__name__} as task"
+    for ended in fork_together(f"answer(task, {str(folder)!r})", folder=folder, before=before):
         assert ended.code == 0, ended.err
-    return [pickle.loads(file.read_bytes()) for file in files]
+    return [pickle.loads((folder / f"answer{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
-def answer(task: Callable[[], Any]) -> None:
+def answer(task: Callable[[], Any], folder: str) -> None:
     """The body of a process of `call_together`."""
     torch.set_num_threads(1)
     processes.join()
     value = task()
-    Path(os.environ["ANSWER"]).write_bytes(pickle.dumps(value))
+    Path(folder, f"answer{processes.rank()}.pickle").write_bytes(pickle.dumps(value))
     processes.leave()

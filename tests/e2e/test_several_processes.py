@@ -42,7 +42,7 @@ IDS = [f"t.{number:03d}" for number in range(24)]
 def test_two_processes_make_one_complete_run(tiny_config: Path, workplace: Path) -> None:
     settings = ("train.batch_size=5", "train.select=best", "train.parallel_folds=2", "predict.views=[identity,hflip]")
     more = ("train.seeds=2", "train.full_fit=true", "train.time_budget=1h")
-    said = assert_ended(cv_together(tiny_config, *settings, *more), 0)
+    said = assert_ended(cv_together(tiny_config, *settings, *more, folder=workplace), 0)
     assert "train.parallel_folds=2: 2 processes train each fold, one fold after the other" in said
     assert said.count("fold 1 finished") == said.count("full fit finished") == 1
     run = RunFolder(workplace / "runs/tiny")
@@ -57,7 +57,7 @@ def test_an_image_that_breaks_in_one_process_ends_both_with_one_message(tiny_con
     image = workplace / "data/train/t.007.png"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2] + whole[-12:])  # behind a whole header: training finds it
-    said = assert_ended(cv_together(tiny_config, "images.cache=none"), 2)
+    said = assert_ended(cv_together(tiny_config, "images.cache=none", folder=workplace), 2)
     assert said.count("error: ") == 1
     assert "t.007.png" in said
 
@@ -123,7 +123,7 @@ def test_killed_processes_go_on_together_or_alone(
 ) -> None:
     settings = ("train.epochs=15", "images.cache=none", "train.checkpoint_minutes=1.0e-9")
     whole, killed, alone = (RunFolder(workplace / "runs" / name) for name in ("whole", "tiny", "alone"))
-    assert "fold 1 finished" in assert_ended(cv_together(tiny_config, *settings, "--run", "whole"), 0)
+    assert "fold 1 finished" in assert_ended(cv_together(tiny_config, *settings, "--run", "whole", folder=workplace), 0)
     started = [start(PROJECT / "run_cv.py", tiny_config, *settings, environment=each) for each in environments()]
     wait_for(killed.fold(0).epochs)
     for process in started:
@@ -131,7 +131,7 @@ def test_killed_processes_go_on_together_or_alone(
     end(*started)
     assert not killed.fold(0).done.exists()
     shutil.copytree(killed.path, alone.path)
-    assert_ended(cv_together(tiny_config, *settings), 0)
+    assert_ended(cv_together(tiny_config, *settings, folder=workplace), 0)
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
     begun = killed.fold(0).epochs.read_text().splitlines()[0]
     assert cv(monkeypatch, tiny_config, *settings, "--run", "alone") == 0
