@@ -51,6 +51,8 @@ DOORS = {
         "run_cv",
     },
 }
+SLOW_TO_IMPORT = ("iterstrat", "sklearn", "scipy.stats")  # seconds, which only who uses them waits for
+DRAWING = {"pipeline.report.figures", "pipeline.report.attention", "pipeline.report.curves", "pipeline.search.figures"}
 WITHOUT_TORCH = (
     "pipeline.evaluation",
     "pipeline.competition",
@@ -113,3 +115,12 @@ def test_each_library_has_one_door(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if any(_inside(name, room) for room in WITHOUT_TORCH)])
 def test_these_rooms_know_no_torch(module: str) -> None:
     assert not any(_inside(imported, "torch") for imported in _imports(MODULES[module]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_takes_seconds_to_import_is_imported_where_it_is_used(module: str) -> None:
+    tree = MODULES[module]
+    at_once = _imports(ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef)], []))
+    assert not [name for name in at_once if any(_inside(name, library) for library in SLOW_TO_IMPORT)]
+    if module not in DRAWING:
+        assert not [name for name in at_once if _inside(name, "matplotlib") or name in DRAWING]

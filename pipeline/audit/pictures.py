@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from pipeline.audit.findings import Finding, finding_if
 from pipeline.images.looks import Look
@@ -74,6 +73,8 @@ def shifts(train: Sequence[Look], test: Sequence[Look]) -> tuple[list[Finding], 
 
     The distance is the largest difference of the two distribution functions, 0 to 1.
     """
+    from scipy.stats import ks_2samp  # more than a second, for nothing but an audit
+
     ours, theirs = (_measures([look for look in looks if look.problem is None]) for looks in (train, test))
     found: list[Finding] = []
     figures: dict[str, Any] = {}

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from pipeline.errors import CompetitionError, listing
 from pipeline.seeds import stable_seed
@@ -126,6 +125,8 @@ def deal_sheets() -> tuple[tuple[tuple[int, ...], ...], ...]:
 @cache
 def _handwriting() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """scikit-learn's digits: ink (1797, 8, 8) from 0 to 1, and the digit (1797,) each one is."""
+    from sklearn.datasets import load_digits  # two seconds of a processor, for those who make the scenes
+
     digits = load_digits()
     return (digits.images / 16).astype(np.float32), digits.target.astype(np.int64)
 

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 
 from pipeline.errors import FoldError, listing
@@ -126,6 +125,8 @@ def repeated_names(names: Iterable[str]) -> list[str]:
 
 def _stratify(positive: NDArray[np.bool_], count: int, seed: int) -> IntArray:
     """Iterative stratification of (U, K) booleans to U folds."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # with scikit-learn: two seconds of a processor
+
     if positive.shape[1] == 1:  # the library refuses a single column; one that nobody has changes nothing
         positive = np.column_stack([positive, np.zeros_like(positive)])
     folds = np.empty(len(positive), dtype=np.int64)

@@ -21,7 +21,6 @@ from pipeline.parallel import run_side_by_side
 from pipeline.plan import Plan
 from pipeline.report.search_table import LeftOut, SearchFacts
 from pipeline.runs import RunFolder
-from pipeline.search.figures import save_figures
 from pipeline.search.judge import build_judge
 from pipeline.search.proxy import open_maps
 from pipeline.search.result import search_facts, write_result
@@ -90,6 +89,8 @@ def run_search(
             study.study, search.parameters, own=own, judge=judge, folds=search.folds, notes=[*notes, *outside]
         )
         write_result(run.search, facts, search.parameters, command=command, config=config)
+        from pipeline.search.figures import save_figures  # with matplotlib: a second that no run needs
+
         undrawn = save_figures(study.study, run.search, score=judge.name, ranked=facts.ranked)
         goes_on = _first_to_go_on(study, run) if plan.config.search.then == "cv" else None
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
