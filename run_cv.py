@@ -27,7 +27,6 @@ from pipeline.inference.finished import about_lacking_models
 from pipeline.plan import Plan, prepare
 from pipeline.report.audit import print_audit
 from pipeline.report.console import (
-    LiveProgress,
     make_console,
     print_fold_table,
     print_guess,
@@ -35,6 +34,7 @@ from pipeline.report.console import (
     print_scores,
     print_validated,
 )
+from pipeline.report.live import LiveProgress
 from pipeline.report.search_table import print_left_out, print_search
 from pipeline.runs import FULL_FIT, RunFolder
 from pipeline.search.run import Found, left_out_scores, run_search

@@ -37,6 +37,7 @@ DOORS = {
     "albumentations": {"pipeline.images.specs"},
     "iterstrat": {"pipeline.folds.make"},
     "optuna": {
+        "pipeline.search.samplers",
         "pipeline.search.study",
         "pipeline.search.storage",
         "pipeline.search.result",
@@ -45,6 +46,7 @@ DOORS = {
     },
     "rich": {
         "pipeline.report.console",
+        "pipeline.report.live",
         "pipeline.report.search_table",
         "pipeline.report.audit",
         "make_submission",

@@ -1,4 +1,4 @@
-"""What the terminal shows: fold table, live progress, score tables."""
+"""What the terminal shows of a run: fold table, score tables, what was written."""
 
 from __future__ import annotations
 
@@ -9,25 +9,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline import processes
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.folds import FoldTable, folds_mark
 from pipeline.inference.submit import Submitted
-from pipeline.runs import FULL_FIT
-from pipeline.training.progress import (
-    EpochDone,
-    Event,
-    FoldDone,
-    ImagesSeen,
-    Note,
-    Remark,
-    StepDone,
-    TrialDone,
-    TrialStep,
-)
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
 
@@ -63,73 +50,6 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
-class LiveProgress:
-    """One bar for what is being done, or one per running fold, and a line per finished epoch.
-
-    A listener to be used as a context. Where the output is no terminal there are lines only.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars: dict[str, TaskID] = {}
-        self._told: set[str] = set()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            speed_estimate_period=120,
-        )
-
-    def __enter__(self) -> LiveProgress:
-        if self._console.is_terminal and not self._console.quiet:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Show one event."""
-        if isinstance(event, ImagesSeen):
-            self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
-        elif isinstance(event, StepDone):
-            self._show_step("", event)
-        elif isinstance(event, TrialStep):
-            self._show_step(f"trial {event.trial} ", event.step)
-        elif isinstance(event, TrialDone):
-            self._end_bars(f"trial {event.trial} ")
-            self._console.print(escape(_trial_line(event)))
-        elif isinstance(event, EpochDone):
-            self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
-        elif isinstance(event, Remark):
-            print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
-        elif isinstance(event, Note) and event.sentence not in self._told:
-            self._told.add(event.sentence)
-            print_note(self._console, event.sentence)
-        elif isinstance(event, FoldDone):
-            self._console.print(f"{_whose(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
-
-    def _show_step(self, whose: str, event: StepDone) -> None:
-        state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
-        rate = f"{event.images_per_second:.0f} img/s"
-        self._show(f"{whose}{_whose(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
-
-    def _end_bars(self, whose: str) -> None:
-        """A pruned or failed trial ends before its bar is full."""
-        for doing in [doing for doing in self._bars if doing.startswith(whose)]:
-            self._progress.remove_task(self._bars.pop(doing))
-
-    def _show(self, doing: str, done: int, total: int, state: str) -> None:
-        if doing not in self._bars:  # a resumed fold begins in the middle, and its rate from there
-            self._bars[doing] = self._progress.add_task(doing, total=total, completed=done - 1, state=state)
-        self._progress.update(self._bars[doing], completed=done, state=state)
-        if done == total:
-            self._progress.remove_task(self._bars.pop(doing))
-
-
 def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
     """The per-label table, then the pooled scores, in-sample and cross-fitted, each marked as such."""
     console.print(_label_table(scores))
@@ -137,9 +57,9 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
     free = scores["threshold_free"]
     mark = f" ({'; '.join(_marks(scores))})" if _marks(scores) else ""
     console.print(
-        f"out-of-fold mAP{mark}: {_number(free['map'])}   "
-        f"a constant score per label would give {_number(free['prevalence_map'])}   "
-        f"macro AUC{mark}: {_number(free['auc_macro'])}"
+        f"out-of-fold mAP{mark}: {number(free['map'])}   "
+        f"a constant score per label would give {number(free['prevalence_map'])}   "
+        f"macro AUC{mark}: {number(free['auc_macro'])}"
     )
     for note in scores["notes"]:
         print_note(console, note)
@@ -173,8 +93,8 @@ def print_submitted(console: Console, written: Submitted) -> None:
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
     console.print(
-        f"{written.metric} to expect: {_number(written.cross_fitted)} (cross-fitted; "
-        f"in-sample {_number(written.in_sample)})"
+        f"{written.metric} to expect: {number(written.cross_fitted)} (cross-fitted; "
+        f"in-sample {number(written.in_sample)})"
     )
     for note in written.notes:
         print_note(console, note)
@@ -195,7 +115,7 @@ def _label_table(scores: Mapping[str, Any]) -> Table:
         drawn.add_column(name, justify="right")
     for label, row in scores["labels"].items():
         figures = [row[key] for key in ("average_precision", "auc", "threshold", "precision", "recall", "f1")]
-        drawn.add_row(escape(label), str(row["positives"]), *map(_number, figures))
+        drawn.add_row(escape(label), str(row["positives"]), *map(number, figures))
     return drawn
 
 
@@ -211,41 +131,18 @@ def _score_table(scores: Mapping[str, Any]) -> Table:
     rows = [("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")]
     for key, name in rows if scores["fitted"] else [("cross_fitted", "out-of-fold")]:
         row = scores[key]
-        folds = "  ".join(map(_number, row["folds"]))
-        drawn.add_row(name, _number(row["pooled"]), _interval(row["interval"]), _number(row["mean"]), folds)
+        folds = "  ".join(map(number, row["folds"]))
+        drawn.add_row(name, number(row["pooled"]), _interval(row["interval"]), number(row["mean"]), folds)
     return drawn
 
 
-def _whose(fold: int, seed: int | None = None) -> str:
-    """The fold, or the full fit, and where it has several models, the seed of one."""
-    return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
-
-
-def _epoch_line(record: Mapping[str, Any]) -> str:
-    known = ("epoch", "loss", "lr", "images_per_second", "seconds")
-    judged = "  ".join(f"{name} {_number(value)}" for name, value in record.items() if name not in known)
-    return (
-        f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {judged}  "
-        f"{record['images_per_second']:.0f} img/s  {record['seconds']:.1f} s"
-    )
-
-
-def _trial_line(event: TrialDone) -> str:
-    values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
-    count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
-    return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {_number(event.best)}  {values}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four decimals, or a dash for a score that does not exist."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def _interval(ends: Sequence[float | None]) -> str:
-    return " to ".join(map(_number, ends))
+    return " to ".join(map(number, ends))
 
 
 def _percent(value: float) -> str:

@@ -24,9 +24,9 @@ from optuna.trial import Trial as Trial  # part of what this module offers
 
 from pipeline.config import SearchConfig
 from pipeline.errors import PipelineError, RunError
+from pipeline.search.samplers import build_pruner, build_sampler
 from pipeline.search.space import Parameter, Values
 from pipeline.search.storage import beating, locked
-from pipeline.seeds import stable_seed
 
 Pruned = optuna.TrialPruned
 """Raised inside a trial's training when it is not worth going on."""
@@ -34,7 +34,6 @@ Pruned = optuna.TrialPruned
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _FAILURES_IN_A_ROW = 10
 _INTERRUPTED = "interrupted"
-_STARTUP_TRIALS = 5  # from which on a pruner compares
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -83,7 +82,7 @@ class TicketStudy:
         self._direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._pruner = _pruner(search, epochs)
+            self._pruner = build_pruner(search, epochs)
         with self._locked():
             self.study = self._create_or_load()
 
@@ -146,7 +145,7 @@ class TicketStudy:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # `alive` beats in its place
-                self.study.sampler = _sampler(self._search, tickets[0])
+                self.study.sampler = build_sampler(self._search, tickets[0])
                 trial = self.study.ask()  # the first ticket
             self._storage.record_heartbeat(trial._trial_id)
             trial.set_user_attr("host", socket.gethostname())  # whose lack tells of a death before the first beat
@@ -284,22 +283,3 @@ def check_begun_alike(begun: Mapping[str, Any], now: Mapping[str, Any], *, where
             f"the search in {where} was begun with other settings\n{lines}",
             remedy="give another --run NAME, go back to the old values, or start over with --fresh",
         )
-
-
-def _sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """Seeded by the trial's number, or every worker and every later command would try the same values."""
-    seed = stable_seed("search", search.seed, number) % 2**32
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    startup = max(5, min(10, search.trials // 3))
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True, n_startup_trials=startup)
-
-
-def _pruner(search: SearchConfig, epochs: int) -> optuna.pruners.BasePruner:
-    if search.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=max(1, epochs // 4))
-    if search.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs)
-    if search.pruner == "wilcoxon":
-        return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
-    return optuna.pruners.NopPruner()

@@ -11,8 +11,9 @@ from rich.console import Console
 from pipeline.evaluation.honest import score_out_of_fold
 from pipeline.evaluation.metrics import get_metric
 from pipeline.folds import fold_table
-from pipeline.report.console import LiveProgress, make_console, print_fold_table, print_scores
+from pipeline.report.console import make_console, print_fold_table, print_scores
 from pipeline.report.facts import score_facts
+from pipeline.report.live import LiveProgress
 from pipeline.training.progress import EpochDone, FoldDone, ImagesSeen, Remark, StepDone
 
 LABELS = ["[cat]", "dog [/x]"]

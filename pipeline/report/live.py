@@ -1,0 +1,115 @@
+"""What the terminal shows while something runs: bars, and a line per finished epoch or trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.report.console import number, print_note
+from pipeline.runs import FULL_FIT
+from pipeline.training.progress import (
+    EpochDone,
+    Event,
+    FoldDone,
+    ImagesSeen,
+    Note,
+    Remark,
+    StepDone,
+    TrialDone,
+    TrialStep,
+)
+
+
+class LiveProgress:
+    """One bar for what is being done, or one per running fold, and a line per finished epoch.
+
+    A listener to be used as a context. Where the output is no terminal there are lines only.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: dict[str, TaskID] = {}
+        self._told: set[str] = set()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            speed_estimate_period=120,
+        )
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal and not self._console.quiet:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, ImagesSeen):
+            self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
+        elif isinstance(event, StepDone):
+            self._show_step("", event)
+        elif isinstance(event, TrialStep):
+            self._show_step(f"trial {event.trial} ", event.step)
+        elif isinstance(event, TrialDone):
+            self._end_bars(f"trial {event.trial} ")
+            self._console.print(escape(_trial_line(event)))
+        elif isinstance(event, EpochDone):
+            self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
+        elif isinstance(event, Remark):
+            print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
+        elif isinstance(event, Note) and event.sentence not in self._told:
+            self._told.add(event.sentence)
+            print_note(self._console, event.sentence)
+        elif isinstance(event, FoldDone):
+            self._console.print(f"{_whose(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
+
+    def _show_step(self, whose: str, event: StepDone) -> None:
+        state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
+        rate = f"{event.images_per_second:.0f} img/s"
+        self._show(f"{whose}{_whose(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
+
+    def _end_bars(self, whose: str) -> None:
+        """A pruned or failed trial ends before its bar is full."""
+        for doing in [doing for doing in self._bars if doing.startswith(whose)]:
+            self._progress.remove_task(self._bars.pop(doing))
+
+    def _show(self, doing: str, done: int, total: int, state: str) -> None:
+        if doing not in self._bars:  # a resumed fold begins in the middle, and its rate from there
+            self._bars[doing] = self._progress.add_task(doing, total=total, completed=done - 1, state=state)
+        self._progress.update(self._bars[doing], completed=done, state=state)
+        if done == total:
+            self._progress.remove_task(self._bars.pop(doing))
+
+
+def _whose(fold: int, seed: int | None = None) -> str:
+    """The fold, or the full fit, and where it has several models, the seed of one."""
+    return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
+
+
+def _epoch_line(record: Mapping[str, Any]) -> str:
+    known = ("epoch", "loss", "lr", "images_per_second", "seconds")
+    judged = "  ".join(f"{name} {number(value)}" for name, value in record.items() if name not in known)
+    return (
+        f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {judged}  "
+        f"{record['images_per_second']:.0f} img/s  {record['seconds']:.1f} s"
+    )
+
+
+def _trial_line(event: TrialDone) -> str:
+    values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
+    count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
+    return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {number(event.best)}  {values}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
