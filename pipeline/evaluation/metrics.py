@@ -95,6 +95,12 @@ def get_metric(spec: str | MetricConfig, labels: Sequence[str] = (), *, own_func
     return family.build(metric_name(config), with_indices(options, labels))
 
 
+def judged_by(spec: str | MetricConfig, labels: Sequence[str] = ()) -> Takes:
+    """What the metric takes, also one of somebody's own, whose file is not run. Raises ConfigError as `get_metric`."""
+    config = as_metric_config(spec)
+    return get_metric(config, labels).takes if config.function is None else config.takes or "probabilities"
+
+
 def _own_metric(config: MetricConfig, *, allowed: bool) -> Metric:
     assert config.function is not None
     foreign = set(config.model_dump(exclude_none=True)) - {"function", "takes", "greater_is_better"}
@@ -112,7 +118,7 @@ def _own_metric(config: MetricConfig, *, allowed: bool) -> Metric:
     function = own_function(config.function)
     function.load()
     better = config.greater_is_better is not False
-    return Metric(str(function), config.takes or "probabilities", better, function)
+    return Metric(str(function), judged_by(config), better, function)
 
 
 class _Family(NamedTuple):

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import RunError
-from pipeline.evaluation.metrics import get_metric
+from pipeline.evaluation.metric_spec import metric_name
+from pipeline.evaluation.metrics import judged_by
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.inference.finished import FinishedRun
 from pipeline.runs import RunFolder
@@ -32,7 +33,7 @@ def write_decided(
     first: FinishedRun, ids: Sequence[str], *, decisions: NDArray[Any], calibrated: NDArray[np.float64]
 ) -> None:
     """What the first run's metric judges of each test row, both (N, K)."""
-    takes_decisions = get_metric(first.config.competition.metric, first.labels).takes == "decisions"
+    takes_decisions = judged_by(first.config.competition.metric, first.labels) == "decisions"
     table = pd.DataFrame(decisions if takes_decisions else calibrated, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     write_parquet(first.run.decided, table)
@@ -50,7 +51,7 @@ def write_record(runs: Sequence[FinishedRun], promised: Mapping[str, Any]) -> No
         "runs": [str(run.run.path) for run in runs],
         "folds": [list(run.folds) for run in runs],
         "labels": list(first.labels),
-        "metric": get_metric(first.config.competition.metric, first.labels).name,
+        "metric": metric_name(first.config.competition.metric),
         **{key: _finite(promised[key]) for key in ("cross_fitted", "in_sample", "map")},
         "notes": list(promised["notes"]),
     }
