@@ -205,14 +205,14 @@ def command(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def how_to_go_on(arguments: argparse.Namespace, words: Sequence[str]) -> str:
-    """What an interruption leaves, and the command that goes on: with --fresh as long as nothing was deleted."""
+    """What an interruption leaves, and the command that goes on: with --fresh as long as the run is not begun."""
     if arguments.debug:
         kept = "nothing is kept of a --debug run"
     elif arguments.begun:
         kept = "the state is saved after every epoch and every train.checkpoint_minutes"
         words = [word for word in words if word != "--fresh"]
     else:
-        kept = "nothing was deleted or begun"
+        kept = "it had not begun to train"
     return f"{kept}; to go on:\n  {shlex.join(['python', *words])}"
 
 

@@ -84,7 +84,7 @@ def about_lacking_models(run: RunFolder, config: Config) -> str | None:
     lacking = run.folds_lacking_models(config.train)
     if not lacking:
         return None
-    seeds = min(read_json(run.fold(fold).done)["predict"]["seeds"] for fold in lacking)
+    seeds = min(read_json(run.fold(fold).done)["predict"].get("seeds", 1) for fold in lacking)
     folds = f"fold {lacking[0]} was" if len(lacking) == 1 else f"folds {listing(lacking)} were"
     return (
         f"{folds} finished with train.seeds={seeds}: with that value the same run_cv.py command scores what is "

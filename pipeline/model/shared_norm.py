@@ -129,14 +129,14 @@ class _Normalise(torch.autograd.Function):
         (gradient,) = gradients
         x, weight, mean, variance, count = ctx.saved_tensors
         scale = torch.ones_like(mean) if weight is None else weight
-        # as if the statistics were constants
+        inverse = (variance + ctx.eps).rsqrt()
+        # As if the statistics were constants. A GPU asks for mean and inverse, too, where memory is channels-last.
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, scale, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            gradient, x, scale, mean, variance, mean, inverse, False, ctx.eps, [True, True, True]
         )
         if ctx.needs_input_grad[0]:
             sums = torch.stack([of_bias, of_weight])
             processes.total_in_place(sums)
-            inverse = (variance + ctx.eps).rsqrt()
             factor = -scale * inverse.square() * sums[1] / count
             constant = -scale * inverse * sums[0] / count - factor * mean
             shape = [-1] + [1] * (x.ndim - 2)

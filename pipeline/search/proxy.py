@@ -206,7 +206,8 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
         ("train", training_images(), (COPIES, len(rows.train))),
         ("validation", validation_images(), (len(rows.validation),)),
     ):
-        _write_maps(_file(folder, part), trained, config, _in_time(images, plan.deadline), (*count, *shape))
+        if not _file(folder, part).exists():  # of a command whose time was used
+            _write_maps(_file(folder, part), trained, config, _in_time(images, plan.deadline), (*count, *shape))
     shutil.rmtree(folder.resume, ignore_errors=True)
     write_json(folder.done, {"copies": COPIES})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -54,7 +55,8 @@ def non_finite(
     them to all.
     """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
-    with each_for_itself(model):
+    layer = None
+    with each_for_itself(model), contextlib.suppress(ValueError):  # of a norm that here has one value of a channel
         layer = first_bad_layer(model, normalizer, group)
     seen = processes.gather(_Seen(loss, layer, ids))
     worst = [each for each in seen if each.layer] or [each for each in seen if not math.isfinite(each.loss)] or seen

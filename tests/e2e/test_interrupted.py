@@ -137,9 +137,9 @@ def test_a_budget_that_is_no_duration_is_refused(
         (
             "run_cv.prepare",
             ["--fresh"],
-            "nothing was deleted or begun; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
+            "it had not begun to train; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
         ),
-        ("pipeline.runs.RunFolder.clear", ["--fresh", "--search"], "nothing was deleted or begun"),
+        ("pipeline.runs.RunFolder.clear", ["--fresh", "--search"], "it had not begun to train"),
         ("pipeline.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
         ("pipeline.search.run.work", ["--fresh", "--search"], "the state is saved after every epoch"),
         ("pipeline.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
@@ -162,4 +162,4 @@ def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(
     assert command(parse_arguments(typed[1:]), typed) == 130
     said = capsys.readouterr().err
     assert told in said
-    assert ("--fresh" in said) is ("nothing was deleted" in told)
+    assert ("--fresh" in said) is ("had not begun" in told)

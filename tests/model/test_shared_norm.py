@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,24 @@ def assert_plain(device: str, dtype: torch.dtype, memory: torch.memory_format, *
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)], ids=str)
 def test_alone_it_is_a_plain_one(dtype: torch.dtype, tolerance: float, memory: torch.memory_format) -> None:
     assert_plain("cpu", dtype, memory, tolerance=tolerance)
+
+
+def test_its_backward_gives_what_a_gpu_asks_for_in_channels_last_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU does without; the kernel of a GPU stops with an internal assertion."""
+    norm, asked = nn.BatchNorm2d(3), list[tuple[Any, ...]]()
+    share_batch_norms(norm)
+    backward = torch.ops.aten.native_batch_norm_backward
+
+    def spy(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return backward(*arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "native_batch_norm_backward", spy)
+    x = torch.randn(4, 3, 2, 2)
+    norm(x).sum().backward()
+    (_, _, _, _, _, mean, inverse, *_) = asked[0]
+    torch.testing.assert_close(mean, x.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(inverse, (x.var(dim=(0, 2, 3), correction=0) + norm.eps).rsqrt())
 
 
 def test_it_is_a_plain_one_for_a_while_and_shared_again() -> None:
