@@ -49,5 +49,5 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     again = shlex.join(["python", *sys.argv])
     arguments = parse_arguments()
-    nothing = f"nothing was written; to start again:\n  {again}"
+    nothing = f"no submission was written to its end; to start again:\n  {again}"
     sys.exit(run_command(lambda: main(arguments), after_interrupt=nothing))

@@ -135,7 +135,8 @@ def tell_end(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, 
     lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
     if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
         console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
-    if scores is None and (lacking := about_lacking_models(run, plan.config)) is not None:
+    lacking = None if run.finished_folds(plan.config.train) else about_lacking_models(run, plan.config)
+    if scores is None and lacking is not None:
         console.print(f"no fold has a model for each of train.seeds={plan.config.train.seeds}: {lacking}", markup=False)
         return
     if scores is None:

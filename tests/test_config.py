@@ -85,6 +85,10 @@ def test_a_wrong_override_of_the_space_has_the_message_of_the_file(tmp_path: Pat
         _load(tmp_path, "", "search.space.loss.gamma_neg=[1, 4]")
     with pytest.raises(ConfigError, match=r"did you mean 'loss\.gamma_neg'"):
         _load(tmp_path, "", "search.space.loss.gama_neg={low: 1, high: 4}")
+    with pytest.raises(ConfigError, match=r"search\.space\.loss\.clp"):
+        _load(tmp_path, "", "search.space.loss.clp=null")
+    with pytest.raises(ConfigError, match=r"search\.space"):
+        _load(tmp_path, "search: {space: []}", "search.space.loss.clip=null")
 
 
 def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:

@@ -116,24 +116,26 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     place[names[-1]] = value
 
 
-def _changed_space(data: Mapping[str, Any], names: list[str], value: Any) -> dict[str, Any]:
+def _changed_space(data: Mapping[str, Any], names: list[str], value: Any) -> Any:
     """The space of `data`, or else the default one, with one dimension set, changed in one field, or by null left out.
 
     Its keys hold dots, so that `names` are the parts of one of them, and perhaps a field of its dimension.
     """
     search = data.get("search")
     given = search.get("space") if isinstance(search, Mapping) else None
-    space = dict(given) if isinstance(given, Mapping) else SearchConfig().model_dump(mode="json")["space"]
+    if given is not None and not isinstance(given, Mapping):
+        return given  # the schema tells
+    space = SearchConfig().model_dump(mode="json")["space"] if given is None else dict(given)
     field = names.pop() if len(names) > 1 and names[-1] in Dimension.model_fields else None
     wanted = _known_by(".".join(names))
     key = next((key for key in space if _known_by(str(key)) == wanted), wanted)
     if field is not None:
         own = space.get(key)
         space[key] = {**(own if isinstance(own, Mapping) else {}), field: value}
-    elif value is None:
-        space.pop(key, None)
+    elif value is None and key in space:
+        del space[key]
     else:
-        space[key] = value
+        space[key] = value  # of an unknown key, whatever it is: the schema tells
     return space
 
 

@@ -52,7 +52,7 @@ def open_run(run: RunFolder) -> FinishedRun:
     facts = read_json(run.thresholds)
     folds = [fold for fold in facts.get("folds", []) if fold in done]
     lacking = about_lacking_models(run, config)
-    if not folds and lacking is not None:
+    if not done and lacking is not None:
         raise RunError(f"{run.path}: no fold has a model for each of train.seeds={config.train.seeds}", remedy=lacking)
     asked = {
         "policy": config.thresholds.policy,

@@ -84,7 +84,7 @@ def submit(
     Args:
         runs: at least one, all of the same labels.
         views: other views than the runs' own.
-        out: where the submission goes; by default into the first run's folder.
+        out: where the submission goes; by default to its place in the first run's folder.
         images: a folder that replaces the one of the test images; the file names stay. Where it holds more images
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
@@ -95,6 +95,8 @@ def submit(
     """
     first = runs[0]
     require_same_labels(runs)
+    if out is not None and out.resolve() == first.run.submission.resolve():
+        out = None  # so that what is kept beside it is this submission's, too
     path = first.run.submission if out is None else out
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)

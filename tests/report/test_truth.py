@@ -70,7 +70,7 @@ def test_several_runs_in_the_first_ones_folder(
     assert cv(monkeypatch, tiny_config, "train.seed=1", "--run", "other") == 0
     assert submission(monkeypatch, run.path) == 0
     alone = told(run, capsys)
-    assert submission(monkeypatch, run.path, "runs/other") == 0
+    assert submission(monkeypatch, run.path, "runs/other", "--out", run.submission) == 0  # where it goes anyway
     expected = " ".join(capsys.readouterr().out.split()).partition("f1_macro to expect: ")[2].split()[0]
     assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
     assert f"cross-validation said {expected} cross-fitted" in told(run, capsys)
