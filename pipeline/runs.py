@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import Config, as_it_was_meant, changed_training_keys, check_config, dump_config
+from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.config.training import TrainConfig
 from pipeline.errors import RunError
 from pipeline.files import TEMPORARY_PREFIX, remove_leftovers, write_text
@@ -238,7 +238,7 @@ class RunFolder:
                 f"{self.config}: not readable as YAML: {error}",
                 remedy="restore the file or start with --fresh",
             ) from None
-        return check_config(as_it_was_meant(data or {}), source=str(self.config))
+        return check_config(data or {}, source=str(self.config))
 
     def _is_bare(self) -> bool:
         """Whether it holds no run yet, only what an audit or a search wrote."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.config import Config, check_config
-from pipeline.config.earlier import crops_first
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import RunError
 from pipeline.files import temporary_name, write_json
-from pipeline.images.augment import begins_with_crop
 from pipeline.runs import RunFolder
 
 
@@ -32,39 +28,6 @@ def test_other_training_keys_are_refused_by_name_and_change_nothing(tmp_path: Pa
     with pytest.raises(RunError, match=r"train\.lr: 0\.0001 in the run, 1\.0 now"):
         run.open(check_config({"train": {"lr": 1.0}}, source="x"), fresh=False)
     assert run.config.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("train", "size"),
-    [
-        ("light", 1.0),
-        ("medium", 1.25),
-        ("heavy", 1.0),
-        ([{"RandomResizedCrop": {}}], 1.0),
-        ([{"HorizontalFlip": {}}], 1.25),
-    ],
-)
-def test_a_run_from_before_cache_size_goes_on_as_it_was_trained(tmp_path: Path, train: Any, size: float) -> None:
-    run = RunFolder(tmp_path / "run")
-    data = {"augment": {"train": train}, "images": {"size": 64}}
-    run.open(check_config(data, source="x"), fresh=False)
-    old = yaml.safe_load(run.config.read_text())
-    del old["images"]["cache_size"]
-    run.config.write_text(yaml.safe_dump(old))
-    assert run.read_config().images.cache_size == size
-    same = {**data, "images": {"size": 64, "cache_size": 1.0}} if size == 1.0 else data
-    RunFolder(run.path).check(check_config(same, source="x"))
-    if size == 1.0:
-        with pytest.raises(RunError, match=r"images\.cache_size: 1\.0 in the run, 1\.25 now"):
-            run.check(check_config(data, source="x"))
-    run.config.write_text("just words")
-    with pytest.raises(ConfigError, match="valid dictionary"):
-        run.read_config()
-
-
-def test_what_crops_first_is_known_by_name() -> None:
-    for train in ("light", "medium", "heavy"):
-        assert crops_first(train) is begins_with_crop(train, size=(64, 64))
 
 
 def test_fresh_deletes_a_run_but_nothing_else(tmp_path: Path) -> None:

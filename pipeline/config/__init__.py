@@ -7,7 +7,6 @@ or *after* (it applies to finished folds without training again).
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
 from pipeline.config.competition import CompetitionConfig
-from pipeline.config.earlier import as_it_was_meant
 from pipeline.config.evaluation import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.folds import (
     FoldsConfig,
@@ -72,7 +71,6 @@ __all__ = [
     "VocLabels",
     "WideLabels",
     "applies_after",
-    "as_it_was_meant",
     "as_metric_config",
     "changed_training_keys",
     "check_config",
