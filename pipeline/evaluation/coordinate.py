@@ -8,10 +8,11 @@ import numpy as np
 
 from pipeline.evaluation.arrays import Bits, Floats, Ints
 from pipeline.evaluation.counts import Counts, Unit, count
+from pipeline.evaluation.filled_lines import FilledLines, fills_only
 from pipeline.evaluation.metrics import Criterion
 from pipeline.evaluation.problem import Problem
 from pipeline.evaluation.ranking import last_of_ties
-from pipeline.evaluation.sweep import ABOVE_ONE, EQUALLY_GOOD, Sweep, best_threshold
+from pipeline.evaluation.sweep import ABOVE_ONE, EQUALLY_GOOD, better_on_line
 
 PASSES = 10
 FEWEST_CANDIDATES = 64  # thresholds tried along a line where each costs a whole evaluation of the metric
@@ -20,21 +21,32 @@ FEWEST_CANDIDATES = 64  # thresholds tried along a line where each costs a whole
 def ascend(problem: Problem, start: Floats) -> Floats:
     """Thresholds (K,) from which no single move of one label's threshold gains, or those after ten passes.
 
-    Every move is a line search. Where the metric has a criterion and no row rule applies it is exact: all sets
-    of cells that the label's threshold can decide are compared. Otherwise the metric itself is evaluated, at
-    every such set if the label has at most 64 distinct scores, else at 64 quantiles of them and then at up to
-    64 scores around the best. Labels without a known positive, about which the data say nothing, stay.
+    Every move is a line search. Where the metric has a criterion, and no row rule applies but what an empty row
+    gets, it is exact: all sets of cells that the label's threshold can decide are compared. Otherwise the metric
+    itself is evaluated, at every such set if the label has at most 64 distinct scores, else at 64 quantiles of them
+    and then at up to 64 scores around the best. Labels without a known positive, about which the data say nothing,
+    stay.
 
     The value never falls below that of `start`. It is a local optimum: no two labels are moved together.
     """
-    exact = problem.metric.criterion is not None and problem.rules.trivial
-    lines: _CountLines | _ValueLines = _CountLines(problem, start) if exact else _ValueLines(problem, start)
+    lines = _lines(problem, start)
     labels = np.flatnonzero(problem.positives)
     for _ in range(PASSES):
         moved = [lines.improve(int(label)) for label in labels]
         if not any(moved):
             break
     return lines.thresholds
+
+
+def _lines(problem: Problem, start: Floats) -> _CountLines | FilledLines | _ValueLines:
+    """The search that is exact for the problem, or else the one by values."""
+    if problem.metric.criterion is not None and problem.rules.trivial:
+        return _CountLines(problem, start)
+    if problem.metric.criterion is not None and fills_only(problem.rules):
+        filled = FilledLines(problem, start)
+        if filled.follows():
+            return filled
+    return _ValueLines(problem, start)
 
 
 def best_shared(problem: Problem) -> float:
@@ -77,11 +89,10 @@ class _CountLines:
         scores = self._problem.probabilities[rows, label]
         last = last_of_ties(scores)
         values = self._sign * self._values(label, rows)[np.append(0, last + 1)]
-        sweep = Sweep(scores[last], values)
-        now = values[np.count_nonzero(sweep.scores >= self.thresholds[label])]
-        if not values.max() > now + EQUALLY_GOOD:
+        threshold = better_on_line(scores[last], values, now=float(self.thresholds[label]))
+        if threshold is None:
             return False
-        self._move(label, best_threshold(sweep))
+        self._move(label, threshold)
         return True
 
     def _values(self, label: int, rows: Ints) -> Floats:

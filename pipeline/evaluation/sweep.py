@@ -160,3 +160,16 @@ def best_threshold(sweep: Sweep) -> float:
         return middle
     # No number lies between: two neighbouring scores, or nothing but 1.0 itself, which must stay undecided.
     return upper if upper > lower else ABOVE_ONE
+
+
+def better_on_line(scores: Floats, values: Floats, *, now: float) -> float | None:
+    """The best threshold of one label; None where it is no better than the threshold `now`.
+
+    Args:
+        scores: (D,) the label's distinct scores, descending.
+        values: (D + 1,) of a metric to be large, the label decided from above each of them, and last for all.
+        now: the present threshold.
+    """
+    if not values.max() > values[np.count_nonzero(scores >= now)] + EQUALLY_GOOD:
+        return None
+    return best_threshold(Sweep(scores, values))

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from pipeline.evaluation.arrays import Floats
 from pipeline.evaluation.coordinate import FEWEST_CANDIDATES, ascend, candidate_thresholds
 from pipeline.evaluation.counts import accuracy, exact_match, f1, f2
+from pipeline.evaluation.filled_lines import FilledLines
 from pipeline.evaluation.fractional import best_for_micro_f, beta_squared
-from pipeline.evaluation.metrics import METRICS, Metric
+from pipeline.evaluation.metrics import METRICS, Metric, get_metric
 from pipeline.evaluation.problem import Problem, pose
-from pipeline.evaluation.rules import RowRules
+from pipeline.evaluation.rules import EmptyPolicy, RowRules
 from pipeline.evaluation.thresholds import fit_thresholds
 from tests.evaluation.tables import Scored, masked, scored
 
@@ -76,6 +77,41 @@ def test_counts_and_the_metric_itself_climb_equally_high_on_the_first_line(
     slow = replace(problem, metric=bare(metric))
     start = np.array([0.5])
     assert problem.value(ascend(problem, start)) == pytest.approx(problem.value(ascend(slow, start)), abs=1e-12)
+
+
+FILLED = ["f1_samples", "accuracy_subset", "f2_micro", "hamming", "mcc_micro", "f1_macro", "mcc_macro"]
+
+
+@pytest.mark.parametrize("name", FILLED)
+@pytest.mark.parametrize("empty", ["argmax", 0])
+@settings(deadline=None, max_examples=30)
+@given(table=masked())
+def test_no_move_of_one_threshold_gains_where_empty_rows_are_filled(
+    name: str, empty: EmptyPolicy, table: tuple[Floats, Floats]
+) -> None:
+    problem = pose(get_metric(name), *table, RowRules(empty))
+    start = np.full(problem.labels, 0.5)
+    thresholds = ascend(problem, start)
+    assert problem.value(thresholds) >= problem.value(start)
+    for label in np.flatnonzero(problem.positives).tolist():
+        assert problem.value(thresholds) >= best_on_a_line(problem, thresholds, label) - 1e-12
+
+
+@pytest.mark.parametrize("name", FILLED)
+@pytest.mark.parametrize("empty", ["argmax", 2])
+def test_counts_of_filled_rows_are_the_metric_itself(name: str, empty: EmptyPolicy) -> None:
+    """After moves to and fro, with unknown cells and ties."""
+    rng = np.random.default_rng(4)
+    probabilities = rng.integers(0, 30, (300, 4)) / 60
+    targets = (rng.random((300, 4)) < probabilities).astype(np.float64)
+    targets[rng.random((300, 4)) < 0.1] = np.nan
+    problem = pose(get_metric(name), targets, probabilities, RowRules(empty))
+    lines = FilledLines(problem, np.full(4, 0.3))
+    assert lines.follows()
+    for threshold, label in [(0.1, 0), (0.45, 1), (0.49, 2), (0.2, 3), (0.9, 0), (0.9, 1), (0.9, 2), (0.05, 2)]:
+        lines._move(label, threshold)
+        assert lines.follows()
+    np.testing.assert_array_equal(lines.thresholds, [0.9, 0.9, 0.05, 0.2])
 
 
 @by_row
