@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -55,8 +54,7 @@ def non_finite(
     them to all.
     """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
-    layer = None
-    with each_for_itself(model), contextlib.suppress(ValueError):  # of a norm that here has one value of a channel
+    with each_for_itself(model):
         layer = first_bad_layer(model, normalizer, group)
     seen = processes.gather(_Seen(loss, layer, ids))
     worst = [each for each in seen if each.layer] or [each for each in seen if not math.isfinite(each.loss)] or seen
@@ -75,7 +73,11 @@ def non_finite(
 
 @torch.no_grad()
 def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[TrainBatch]) -> str | None:
-    """In words, the first layer whose output is not finite on these images; None if all outputs are."""
+    """In words, the first layer whose output is not finite on these images; None if all outputs are.
+
+    A batch norm that normalises by several processes cannot be asked for itself where it has one value of a channel
+    here: then that is what is said, unless a layer before it went bad.
+    """
     found: list[str] = []
 
     def look(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
@@ -90,7 +92,10 @@ def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[Tra
     try:
         device = next(model.parameters()).device
         for batch in group:
-            model(normalizer(batch.images.to(device)))
+            try:
+                model(normalizer(batch.images.to(device)))
+            except ValueError as error:
+                found.append(f"the layer that goes bad first cannot be found here: {error}")
             if found:
                 return found[0]
     finally:
