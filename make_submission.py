@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -32,8 +33,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Read and check the runs, predict, write, tell."""
     processes.require_one("make_submission.py")
     console = make_console()
-    runs = [open_run(RunFolder(path)) for path in arguments.runs]
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    runs = [open_run(RunFolder.at(path)) for path in arguments.runs]
+    with (
+        contextlib.ExitStack() as held,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        if arguments.out is None:
+            held.enter_context(runs[0].run.in_use())
         bar = progress.add_task("test images", total=None)
         written = submit(
             runs,

@@ -83,8 +83,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.validate is not None:
         print_validated(make_console(), arguments.validate, require_valid(config, arguments.validate))
         return
-    name = (arguments.run or arguments.config.stem) + ("-debug" if arguments.debug else "")
-    run = RunFolder(Path("runs") / name)
+    name = (arguments.config.stem if arguments.run is None else arguments.run) + ("-debug" if arguments.debug else "")
+    run = RunFolder.named(name)
     if arguments.check:
         check(config, run)
         return
@@ -169,9 +169,11 @@ def search_first(arguments: argparse.Namespace, plan: Plan, run: RunFolder, *, f
 
 def check(config: Config, run: RunFolder) -> None:
     """Audit the competition and write what was found. Raises CompetitionError where there are errors."""
+    run.require_ours()
     console = make_console()
     with LiveProgress(console) as progress:
         audit = audit_competition(config, listen=progress)
+    run.begin(fresh=False)
     write_json(run.audit, audit.to_json())
     print_audit(console, audit)
     if not audit.ready:

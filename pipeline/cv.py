@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -62,8 +61,17 @@ def run_cv(
         PipelineError: as training and prediction raise.
     """
     wanted = _wanted_folds(plan, folds)
-    processes.from_first(lambda: _open_run(plan, run, fresh=fresh))
-    listen(RunBegun())
+    with contextlib.ExitStack() as held:
+        processes.from_first(lambda: _open_run(plan, run, fresh=fresh))
+        if processes.is_first():
+            held.enter_context(run.in_use())
+        listen(RunBegun())
+        return _train_and_score(plan, run, wanted, full_fit=plan.config.train.full_fit and folds is None, listen=listen)
+
+
+def _train_and_score(
+    plan: Plan, run: RunFolder, wanted: Sequence[int], *, full_fit: bool, listen: Listener
+) -> dict[str, Any] | None:
     left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
     for fold in sorted({*wanted} - {*left}):
         listen(FoldDone(fold, resumed=True))
@@ -76,7 +84,7 @@ def run_cv(
         for fold in left:
             run_fold(plan, run, fold, listen)
     scores = processes.from_first(lambda: _score_finished(plan, run))
-    if plan.config.train.full_fit and folds is None and scores is not None and scores["folds"] == scores["of_folds"]:
+    if full_fit and scores is not None and scores["folds"] == scores["of_folds"]:
         _fit_all_rows(plan, run, listen)
     return scores
 
@@ -184,7 +192,7 @@ def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
 
 def _clear_states(plan: Plan, folder: FoldFolder) -> None:
     for member in folder.members(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
-        shutil.rmtree(member.resume, ignore_errors=True)  # another command, with other --folds, may do so, too
+        member.delete_resume()  # another command, with other --folds, may do so, too
 
 
 def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:

@@ -6,15 +6,20 @@ whole file or nothing. Nothing here executes what it reads: JSON, CSV and parque
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
 import json
+import math
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 from pyarrow import parquet
@@ -22,6 +27,7 @@ from pyarrow import parquet
 from pipeline.errors import RunError, listing
 
 TEMPORARY_PREFIX = ".writing-"
+_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{8}-\d+-.")
 _ABANDONED_SECONDS = 24 * 3600  # of another host's file: nobody there is asked whether its process lives
 
 
@@ -47,6 +53,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to replace a file that this pipeline did not write.
+
+    Args:
+        path: a place that a person named for an output.
+        is_ours: whether the file at `path` looks like an earlier output.
+
+    Raises:
+        RunError: something is there that does not.
+    """
+    if path.exists() and not (path.is_file() and is_ours(path)):
+        raise RunError(
+            f"{path} is there already, and is not an earlier output of this command",
+            remedy="give the name of a new file, or move the old one away",
+        )
+
+
 def flush(path: Path) -> None:
     """Wait until what `path` holds is on the disk."""
     with path.open("rb") as file:
@@ -62,21 +85,47 @@ def _mark(host: str) -> str:
     return hashlib.sha256(host.encode()).hexdigest()[:8]
 
 
-def remove_leftovers(folder: Path) -> None:
+def is_temporary(name: str) -> bool:
+    """Whether `name` is one that `temporary_name` gives."""
+    return _TEMPORARY.match(name) is not None
+
+
+def subfolders(folder: Path, name: str) -> list[Path]:
+    """The folders in `folder`, and links to folders, whose whole name matches the regular expression `name`; sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if re.fullmatch(name, path.name) and path.is_dir())
+
+
+def delete_files(folder: Path, names: Collection[str]) -> None:
+    """Delete these files and all temporary ones directly in `folder`, then the folder itself if it is empty.
+
+    A link to a folder is not followed. A link to a file goes, the file it leads to stays.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if (path.name in names or is_temporary(path.name)) and (path.is_symlink() or path.is_file()):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds something else
+        folder.rmdir()
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
     """Delete the temporary files of dead processes; a living one may be training another fold of this run.
 
-    The folder may be shared by several hosts, each of which knows its own processes only. What another one wrote,
-    or nobody known, is deleted when it has not been written on for a day.
+    The folders may be shared by several hosts, each of which knows its own processes only. What another one wrote
+    is deleted when it has not been written on for a day.
     """
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        if _is_left(leftover):
-            leftover.unlink(missing_ok=True)
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+            if is_temporary(path.name) and path.is_file() and _is_left(path):
+                path.unlink(missing_ok=True)
 
 
 def _is_left(temporary: Path) -> bool:
-    host, _, rest = temporary.name.removeprefix(TEMPORARY_PREFIX).partition("-")
-    owner = rest.partition("-")[0]
-    if host == _mark(socket.gethostname()) and owner.isdecimal():
+    host, owner = temporary.name.removeprefix(TEMPORARY_PREFIX).split("-")[:2]
+    if host == _mark(socket.gethostname()):
         return not psutil.pid_exists(int(owner))
     try:
         return time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
@@ -125,16 +174,45 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in `path`. Raises RunError where it is missing or broken."""
+def csv_columns(path: Path) -> list[str]:
+    """The cells of the first row of a CSV; none where the file is not one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the columns of a parquet file; none where it is not one."""
+    try:
+        return list(parquet.read_schema(path).names)
+    except (OSError, ValueError):
+        return []
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`. Raises RunError where it is missing or broken, or holds a number that is not finite."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(
             f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
         ) from None
     except ValueError as error:
         raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
+
+
+def parse_json(text: str) -> Any:
+    """The JSON in `text`. Raises ValueError where it is none, or holds a number that is not finite."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def read_folds(path: Path) -> pd.DataFrame:
@@ -154,7 +232,8 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
     """The columns `labels` of a parquet file of predictions, indexed by id (strings); no other one is read.
 
     Raises:
-        RunError: the file is missing or unreadable, lacks one of the labels, or repeats an id.
+        RunError: the file is missing or unreadable, lacks one of the labels, repeats an id, or holds a number that
+            is not finite.
     """
     try:
         names = parquet.read_schema(path).names
@@ -173,4 +252,12 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
             got=f"no column {listing(missing)}" if missing else "repeated ids",
             remedy="start with --fresh",
         )
-    return frame.astype({"id": str}).set_index("id")
+    frame = frame.astype({"id": str}).set_index("id")
+    bad = [name for name in frame.columns if not np.isfinite(frame[name].to_numpy()).all()]
+    if bad:
+        raise RunError(
+            f"{path} holds predictions that are not finite numbers",
+            got=f"in the columns {listing(bad)}",
+            remedy="start with --fresh; if it comes again, lower train.lr",
+        )
+    return frame

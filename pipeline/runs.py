@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import yaml
+from filelock import ReadWriteLock, Timeout
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.config.training import TrainConfig
-from pipeline.errors import RunError
-from pipeline.files import TEMPORARY_PREFIX, remove_leftovers, write_text
+from pipeline.errors import ConfigError, RunError, listing
+from pipeline.files import delete_files, is_temporary, parse_json, remove_leftovers, subfolders, write_json, write_text
 
 FULL_FIT = -1  # in the place of a fold's number: a training on all rows
+_LOCK_SECONDS = 2
+_MARK = {"made_by": "q2l-pipeline"}
+_FOLD = r"fold\d+|full"
+_RESUME_FILES = frozenset({"checkpoint.safetensors", "best.safetensors", "lock", "owner.json"})
+_FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"})
+_PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
+_FIGURES = ("history", "timeline", "slices", "importances", "contour")
+_SEARCH_FILES = frozenset(
+    {"lock", "goes_on", "images.json", "best.yaml", "trials.csv"}
+    | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
+    | {f"{name}.png" for name in _FIGURES}
+)
+_RUN_FILES = frozenset(
+    {"config.yaml", "environment.json", "folds.csv", "data.json", "images.json", "audit.json", "oof.parquet"}
+    | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
+    | {"submission.broken.csv"}
+)
+_WRITTEN_IN_PLACE = ("lock", "study.db", "goes_on", "run.lock")  # all others get their name when they are whole
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,47 @@ class FoldFolder:
         """Which process holds the lock, for the message to another one."""
         return self.resume / "owner.json"
 
+    def folders(self) -> list[Path]:
+        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
+        seeds = [FoldFolder(path) for path in subfolders(self.path, r"seed\d+")]
+        return [*(path for seed in seeds for path in seed.folders()), *subfolders(self.path, "resume"), self.path]
+
+    def is_begun(self) -> bool:
+        """Whether a training has left anything here; a folder of that name alone may be anybody's."""
+        resume = [self.resume / name for name in _RESUME_FILES]
+        return any(path.exists() for path in (*resume, *(self.path / name for name in _FOLD_FILES)))
+
+    def delete_resume(self) -> None:
+        """Delete the state of an unfinished training."""
+        delete_files(self.resume, _RESUME_FILES)
+
+    def delete(self) -> None:
+        """Delete what the pipeline wrote here, and each folder that is empty then."""
+        for folder in self.folders():
+            delete_files(folder, _RESUME_FILES if folder.name == "resume" else _FOLD_FILES | _PROXY_FILES)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The folds of one trial of a search."""
+
+    path: Path
+
+    def fold(self, number: int) -> FoldFolder:
+        """The folder of fold `number`."""
+        return FoldFolder(self.path / f"fold{number}")
+
+    def folders(self) -> list[Path]:
+        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
+        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
+        return [*(path for fold in folds for path in fold.folders()), self.path]
+
+    def delete(self) -> None:
+        """Delete what the pipeline wrote here, and each folder that is empty then."""
+        for fold in subfolders(self.path, _FOLD):
+            FoldFolder(fold).delete()
+        delete_files(self.path, ())
+
 
 @dataclass(frozen=True)
 class SearchFolder:
@@ -108,14 +171,41 @@ class SearchFolder:
         """One line per trial: state, score, values, seconds."""
         return self.path / "trials.csv"
 
-    def exists(self) -> bool:
-        """Whether a search has left anything here; a folder of that name alone may be anybody's."""
-        traces = (self.study, self.lock, self.best, self.trials, self.trial(0).parent)
-        return any(path.exists() for path in traces)
+    @property
+    def goes_on(self) -> Path:
+        """Held by the one command that trains all folds after the search."""
+        return self.path / "goes_on"
 
-    def trial(self, number: int) -> Path:
+    def exists(self) -> bool:
+        """Whether a search has begun here."""
+        return any(path.exists() for path in (self.study, self.lock, self.best, self.trials))
+
+    def trial(self, number: int) -> TrialFolder:
         """Where trial `number` trains; gone when it is over."""
-        return self.path / "trials" / str(number)
+        return TrialFolder(self.path / "trials" / str(number))
+
+    def begun_trials(self) -> list[TrialFolder]:
+        """The trials that left something behind, or are trained now."""
+        return [TrialFolder(path) for path in subfolders(self.path / "trials", r"\d+")]
+
+    def folders(self) -> list[Path]:
+        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
+        return [
+            *(path for trial in self.begun_trials() for path in trial.folders()),
+            *(path for fold in subfolders(self.path / "proxy", _FOLD) for path in FoldFolder(fold).folders()),
+            *subfolders(self.path, "trials|proxy"),
+            self.path,
+        ]
+
+    def delete(self) -> None:
+        """Delete what the pipeline wrote here, and each folder that is empty then."""
+        for trial in self.begun_trials():
+            trial.delete()
+        for fold in subfolders(self.path / "proxy", _FOLD):
+            FoldFolder(fold).delete()
+        for folder in subfolders(self.path, "trials|proxy"):
+            delete_files(folder, ())
+        delete_files(self.path, _SEARCH_FILES)
 
     def proxy(self, fold: int) -> FoldFolder:
         """The one full training of a fold whose feature maps all heads train on."""
@@ -131,6 +221,31 @@ class RunFolder:
     """The files of one run."""
 
     path: Path
+
+    @classmethod
+    def named(cls, name: str, *, root: Path = Path("runs")) -> Self:
+        """The run `name` in `root`. Raises ConfigError where `name` is not the plain name of a folder."""
+        if name.startswith(".") or not name.strip() or {*name} & {*"/\\\0"}:
+            raise ConfigError(
+                f"--run {name!r} is not the name of a run",
+                expected=f"one name, for a folder in {root}/",
+                remedy="give a name such as --run second; to keep a run elsewhere, make its folder a link",
+            )
+        return cls.at(root / name)
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The run in the folder `path`; where that is a link, in the folder it leads to."""
+        return cls(path.resolve() if path.is_symlink() else path)
+
+    @property
+    def mark(self) -> Path:
+        """Written first: this folder is a run of this pipeline, and what the pipeline wrote may be deleted."""
+        return self.path / "run.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "run.lock"
 
     @property
     def config(self) -> Path:
@@ -213,7 +328,7 @@ class RunFolder:
 
     def has_trainings(self) -> bool:
         """Whether the training of some fold has begun."""
-        return self.fold(FULL_FIT).path.exists() or any(self.path.glob("fold*/"))
+        return any(FoldFolder(path).is_begun() for path in subfolders(self.path, _FOLD))
 
     def finished_folds(self, train: TrainConfig) -> list[int]:
         """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
@@ -232,7 +347,10 @@ class RunFolder:
         try:
             data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise self._no_run() from None
+            raise RunError(
+                f"{self.path} is not a run folder: it holds no config.yaml",
+                remedy="give a folder that run_cv.py made, for example runs/demo",
+            ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunError(
                 f"{self.config}: not readable as YAML: {error}",
@@ -240,21 +358,30 @@ class RunFolder:
             ) from None
         return check_config(data or {}, source=str(self.config))
 
-    def _is_bare(self) -> bool:
-        """Whether it holds no run yet, only what an audit or a search wrote."""
-        whole = (path for path in self.path.iterdir() if not path.name.startswith(TEMPORARY_PREFIX))
-        return {*whole} <= {self.audit, self.images, self.search.path}
+    def require_ours(self) -> None:
+        """Refuse a folder that is not ours to write in; it may be missing or empty. Writes nothing.
 
-    @property
-    def _deleted(self) -> Path:
-        """Where the folder goes before it is deleted: half of it would be no run folder any more."""
-        return self.path.with_name(f".deleting-{self.path.name}")
-
-    def _no_run(self) -> RunError:
-        return RunError(
-            f"{self.path} is not a run folder: it holds no config.yaml",
-            remedy="give a folder that run_cv.py made, for example runs/demo",
-        )
+        Raises:
+            RunError: it holds files but no mark of ours, or a link stands where we write into a folder or a file.
+        """
+        if self.path.is_dir() and not self._has_mark():
+            others = sorted(path.name for path in self.path.iterdir() if not is_temporary(path.name))
+            if others:
+                raise RunError(
+                    f"{self.path} is not a run folder: it holds files, but no {self.mark.name} of this pipeline",
+                    got=listing(others),
+                    remedy="give another --run NAME, or move the folder away",
+                )
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is not a folder", remedy="give another --run NAME, or move it away")
+        for folder in self._folders():
+            links = [path for path in (folder, *(folder / name for name in _WRITTEN_IN_PLACE)) if path.is_symlink()]
+            if links and links[0] != self.path:
+                raise RunError(
+                    f"{links[0]} is a link, and nothing outside of the run folder is written or deleted",
+                    got=f"it leads to {links[0].readlink()}",
+                    remedy="remove the link; to keep a run on another disk, make the whole run folder a link",
+                )
 
     def check(self, config: Config) -> None:
         """Refuse a folder made with other training keys, or one that is no run folder; writes nothing.
@@ -262,7 +389,8 @@ class RunFolder:
         Raises:
             RunError: naming each training key with its old and new value.
         """
-        if not self.path.exists() or (self.path.is_dir() and self._is_bare()):
+        self.require_ours()
+        if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
             return
         changed = changed_training_keys(self.read_config(), config)
         if changed:
@@ -273,36 +401,86 @@ class RunFolder:
                 + ("; --search goes on with the best values of the run's search" if self.search.best.exists() else ""),
             )
 
-    def clear(self) -> None:
-        """Delete the folder with all that it holds. Raises RunError where that is no run, nor the search for one."""
-        self._end_deletion()
-        if not self.path.exists():
-            return
-        if not self._is_bare() and not self.config.exists() and not self.search.exists():
-            raise self._no_run()
-        self.path.replace(self._deleted)
-        self._end_deletion()
+    def begin(self, *, fresh: bool) -> None:
+        """Make the folder and mark it as ours; with `fresh`, delete first what the pipeline wrote in it.
 
-    def _end_deletion(self) -> None:
-        if self._deleted.exists():
-            shutil.rmtree(self._deleted)
-
-    def open(self, config: Config, *, fresh: bool) -> None:
-        """Make the folder ready and write `config` into it; with `fresh`, what it held is deleted first.
+        A deletion that was killed is brought to its end.
 
         Raises:
-            RunError: as `check`; with `fresh`, where the folder is not a run folder.
+            RunError: as `require_ours`; the folder cannot be written; with `fresh`, another command works on the run.
         """
-        if fresh:
-            self.clear()
-        self._end_deletion()  # of a command that was killed
-        self.check(config)
+        self.require_ours()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.path)
-            write_text(self.config, dump_config(config))
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written: {error}",
                 remedy="choose a writable folder or free some space",
             ) from None
+        if not self._has_mark():
+            write_json(self.mark, _MARK)
+        elif fresh or self._is_being_deleted():
+            self._delete()
+
+    def open(self, config: Config, *, fresh: bool) -> None:
+        """Make the folder ready and write `config` into it; with `fresh`, what a run left there is deleted first.
+
+        Raises:
+            RunError: as `begin` and `check`.
+        """
+        self.begin(fresh=fresh)
+        self.check(config)
+        remove_leftovers(self._folders())
+        write_text(self.config, dump_config(config))
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """No other command deletes the run meanwhile. Several commands may use it together.
+
+        Raises:
+            RunError: another command is deleting it, or the folder is not ours to write in.
+        """
+        self.require_ours()
+        with self._locked(ReadWriteLock(self._lock).read_lock, "another command is deleting it"):
+            yield
+
+    def _delete(self) -> None:
+        with self._locked(ReadWriteLock(self._lock).write_lock, "another command works on it"):
+            write_json(self.mark, {**_MARK, "deleting": True})  # a kill from here on: the next command goes on deleting
+            for fold in subfolders(self.path, _FOLD):
+                FoldFolder(fold).delete()
+            self.search.delete()
+            delete_files(self.path, _RUN_FILES)
+            write_json(self.mark, _MARK)
+
+    @contextlib.contextmanager
+    def _locked(self, lock: Callable[..., AbstractContextManager[None]], why_not: str) -> Iterator[None]:
+        try:
+            held = contextlib.ExitStack()
+            held.enter_context(lock(timeout=_LOCK_SECONDS))
+        except Timeout:
+            raise RunError(
+                f"{self.path} cannot be used now", got=why_not, remedy="wait for the other command or stop it"
+            ) from None
+        with held:
+            yield
+
+    def _has_mark(self) -> bool:
+        return self._read_mark() is not None
+
+    def _is_being_deleted(self) -> bool:
+        return (self._read_mark() or {}).get("deleting", False) is True
+
+    def _read_mark(self) -> dict[str, Any] | None:
+        """The content of our mark; None where there is none, or a file of that name that is not ours."""
+        try:
+            mark = parse_json(self.mark.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return mark if isinstance(mark, dict) and mark.get("made_by") == _MARK["made_by"] else None
+
+    def _folders(self) -> list[Path]:
+        """Every folder of the run that the pipeline writes to, the innermost first; some may be links."""
+        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
+        search = self.search.folders() if self.search.path.is_dir() else []
+        return [*(path for fold in folds for path in fold.folders()), *search, self.path]

@@ -75,5 +75,5 @@ def test_what_another_host_may_still_be_writing_is_kept(tmp_path: Path) -> None:
     two_days_ago = time.time() - 2 * 24 * 3600
     for name in (names[1], names[3]):
         os.utime(tmp_path / name, (two_days_ago, two_days_ago))
-    remove_leftovers(tmp_path)
+    remove_leftovers([tmp_path])
     assert {path.name for path in tmp_path.iterdir()} == {names[1], names[2], names[4]}

@@ -13,6 +13,8 @@ from pipeline.errors import ImageError, listing
 from pipeline.files import read_predictions, write_csv
 from pipeline.images.dataset import EvalBatch
 
+BROKEN_COLUMNS = ["id", "problem"]
+
 
 def noting_problems(batches: Iterable[EvalBatch], problems: dict[int, str]) -> Iterator[EvalBatch]:
     """The batches as they come; what was wrong with their images is put into `problems` by index."""
@@ -61,7 +63,7 @@ def write_broken(path: Path, ids: Sequence[str], problems: Mapping[int, str]) ->
         return []
     rows = sorted(problems)
     broken = [ids[row] for row in rows]
-    write_csv(path, pd.DataFrame({"id": broken, "problem": [problems[row] for row in rows]}))
+    write_csv(path, pd.DataFrame(zip(broken, (problems[row] for row in rows), strict=True), columns=BROKEN_COLUMNS))
     return [
         f"{len(rows)} of {len(ids)} test images cannot be read and got each label's mean out-of-fold probability: "
         f"{listing(broken)} (listed in {path})"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.device import Precision, autocast
+from pipeline.errors import PipelineError
 from pipeline.images.dataset import EvalBatch, ImageForm
 from pipeline.inference.ensemble import Average, combine_logits
 from pipeline.inference.views import View
@@ -62,6 +63,9 @@ def predict(
         device: where models and normalizers lie.
         precision: of the models' mathematics; averages are taken in float64.
         on_batch: told the number of images after each batch.
+
+    Raises:
+        PipelineError: a model's answer is not finite.
     """
     forms = needed_forms(ensembles)
     rows: list[list[NDArray[np.float64]]] = [[] for _ in ensembles]
@@ -82,4 +86,9 @@ def _answer(
         seen = ensemble.normalizer(view.apply(images[form]))
         with autocast(device, precision):
             answers += [model(seen).float().cpu().numpy() for model in ensemble.models]
+    if not all(np.isfinite(answer).all() for answer in answers):
+        raise PipelineError(
+            "a model gives predictions that are not finite numbers",
+            remedy="train again with --fresh and a lower train.lr, or with train.precision=fp32",
+        )
     return combine_logits(np.stack(answers), average=ensemble.average)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.competition.sample import TestTable
+from pipeline.competition.sample import Sample, TestTable
 from pipeline.competition.submission import (
     SubmissionFormat,
     build_submission,
@@ -26,9 +26,9 @@ from pipeline.device import memory_errors_told, pick_device
 from pipeline.errors import SubmissionError
 from pipeline.evaluation.honest import EPOCH_MARK
 from pipeline.evaluation.metric_spec import metric_name
-from pipeline.files import write_parquet
+from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
 from pipeline.images.check import require_images
-from pipeline.inference.broken import fill_in, mean_out_of_fold, write_broken
+from pipeline.inference.broken import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
 from pipeline.inference.deciding import choose_decider
 from pipeline.inference.ensemble import sigmoid
 from pipeline.inference.finished import FinishedRun, require_same_labels
@@ -102,6 +102,8 @@ def submit(
     form = submission_form(first.config.submission, first.config.competition, first.labels)
     asked = _read_asked(first, form, images=images, sample=sample)
     check_sample(asked.sample, form)
+    if out is not None:
+        _require_replaceable(out, first, asked.sample)
     if first.config.predict.broken == "error":
         require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
@@ -120,9 +122,9 @@ def submit(
     if out is None:
         first.run.submitted.unlink(missing_ok=True)  # of another submission
         write_decided(first, ids, decisions=decisions, calibrated=calibrated)
-    write_parquet(first.run.test if out is None else out.with_suffix(".parquet"), table)
+    write_parquet(first.run.test if out is None else _probabilities_of(out), table)
     notes += write_submission(path, frame, asked.sample, form)
-    notes += write_broken(path.with_suffix(".broken.csv"), ids, predicted.problems)
+    notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
         write_record(runs, scores)
     return Submitted(
@@ -177,6 +179,25 @@ def _require_writable(path: Path) -> None:
         raise SubmissionError(
             f"{path} cannot be written", expected="a file in a writable folder", remedy="give a writable --out FILE"
         )
+
+
+def _require_replaceable(out: Path, first: FinishedRun, sample: Sample) -> None:
+    """Refuse an `--out` that would replace a file of a person's own: the submission, or a file beside it.
+
+    Raises:
+        RunError: a file is there and is no earlier submission of this form, or is one of the competition's tables.
+    """
+    require_ours(out, lambda path: csv_columns(path) == list(sample.columns) and not path.samefile(sample.path))
+    require_ours(_probabilities_of(out), lambda path: parquet_columns(path) == ["id", *first.labels])
+    require_ours(_broken_of(out), lambda path: csv_columns(path) == BROKEN_COLUMNS)
+
+
+def _probabilities_of(out: Path) -> Path:
+    return out.with_suffix(".parquet")
+
+
+def _broken_of(path: Path) -> Path:
+    return path.with_suffix(".broken.csv")
 
 
 def _read_asked(first: FinishedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None) -> TestSet:

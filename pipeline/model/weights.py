@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
-from pipeline.files import write_atomically
+from pipeline.files import parse_json, write_atomically
 from pipeline.model.build import build_model, build_normalizer
 from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer
@@ -49,17 +49,24 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file made by `save_tensors`.
 
     Raises:
-        RunError: the file is missing or broken.
+        RunError: the file is missing or broken, or holds a number that is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            facts = json.loads((file.metadata() or {})["facts"])
+            facts = parse_json((file.metadata() or {})["facts"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError(
             f"{path}: not readable as weights of this pipeline: {error}",
             remedy="restore the file, or train again with --fresh",
         ) from None
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise RunError(
+            f"{path} holds weights that are not finite numbers",
+            got=f"in {listing(bad)}",
+            remedy="restore the file, or train again with --fresh",
+        )
     return tensors, facts
 
 

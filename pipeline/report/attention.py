@@ -121,7 +121,7 @@ def _choose(
 def main(arguments: argparse.Namespace) -> None:
     """Draw and save the picture."""
     mpl.use("agg")
-    finished = open_run(RunFolder(arguments.run))
+    finished = open_run(RunFolder.at(arguments.run))
     if arguments.fold not in finished.folds:
         raise ConfigError(
             f"--fold: there is no fold {arguments.fold}",

@@ -106,7 +106,7 @@ def _folds_mark(run: RunFolder) -> str | None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Print both scores and their difference."""
-    runs = RunFolder(arguments.first), RunFolder(arguments.second)
+    runs = RunFolder.at(arguments.first), RunFolder.at(arguments.second)
     found = compare(*runs)
     unit = "groups" if found.grouped else "rows"
     console = make_console()

@@ -80,7 +80,7 @@ def draw_curves(trainings: Mapping[str, Records]) -> Figure:
 def main(arguments: argparse.Namespace) -> None:
     """Draw and save the curves."""
     mpl.use("agg")
-    trainings = read_epochs(RunFolder(arguments.run))
+    trainings = read_epochs(RunFolder.at(arguments.run))
     save_figure(draw_curves(trainings), arguments.out)
     make_console().print(f"{arguments.out}: {', '.join(trainings)}", markup=False)
 

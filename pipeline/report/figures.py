@@ -12,11 +12,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.evaluation.rules import RowRules
-from pipeline.files import read_predictions, write_atomically
+from pipeline.files import read_predictions, require_ours, write_atomically
 from pipeline.images.decode import load_image
 from pipeline.inference.deciding import read_decider
 from pipeline.inference.finished import open_run
@@ -25,6 +26,7 @@ from pipeline.report.console import make_console
 from pipeline.runs import RunFolder
 from pipeline.seeds import stable_seed
 
+_SOFTWARE = "q2l-pipeline"  # in the metadata of our figures
 Verdict = Literal["found", "missed", "wrong"]
 COLOURS: dict[Verdict, str] = {"found": "#1a7f37", "missed": "#9a6700", "wrong": "#cf222e"}
 
@@ -122,14 +124,24 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG, whole or not at all."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90))
+    """Write `figure` as PNG, whole or not at all. Raises RunError where another file is there."""
+    require_ours(path, _is_ours)
+    metadata = {"Software": _SOFTWARE}
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90, metadata=metadata))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return bool(image.info.get("Software") == _SOFTWARE)
+    except (OSError, ValueError):
+        return False
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Draw and save the sheet."""
     mpl.use("agg")
-    save_figure(sheet_of_run(RunFolder(arguments.run), count=arguments.count), arguments.out)
+    save_figure(sheet_of_run(RunFolder.at(arguments.run), count=arguments.count), arguments.out)
     make_console().print(f"{arguments.out}: green found, brown (missed), red wrong?; probabilities are out-of-fold")
 
 

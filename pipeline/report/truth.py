@@ -72,7 +72,7 @@ def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]
 
 def main(arguments: argparse.Namespace) -> None:
     """Print the true scores beside what cross-validation promised."""
-    run = RunFolder(arguments.run)
+    run = RunFolder.at(arguments.run)
     found = true_score(run, arguments.truth)
     promised = read_record(run)
     name = promised["metric"]

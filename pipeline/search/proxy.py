@@ -208,7 +208,7 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
     ):
         if not _file(folder, part).exists():  # of a command whose time was used
             _write_maps(_file(folder, part), trained, config, _in_time(images, plan.deadline), (*count, *shape))
-    shutil.rmtree(folder.resume, ignore_errors=True)
+    folder.delete_resume()
     write_json(folder.done, {"copies": COPIES})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import time
 from collections.abc import Sequence
@@ -69,11 +68,12 @@ def run_search(
     judge = build_judge(plan)
     notes = _check_folds(plan, search.folds)
     own, outside = own_values(plan.config, search.parameters)
-    _check_folder(plan, run, fresh=fresh)
-    if fresh:
-        run.clear()
-    pixels = _decide_pixels(plan, run, listen)
-    with contextlib.closing(search.open_study(run, judge)) as study:
+    run.begin(fresh=fresh)
+    _check_folder(plan, run)
+    with contextlib.ExitStack() as held:
+        held.enter_context(run.in_use())
+        pixels = _decide_pixels(plan, run, listen)
+        study = held.enter_context(contextlib.closing(search.open_study(run, judge)))
         if fresh:
             study.start_over()
         listen(RunBegun())
@@ -127,7 +127,7 @@ def _first_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
     """Of commands elsewhere the study lets one go on; of those on this folder, the one that gets the lock."""
     if not study.claim(f"{socket.gethostname()}:{run.path.resolve()}"):
         return None
-    lock = FileLock(run.search.path / "goes_on", timeout=0)
+    lock = FileLock(run.search.goes_on, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -166,8 +166,8 @@ def _check_folds(plan: Plan, folds: Sequence[int]) -> list[str]:
     return []
 
 
-def _check_folder(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
-    if fresh or plan.config.search.then == "stop" or not run.config.exists() or run.search.path.exists():
+def _check_folder(plan: Plan, run: RunFolder) -> None:
+    if plan.config.search.then == "stop" or not run.config.exists() or run.search.path.exists():
         return
     raise RunError(
         f"{run.path} holds a run that was begun without a search",
@@ -189,7 +189,6 @@ def _settings(plan: Plan) -> dict[str, Any]:
 def _remove_dead_trainings(run: RunFolder, study: TicketStudy) -> None:
     """Clear what killed workers left behind; a trial that runs elsewhere keeps its folder."""
     alive = {str(number) for number in study.running_numbers()}
-    folder = run.search.trial(0).parent
-    for left in folder.iterdir() if folder.exists() else ():
-        if left.name not in alive:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in run.search.begun_trials():
+        if left.path.name not in alive:
+            left.delete()

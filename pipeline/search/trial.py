@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from pipeline.config import Config
 from pipeline.device import loading_workers, memory_errors_told, pick_device
 from pipeline.inference.out_of_fold import rows_of
 from pipeline.plan import Plan
-from pipeline.runs import FoldFolder, RunFolder
+from pipeline.runs import RunFolder, TrialFolder
 from pipeline.search.judge import Judge
 from pipeline.search.study import TimeUsed
 from pipeline.training.fold import ValidatedEpoch, train_fold
@@ -53,16 +51,18 @@ class Trials:
             TimeUsed: the plan's deadline passed.
         """
         folder = self.run.search.trial(number)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.delete()
         try:
             with memory_errors_told():
                 return float(
                     np.mean([self._fold(fold, number, config, folder, listen, on_score) for fold in self.folds])
                 )
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.delete()
 
-    def _fold(self, fold: int, number: int, config: Config, folder: Path, listen: Listener, on_score: OnScore) -> float:
+    def _fold(
+        self, fold: int, number: int, config: Config, folder: TrialFolder, listen: Listener, on_score: OnScore
+    ) -> float:
         def tell(event: Event) -> None:
             if isinstance(event, StepDone):
                 listen(TrialStep(number, event))
@@ -80,7 +80,7 @@ class Trials:
             table,
             rows_of(self.plan.folds, fold),
             open_sources(config, table.paths, folder=self.run.cache, record=record, listen=listen),
-            FoldFolder(folder / f"fold{fold}"),
+            folder.fold(fold),
             loading_workers(config.train.workers, pick_device(), beside=self.beside),
         )
         if not train_fold(job, listen=tell, on_epoch=judge, deadline=self.plan.deadline):

@@ -139,7 +139,7 @@ def test_a_budget_that_is_no_duration_is_refused(
             ["--fresh"],
             "it had not begun to train; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
         ),
-        ("pipeline.runs.RunFolder.clear", ["--fresh", "--search"], "it had not begun to train"),
+        ("pipeline.runs.RunFolder.begin", ["--fresh", "--search"], "it had not begun to train"),
         ("pipeline.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
         ("pipeline.search.run.work", ["--fresh", "--search"], "the state is saved after every epoch"),
         ("pipeline.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
