@@ -12,17 +12,17 @@ from rich.progress import Progress
 
 from pipeline import processes
 from pipeline.commands import run_command
-from pipeline.inference.finished import open_run
-from pipeline.inference.submit import submit
 from pipeline.report.console import make_console, print_submitted
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission.submit import submit
+from pipeline.run.trained_run import open_run
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make_submission.py", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, for example runs/demo")
-    parser.add_argument("--views", metavar="NAME,..", help="other views than the run's, for example identity,hflip")
+    parser.add_argument("--tta", metavar="NAME,..", help="other views than the run's, for example identity,hflip")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: submission.csv in the first run")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the test images lie instead")
     parser.add_argument("--sample", type=Path, metavar="CSV", help="the sample submission to follow instead")
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
         bar = progress.add_task("test images", total=None)
         written = submit(
             runs,
-            views=None if arguments.views is None else arguments.views.split(","),
+            views=None if arguments.tta is None else arguments.tta.split(","),
             out=arguments.out,
             images=arguments.images,
             sample=arguments.sample,

@@ -15,17 +15,16 @@ from rich.console import Console
 from pipeline import processes
 from pipeline.audit.check import audit_competition
 from pipeline.audit.findings import plural
+from pipeline.audit.table import print_audit
 from pipeline.commands import run_command
-from pipeline.competition.given_file import require_valid
-from pipeline.competition.guess import new_config
+from pipeline.competition.folds import fold_table
+from pipeline.competition.folds.rows import FULL_FIT
+from pipeline.competition.guess.first_config import new_config
+from pipeline.competition.submission.validate_file import require_valid
 from pipeline.config import Config, load_config, unused_keys
-from pipeline.cv import run_cv
 from pipeline.errors import CompetitionError, ConfigError
+from pipeline.events import Event, Listener, RunOpened
 from pipeline.files import write_json
-from pipeline.folds import fold_table
-from pipeline.inference.finished import about_lacking_models
-from pipeline.plan import Plan, prepare
-from pipeline.report.audit import print_audit
 from pipeline.report.console import (
     make_console,
     print_fold_table,
@@ -35,11 +34,13 @@ from pipeline.report.console import (
     print_validated,
 )
 from pipeline.report.live import LiveProgress
-from pipeline.report.search_table import print_left_out, print_search
-from pipeline.runs import FULL_FIT, RunFolder
-from pipeline.search.run import Found, left_out_scores, run_search
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan, prepare
+from pipeline.run.trained_run import about_lacking_models
+from pipeline.search.search import Found, left_out_scores, run_search
 from pipeline.search.study import TimeUsed
-from pipeline.training.progress import Event, Listener, RunBegun
+from pipeline.search.table import print_left_out, print_search
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
@@ -102,7 +103,7 @@ def train(arguments: argparse.Namespace, config: Config, run: RunFolder) -> None
     with LiveProgress(console) as progress:
 
         def listen(event: Event) -> None:
-            arguments.begun = arguments.begun or isinstance(event, RunBegun)
+            arguments.begun = arguments.begun or isinstance(event, RunOpened)
             progress(event)
 
         plan = processes.from_first(lambda: prepare(config, debug=arguments.debug, listen=listen))

@@ -34,19 +34,19 @@ from rich.console import Console
 from rich.table import Table
 from torchvision import transforms as T  # type: ignore[import-untyped]
 
+from pipeline.competition.folds.rows import rows_of
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import Config, load_config
+from pipeline.images.augmentation.presets import preset
 from pipeline.images.dataset import TrainBatch, TrainImages
-from pipeline.images.fit import Pixels
+from pipeline.images.geometry import Pixels
 from pipeline.images.loader import Loader
-from pipeline.images.presets import preset
-from pipeline.inference.out_of_fold import rows_of
 from pipeline.model.normalize import PixelNormalizer
-from pipeline.plan import Plan, prepare
-from pipeline.runs import FoldFolder
+from pipeline.run.plan import Plan, prepare
 from pipeline.training.fold import train_fold
-from pipeline.training.inputs import open_sources, train_augmentation
-from pipeline.training.job import FoldJob
+from pipeline.training.fold_folder import FoldFolder
+from pipeline.training.fold_task import FoldTask
+from pipeline.training.image_inputs import open_sources, train_augmentation
 
 DEMO = Path(__file__).parent.parent / "configs/demo.yaml"
 SIZE = 448
@@ -101,7 +101,7 @@ def official(paths: Sequence[ImagePaths]) -> Sample:
 
 def common(paths: Sequence[ImagePaths], augmentation: str) -> Sample:
     """OpenCV and albumentations, floats before the device; a random crop is cut from the whole image."""
-    import albumentations as A  # not before pipeline.images.augment, which keeps it from asking the network
+    import albumentations as A  # after the adapter, which keeps it off the network
 
     listed = [getattr(A, name)(**arguments) for name, arguments in described(augmentation)]
     resize = [] if augmentation in ("light", "heavy") else [A.Resize(SIZE, SIZE)]
@@ -247,7 +247,7 @@ def _train_timed(plan: Plan, scratch: Path, *, workers: int) -> Waiting:
     folder = FoldFolder(scratch / f"workers{workers}")
     setattr(Loader, "__iter__", timed)  # noqa: B010 (a plain assignment to a method is refused by mypy)
     try:
-        job = FoldJob(plan.config, plan.table, rows_of(plan.folds, 0), sources, folder, workers)
+        job = FoldTask(plan.config, plan.table, rows_of(plan.folds, 0), sources, folder, workers)
         train_fold(job, listen=lambda _: None)
     finally:
         setattr(Loader, "__iter__", walk)  # noqa: B010

@@ -1,4 +1,4 @@
-"""The bare iterative-stratification library beside `pipeline.folds`: seconds, and how even the folds are.
+"""The bare iterative-stratification library beside `pipeline.competition.folds`: seconds, and how even the folds are.
 
 Run `python benchmarks/folds.py`, with `--quick` for a tenth of the rows. Times are medians of runs in turn.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.folds import FEWEST_PER_FOLD, fold_table, make_folds
+from pipeline.competition.folds import FEWEST_PER_FOLD, fold_table, make_folds
 
 COUNT = 5
 Targets = NDArray[np.bool_]

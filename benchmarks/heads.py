@@ -20,10 +20,10 @@ from rich.table import Table
 
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import load_config
-from pipeline.evaluation.bootstrap import interval, resample
-from pipeline.evaluation.metrics import get_metric
 from pipeline.files import read_json, read_predictions
-from pipeline.runs import RunFolder
+from pipeline.metrics.bootstrap import interval, resample
+from pipeline.metrics.registry import get_metric
+from pipeline.run.folder import RunFolder
 
 CONFIG = Path("configs/demo.yaml")
 HEADS = {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.evaluation.metrics import get_metric
+from pipeline.metrics.registry import get_metric
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 Rival = Callable[[NDArray[np.uint8], NDArray[Any]], Any]

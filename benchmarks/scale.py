@@ -24,18 +24,19 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.audit.labels import label_findings
-from pipeline.competition.submission import row_rules, submission_form
+from pipeline.competition.folds import make_folds
+from pipeline.competition.submission import submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import Config, check_config
-from pipeline.evaluation.metrics import get_metric
 from pipeline.files import write_parquet
-from pipeline.folds import make_folds
-from pipeline.images.cache import ImageCache
+from pipeline.images.caching.cache import ImageCache
 from pipeline.images.check import check_images
-from pipeline.inference.out_of_fold import image_form
-from pipeline.plan import Plan
-from pipeline.runs import RunFolder
-from pipeline.scoring import score_run
+from pipeline.images.geometry import image_form
+from pipeline.metrics.registry import get_metric
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan
+from pipeline.run.score import score_run
+from pipeline.thresholds.row_rules import row_rules
 
 LABELS, PER_ROW, PER_GROUP, FOLDS = 500, 5, 4, 5
 PNG = bytes.fromhex(  # one grey pixel

@@ -23,12 +23,12 @@ from scipy.stats import qmc, spearmanr
 
 from pipeline.config import Config, load_config
 from pipeline.files import read_json, write_json
-from pipeline.plan import Plan, prepare
-from pipeline.runs import RunFolder
-from pipeline.search.judge import build_judge
-from pipeline.search.proxy import HeadTrials, open_maps
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan, prepare
+from pipeline.search.head_trials import HeadTrials, open_maps
+from pipeline.search.objective import Trials, trial_config
 from pipeline.search.space import config_with, parameters_of
-from pipeline.search.trial import Trials, trial_config
+from pipeline.search.trial_score import build_judge
 
 FOLD = 0
 RESAMPLES = 10_000

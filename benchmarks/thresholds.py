@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.arrays import Bits, Floats, Ints
-from pipeline.evaluation.choice import Fits
-from pipeline.evaluation.metrics import METRICS, Metric
-from pipeline.evaluation.problem import pose
-from pipeline.evaluation.thresholds import fit_thresholds
-from pipeline.evaluation.transfer import transferred
+from pipeline.metrics.registry import METRICS, Metric
+from pipeline.metrics.targets import Bits, Floats, Ints
+from pipeline.thresholds.policies import fit_thresholds
+from pipeline.thresholds.policy_selection import Fits
+from pipeline.thresholds.threshold_problem import threshold_problem
+from pipeline.thresholds.transfer import transferred
 
 ROWS, LABELS, MODELS = 10_000, 8, 5
 FEWEST, MOST = 20, 5_000
@@ -70,7 +70,7 @@ def score(metric: Metric, drawn: Competition) -> dict[str, dict[str, float]]:
     `in_sample` estimates `single`: thresholds of all parts, on fresh rows that single models score.
     `cross_fitted` estimates `unseen`: the same, but no model's scores helped to fit its own thresholds.
     """
-    problem = pose(metric, drawn.targets, drawn.probabilities)
+    problem = threshold_problem(metric, drawn.targets, drawn.probabilities)
     fits = Fits(problem, drawn.parts, platt=False)
     everything = frozenset(range(MODELS))
     mean = drawn.fresh_models.mean(axis=0)

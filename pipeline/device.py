@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Literal, cast
 
+import cv2
 import torch
 
 from pipeline.errors import ConfigError, PipelineError
@@ -37,7 +38,7 @@ def loading_workers(asked: int | Literal["auto"], device: torch.device, *, besid
 
 
 @contextlib.contextmanager
-def memory_errors_told(
+def explained_memory_errors(
     remedy: str = "halve train.batch_size and double train.accumulate, lower predict.batch_size or images.size, "
     "or train fewer folds side by side (train.parallel_folds)",
 ) -> Iterator[None]:
@@ -74,3 +75,19 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads in this process, by torch and by OpenCV."""
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def share_cores(beside: int) -> None:
+    """One of `beside` processes on this machine takes its share of the cores, or what OMP_NUM_THREADS says."""
+    if "OMP_NUM_THREADS" in os.environ:
+        use_threads(torch.get_num_threads())  # torch has read it when it was loaded, OpenCV never does
+        return
+    threads = max(1, (os.cpu_count() or 1) // beside)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # or Accelerate takes a number of its own
+    use_threads(threads)

@@ -27,8 +27,8 @@ def _one_thread() -> None:
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds side by side start as forks of one process that has imported all; else each takes seconds for that."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    monkeypatch.setattr("pipeline.parallel._START_METHOD", "forkserver")
-    multiprocessing.set_forkserver_preload(["pipeline.cv", "pipeline.search.worker"])
+    monkeypatch.setattr("pipeline.run.parallel_folds._START_METHOD", "forkserver")
+    multiprocessing.set_forkserver_preload(["pipeline.run.cv", "pipeline.search.worker"])
 
 
 @pytest.fixture

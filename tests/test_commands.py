@@ -12,8 +12,8 @@ import torch
 
 from pipeline.commands import run_command
 from pipeline.device import loading_workers, resolve_precision
-from pipeline.environment import describe_environment
 from pipeline.errors import ConfigError, listing, nearest
+from pipeline.run.environment import describe_environment
 
 
 def test_a_users_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

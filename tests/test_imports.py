@@ -13,18 +13,18 @@ from tests.conftest import PROJECT
 LEVELS = (
     ("run_cv", "make_submission"),
     ("pipeline.search",),
-    ("pipeline.cv", "pipeline.scoring"),
-    ("pipeline.plan", "pipeline.audit", "pipeline.report"),
-    ("pipeline.parallel", "pipeline.grouping"),
+    ("pipeline.run.cv", "pipeline.run.score"),
+    ("pipeline.run.plan", "pipeline.audit", "pipeline.report"),
+    ("pipeline.run.parallel_folds", "pipeline.run.image_groups"),
     ("pipeline.training",),
-    ("pipeline.inference",),
+    ("pipeline.prediction",),
     ("pipeline.images",),
     ("pipeline.model",),
-    ("pipeline.competition", "pipeline.evaluation", "pipeline.folds", "pipeline.runs"),
+    ("pipeline.competition", "pipeline.thresholds", "pipeline.competition.folds", "pipeline.run.folder"),
     (
         "pipeline.config",
         "pipeline.device",
-        "pipeline.environment",
+        "pipeline.run.environment",
         "pipeline.seeds",
         "pipeline.commands",
         "pipeline.files",
@@ -34,21 +34,21 @@ LEVELS = (
     ("pipeline.errors",),
 )
 DOORS = {
-    "albumentations": {"pipeline.images.specs"},
-    "iterstrat": {"pipeline.folds.make"},
+    "albumentations": {"pipeline.images.augmentation.albumentations_adapter"},
+    "iterstrat": {"pipeline.competition.folds.stratify"},
     "optuna": {
         "pipeline.search.samplers",
         "pipeline.search.study",
         "pipeline.search.storage",
         "pipeline.search.result",
         "pipeline.search.figures",
-        "pipeline.evaluation.tuning",
+        "pipeline.thresholds.optuna_tuning",
     },
     "rich": {
         "pipeline.report.console",
         "pipeline.report.live",
-        "pipeline.report.search_table",
-        "pipeline.report.audit",
+        "pipeline.search.table",
+        "pipeline.audit.table",
         "make_submission",
         "run_cv",
     },
@@ -56,11 +56,11 @@ DOORS = {
 SLOW_TO_IMPORT = ("iterstrat", "sklearn", "scipy.stats")  # seconds, which only who uses them waits for
 DRAWING = {"pipeline.report.figures", "pipeline.report.attention", "pipeline.report.curves", "pipeline.search.figures"}
 WITHOUT_TORCH = (
-    "pipeline.evaluation",
+    "pipeline.thresholds",
     "pipeline.competition",
     "pipeline.config",
-    "pipeline.folds",
-    "pipeline.runs",
+    "pipeline.competition.folds",
+    "pipeline.run.folder",
     "pipeline.files",
 )
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pipeline import processes
+from pipeline.device import share_cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.seeds import stable_seed
-from pipeline.threads import share_cores
 from pipeline.training.fold import step_seed
 from tests.together import Ended, end, environments, start
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.audit.duplicates import duplicate_findings, duplicate_rows
 from pipeline.audit.findings import Audit, Finding, from_error
+from pipeline.audit.images import broken_images, odd_images, shifts
 from pipeline.audit.labels import label_findings
-from pipeline.audit.pictures import broken_images, odd_images, shifts
 from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.folds import make_folds, read_fold_file
 from pipeline.competition.paths import ImagePaths
 from pipeline.competition.sample import TestTable, read_sample
 from pipeline.competition.submission import check_sample, submission_form
@@ -23,17 +24,16 @@ from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.folds import make_folds, read_fold_file
-from pipeline.grouping import group_table
-from pipeline.images.looks import Look, look_at_images
-from pipeline.inference.out_of_fold import image_form
-from pipeline.training.progress import ImagesSeen, Listener
+from pipeline.events import ImageProgress, Listener
+from pipeline.images.geometry import image_form
+from pipeline.images.image_stats import ImageStats, read_image_stats
+from pipeline.run.image_groups import group_table
 
 _NOBODY = TestTable((), ())
 
 
 def audit_competition(config: Config, *, listen: Listener) -> Audit:
-    """Look at all tables, labels and images of a competition; mistakes are collected, not raised.
+    """ImageStats at all tables, labels and images of a competition; mistakes are collected, not raised.
 
     Args:
         config: the complete configuration.
@@ -73,12 +73,12 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     return Audit(tuple(findings), {**figures, "shifts": shift_figures})
 
 
-def _look(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Listener) -> list[Look]:
-    return look_at_images(
+def _look(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Listener) -> list[ImageStats]:
+    return read_image_stats(
         paths,
         image_form(config.images).reading,
         threads=os.cpu_count() or 1,
-        progress=lambda done: listen(ImagesSeen(doing, done, len(paths))),
+        progress=lambda done: listen(ImageProgress(doing, done, len(paths))),
     )
 
 
@@ -113,7 +113,7 @@ def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> T
     return asked.table
 
 
-def _readable(table: TrainTable, looks: Sequence[Look]) -> tuple[TrainTable, list[Look]]:
+def _readable(table: TrainTable, looks: Sequence[ImageStats]) -> tuple[TrainTable, list[ImageStats]]:
     """The rows whose images can be read."""
     rows = [row for row, look in enumerate(looks) if look.problem is None]
     kept = replace(
@@ -127,7 +127,7 @@ def _readable(table: TrainTable, looks: Sequence[Look]) -> tuple[TrainTable, lis
 
 
 def _deal_folds(
-    config: Config, complete: TrainTable, table: TrainTable, looks: Sequence[Look], findings: list[Finding]
+    config: Config, complete: TrainTable, table: TrainTable, looks: Sequence[ImageStats], findings: list[Finding]
 ) -> tuple[TrainTable, NDArray[np.int64] | None]:
     """The table with its groups, and the folds of its rows; None where there are none to be had."""
     try:

@@ -12,14 +12,14 @@ from pipeline.competition.groups import describe_source
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import GroupImages, GroupSource
 from pipeline.errors import ImageError
-from pipeline.images.decode import read_image
-from pipeline.images.hashing import near_pairs
-from pipeline.images.looks import Look
+from pipeline.images.decoding.decode import read_image
+from pipeline.images.image_stats import ImageStats
+from pipeline.images.near_duplicates import near_pairs
 
 RowPair = tuple[int, int, str, float]  # two rows, how they are alike, their similarity
 
 
-def duplicate_rows(looks: Sequence[Look], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
+def duplicate_rows(looks: Sequence[ImageStats], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
     """All pairs of rows with the same bytes, the same pixels or nearly the same pixels, the smaller row first.
 
     Of many rows with the same bytes each is paired with the first only, and only the first is compared further.

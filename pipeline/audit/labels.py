@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audit.findings import Finding, finding_if, plural
-from pipeline.folds import fold_table
+from pipeline.competition.folds import fold_table
 
 ENOUGH = 10  # rows from which on "always" and "never" are more than chance
 _SHOWN = 200  # pairs written down; the rest is counted

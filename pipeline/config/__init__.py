@@ -7,7 +7,6 @@ or *after* (it applies to finished folds without training again).
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
 from pipeline.config.competition import CompetitionConfig
-from pipeline.config.evaluation import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.folds import (
     FoldsConfig,
     GroupChunks,
@@ -18,7 +17,6 @@ from pipeline.config.folds import (
     GroupSource,
 )
 from pipeline.config.images import ImageFiles, ImagesConfig
-from pipeline.config.keys import full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.labels import (
     LABEL_FORMATS,
     CocoLabels,
@@ -31,9 +29,11 @@ from pipeline.config.labels import (
     VocLabels,
     WideLabels,
 )
+from pipeline.config.metric import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
 from pipeline.config.search import Dimension, SearchConfig
+from pipeline.config.search_keys import full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
 
 __all__ = [

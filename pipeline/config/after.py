@@ -20,7 +20,7 @@ class ThresholdsConfig(Section):
 class PredictConfig(Section):
     """Test-time views, for out-of-fold and test predictions alike, and how they are averaged."""
 
-    views: Annotated[list[str], Field(min_length=1)] = ["identity"]
+    tta: Annotated[list[str], Field(min_length=1)] = ["identity"]
     average: Literal["probability", "logit"] = "probability"
     batch_size: PositiveInt | None = None
     broken: Literal["error", "fallback"] = "error"

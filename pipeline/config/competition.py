@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from pipeline.config.evaluation import MetricSpec
 from pipeline.config.folds import Groups
 from pipeline.config.images import ImageFiles
 from pipeline.config.labels import Labels, Text, WideLabels
+from pipeline.config.metric import MetricSpec
 from pipeline.config.section import After, Section
 
 

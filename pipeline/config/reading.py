@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.evaluation import METRIC_TAGS, anchored_metric
-from pipeline.config.keys import full_key
 from pipeline.config.labels import LABEL_FORMATS
+from pipeline.config.metric import METRIC_TAGS, anchored_metric
 from pipeline.config.schema import Config
 from pipeline.config.search import Dimension, SearchConfig
+from pipeline.config.search_keys import full_key
 from pipeline.errors import ConfigError, listing, nearest
 
 

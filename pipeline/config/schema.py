@@ -11,8 +11,8 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
-from pipeline.config.keys import full_key, refuse_kept
 from pipeline.config.search import SearchConfig
+from pipeline.config.search_keys import full_key, refuse_kept
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
 
@@ -104,3 +104,8 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def predict_settings(config: Config) -> dict[str, Any]:
+    """The settings that out-of-fold predictions depend on beside the weights."""
+    return {"tta": config.predict.tta, "average": config.predict.average, "seeds": config.train.seeds}

@@ -12,8 +12,8 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths, nearest_file
 from pipeline.errors import ImageError, listing
-from pipeline.images.decode import has_end, read_image
-from pipeline.images.fit import ImageForm, Size
+from pipeline.images.decoding.decode import has_end, read_image
+from pipeline.images.geometry import ImageForm, Size
 
 
 def check_images(

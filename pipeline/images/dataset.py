@@ -13,15 +13,15 @@ from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.decode import load_forms
-from pipeline.images.fit import ImageForm as ImageForm  # part of what this module offers
-from pipeline.images.fit import Pixels
+from pipeline.images.decoding.decode import load_forms
+from pipeline.images.geometry import ImageForm as ImageForm  # part of what this module offers
+from pipeline.images.geometry import Pixels
 from pipeline.images.loader import Loader
-from pipeline.images.sources import ImageSource
+from pipeline.images.readers import ImageSource
 from pipeline.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from pipeline.images.augment import Augmentation
+    from pipeline.images.augmentation.augment import Augmentation
 
 
 class TrainBatch(NamedTuple):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.model.official import load_official_checkpoint
+from pipeline.model.official.checkpoint import load_official_checkpoint
 
 __all__ = ["load_official_checkpoint"]

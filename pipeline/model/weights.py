@@ -19,7 +19,7 @@ from pipeline.files import parse_json, write_atomically
 from pipeline.model.build import build_model, build_normalizer
 from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer
-from pipeline.model.official import load_official_checkpoint
+from pipeline.model.official.checkpoint import load_official_checkpoint
 
 
 class TrainedModel(NamedTuple):

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
+from pipeline.device import share_cores
 from pipeline.errors import ConfigError, PipelineError, listing
 from pipeline.processes.group import Group, group
 from pipeline.processes.roll_call import WAIT, blank, interrupt
-from pipeline.threads import share_cores
 
 _WAIT_AT_THE_END = timedelta(minutes=1)
 

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from pipeline.commands import run_command
 from pipeline.device import pick_device
 from pipeline.errors import ConfigError, RunError, listing, nearest
-from pipeline.evaluation.calibration import Calibration
-from pipeline.evaluation.rules import RowRules
-from pipeline.images.decode import load_image
-from pipeline.inference.deciding import read_decider
-from pipeline.inference.finished import open_run
-from pipeline.inference.out_of_fold import image_form
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import image_form
 from pipeline.model.query2label import Query2Label
 from pipeline.model.weights import TrainedModel, load_model
 from pipeline.report.console import make_console
 from pipeline.report.figures import save_figure, visible
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission.test_thresholds import read_decision_rule
+from pipeline.run.trained_run import open_run
+from pipeline.thresholds.calibration import Calibration
+from pipeline.thresholds.row_rules import RowRules
 
 
 class Attention(NamedTuple):
@@ -130,7 +130,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     device = pick_device()
     trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
-    decider = read_decider(finished.run, finished.config, trained.labels, RowRules())
+    decider = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
     attention = look(
         trained,
         load_image(tuple(arguments.image), image_form(trained.images)),

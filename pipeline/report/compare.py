@@ -11,19 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.commands import run_command
-from pipeline.competition.submission import row_rules
+from pipeline.competition.folds import folds_mark
 from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.errors import RunError
-from pipeline.evaluation.arrays import Bits, Floats
-from pipeline.evaluation.bootstrap import Interval, interval, resample
-from pipeline.evaluation.honest import EPOCH_MARK, score_out_of_fold
-from pipeline.evaluation.metrics import Metric, get_metric
 from pipeline.files import read_folds, read_predictions
-from pipeline.folds import folds_mark
-from pipeline.inference.validated import ValidatedRows, join_validated
+from pipeline.metrics.bootstrap import Interval, interval, resample
+from pipeline.metrics.registry import Metric, get_metric
+from pipeline.metrics.targets import Bits, Floats
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission.joined_out_of_fold import JoinedOutOfFold, join_out_of_fold
+from pipeline.thresholds.cross_fitting import EPOCH_MARK, score_out_of_fold
+from pipeline.thresholds.row_rules import row_rules
 
 
 class Comparison(NamedTuple):
@@ -60,7 +60,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
         )
     table = read_train(configs[0].competition)
     metric = get_metric(configs[0].competition.metric, table.labels)
-    rows = join_validated((first, second), table, table.labels)
+    rows = join_out_of_fold((first, second), table, table.labels)
     groups = rows.group_numbers
     tables = [_judged(config, metric, rows, place) for place, config in enumerate(configs)]
     values = tuple(metric.function(rows.targets, judged).value for judged in tables)
@@ -81,7 +81,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     )
 
 
-def _judged(config: Config, metric: Metric, rows: ValidatedRows, place: int) -> Bits | Floats:
+def _judged(config: Config, metric: Metric, rows: JoinedOutOfFold, place: int) -> Bits | Floats:
     """What the metric judges of the run at `place`: cross-fitted decisions, or the probabilities themselves."""
     parts, _ = rows.parts(place, config)
     honest = score_out_of_fold(

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import processes
-from pipeline.evaluation.honest import EPOCH_MARK
-from pipeline.folds import FoldTable, folds_mark
-from pipeline.inference.submit import Submitted
+from pipeline.competition.folds import FoldTable, folds_mark
+from pipeline.run.submission.submit import Submitted
+from pipeline.thresholds.cross_fitting import EPOCH_MARK
 
 WIDTH = 110  # of tables where the output is no terminal, such as a log file
 

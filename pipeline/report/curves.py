@@ -17,7 +17,7 @@ from pipeline.commands import run_command
 from pipeline.errors import RunError
 from pipeline.report.console import make_console
 from pipeline.report.figures import save_figure
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 
 Records = Sequence[Mapping[str, Any]]
 _NO_SCORE = frozenset({"epoch", "lr", "images_per_second", "seconds", "skipped_steps"})

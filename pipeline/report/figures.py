@@ -16,15 +16,15 @@ from PIL import Image
 
 from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
-from pipeline.evaluation.rules import RowRules
 from pipeline.files import read_predictions, require_ours, write_atomically
-from pipeline.images.decode import load_image
-from pipeline.inference.deciding import read_decider
-from pipeline.inference.finished import open_run
-from pipeline.inference.out_of_fold import image_form
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import image_form
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission.test_thresholds import read_decision_rule
+from pipeline.run.trained_run import open_run
 from pipeline.seeds import stable_seed
+from pipeline.thresholds.row_rules import RowRules
 
 _SOFTWARE = "q2l-pipeline"  # in the metadata of our figures
 Verdict = Literal["found", "missed", "wrong"]
@@ -105,7 +105,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     config, labels = finished.config, list(finished.labels)
     table: TrainTable = read_train(config.competition)
     oof = read_predictions(run.oof, labels)
-    decider = read_decider(run, config, labels, RowRules())
+    decider = read_decision_rule(run, config, labels, RowRules())
     truths = table.truths[:, [table.labels.index(name) for name in labels]]
     rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
     chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]

@@ -9,19 +9,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.report.console import number, print_note
-from pipeline.runs import FULL_FIT
-from pipeline.training.progress import (
-    EpochDone,
+from pipeline.competition.folds.rows import FULL_FIT
+from pipeline.events import (
+    EpochFinished,
     Event,
-    FoldDone,
-    ImagesSeen,
+    FoldFinished,
+    FoldNote,
+    ImageProgress,
     Note,
-    Remark,
-    StepDone,
-    TrialDone,
+    StepFinished,
+    TrialFinished,
     TrialStep,
 )
+from pipeline.report.console import number, print_note
 
 
 class LiveProgress:
@@ -54,26 +54,26 @@ class LiveProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, ImagesSeen):
+        if isinstance(event, ImageProgress):
             self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
-        elif isinstance(event, StepDone):
+        elif isinstance(event, StepFinished):
             self._show_step("", event)
         elif isinstance(event, TrialStep):
             self._show_step(f"trial {event.trial} ", event.step)
-        elif isinstance(event, TrialDone):
+        elif isinstance(event, TrialFinished):
             self._end_bars(f"trial {event.trial} ")
             self._console.print(escape(_trial_line(event)))
-        elif isinstance(event, EpochDone):
+        elif isinstance(event, EpochFinished):
             self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
-        elif isinstance(event, Remark):
+        elif isinstance(event, FoldNote):
             print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
         elif isinstance(event, Note) and event.sentence not in self._told:
             self._told.add(event.sentence)
             print_note(self._console, event.sentence)
-        elif isinstance(event, FoldDone):
+        elif isinstance(event, FoldFinished):
             self._console.print(f"{_whose(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
 
-    def _show_step(self, whose: str, event: StepDone) -> None:
+    def _show_step(self, whose: str, event: StepFinished) -> None:
         state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
         rate = f"{event.images_per_second:.0f} img/s"
         self._show(f"{whose}{_whose(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
@@ -105,7 +105,7 @@ def _epoch_line(record: Mapping[str, Any]) -> str:
     )
 
 
-def _trial_line(event: TrialDone) -> str:
+def _trial_line(event: TrialFinished) -> str:
     values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
     count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
     return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {number(event.best)}  {values}"

@@ -16,11 +16,11 @@ from pipeline.competition.notes import tell_nobody
 from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError, listing
-from pipeline.evaluation.metrics import get_metric
 from pipeline.files import read_json, read_predictions
-from pipeline.inference.record import read_record
+from pipeline.metrics.registry import get_metric
 from pipeline.report.console import make_console
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission.submission_record import read_record
 
 
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:

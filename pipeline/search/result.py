@@ -11,11 +11,11 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.files import write_csv, write_text
-from pipeline.report.search_table import ParameterFacts, SearchFacts, TrialFacts, short
-from pipeline.runs import SearchFolder
-from pipeline.search.judge import Judge
+from pipeline.run.folder import SearchFolder
 from pipeline.search.space import Parameter, diff_of, diff_text
 from pipeline.search.study import SearchError, failure_of
+from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts, short
+from pipeline.search.trial_score import Judge
 
 _FEWEST_FOR_IMPORTANCE = 4  # complete trials with different scores
 _OPTIMISTIC = (

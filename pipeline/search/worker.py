@@ -12,15 +12,15 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import CompetitionError, ImageError, PipelineError, RunError
-from pipeline.plan import Plan
-from pipeline.runs import RunFolder
-from pipeline.search.judge import Judge, build_judge
-from pipeline.search.proxy import HeadTrials, open_maps
+from pipeline.events import Listener, TrialFinished
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan
+from pipeline.search.head_trials import HeadTrials, open_maps
+from pipeline.search.objective import Trials, trial_config
 from pipeline.search.space import Parameter, config_with
 from pipeline.search.storage import open_storage
 from pipeline.search.study import Pruned, SearchError, TicketStudy, TimeUsed, Trial, suggest
-from pipeline.search.trial import Trials, trial_config
-from pipeline.training.progress import Listener, TrialDone
+from pipeline.search.trial_score import Judge, build_judge
 
 _POLL_SECONDS = 2.0
 
@@ -123,7 +123,7 @@ def _try(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, tr
         study.give_back(trial)
         raise
     progress = study.progress()
-    listen(TrialDone(trial.number, outcome, progress.done, search.plan.config.search.trials, progress.best, values))
+    listen(TrialFinished(trial.number, outcome, progress.done, search.plan.config.search.trials, progress.best, values))
 
 
 def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: float) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from pipeline.model.backbone import Backbone
@@ -94,3 +95,16 @@ def build_schedule(
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(step, total=total, warmup=warmup, schedule=schedule)
     )
+
+
+class WarmEma(ModelEmaV3):
+    """timm's average of all parameters and buffers, with decay min(decay, (1 + t) / (10 + t)) at update t.
+
+    The warm-up (as in TensorFlow's ExponentialMovingAverage with `num_updates`) lets the average follow the
+    weights closely in the first steps, so that short trainings are not held back by their random start.
+    """
+
+    def get_decay(self, step: int | None = None) -> float:
+        """The decay of update number `step`, counted from 0."""
+        assert step is not None, "the warm-up needs the number of the update"
+        return float(min(self.decay, (1 + step) / (10 + step)))

@@ -15,7 +15,7 @@ from pipeline.audit.check import audit_competition
 from pipeline.audit.findings import Audit, Finding
 from pipeline.audit.labels import label_findings
 from pipeline.config import check_config
-from tests.images.test_hashing import scene
+from tests.images.test_near_duplicates import scene
 
 LABELS = ("red", "green")
 

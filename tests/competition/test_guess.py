@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.competition.guess import config_text, guess_config
+from pipeline.competition.guess.first_config import config_text, guess_config
 from pipeline.competition.table import read_train
 from pipeline.config import check_config, load_config
 from pipeline.errors import CompetitionError

@@ -71,7 +71,7 @@ BAD: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "unknown augmentation": (_nothing, ["augment.train=[{HorizontalFlop: {}}]"], ["HorizontalFlop", "HorizontalFlip"]),
     "wrong augmentation argument": (_nothing, ["augment.train=[{HorizontalFlip: {probability: 1}}]"], ["probability"]),
     "augmentation to float": (_nothing, ["augment.train=[{Normalize: {}}]"], ["Normalize", "uint8"]),
-    "unknown view": (_nothing, ["predict.views=[hflop]"], ["hflop", "hflip"]),
+    "unknown view": (_nothing, ["predict.tta=[hflop]"], ["hflop", "hflip"]),
     "unavailable stride": (_nothing, ["model.feature_stride=5"], ["model.feature_stride"]),
     "unknown fold": (_nothing, ["--folds", "7"], ["--folds", "7"]),
     "unwritten fold list": (_nothing, ["--folds", "x"], ["--folds", "x"]),
@@ -137,7 +137,7 @@ def test_labels_in_another_order_under_a_begun_run_are_refused(
     path = workplace / "data/sample_submission.csv"
     sample = pd.read_csv(path, dtype=str)
     sample[["id", "blue", "green", "red"]].to_csv(path, index=False)
-    assert cv(monkeypatch, _config(workplace), "predict.views=[hflip]") == 2
+    assert cv(monkeypatch, _config(workplace), "predict.tta=[hflip]") == 2
     assert "other rows, labels or targets" in capsys.readouterr().err
 
 
@@ -180,7 +180,7 @@ SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     ),
     "missing test image": (lambda at: (at / "data/test/t.002.png").unlink(), ["runs/tiny"], ["t.002.png"]),
     "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
-    "unknown view": (_nothing, ["runs/tiny", "--views", "hflop"], ["hflop"]),
+    "unknown view": (_nothing, ["runs/tiny", "--tta", "hflop"], ["hflop"]),
     "folds without scores": (
         _forget_scores,
         ["runs/tiny"],

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.inference import submit, test_predictions
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.submission import submit, test_predictions
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
 

@@ -12,12 +12,12 @@ import pytest
 from filelock import FileLock
 
 from pipeline.config import load_config
-from pipeline.cv import run_cv
 from pipeline.errors import ImageError
+from pipeline.events import Event
 from pipeline.files import write_json
-from pipeline.plan import prepare
-from pipeline.runs import RunFolder
-from pipeline.training.progress import Event
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import prepare
 from tests.e2e.commands import cv, listing
 
 SETTINGS = ("images.cache=none", "train.checkpoint_minutes=1.0e-9")

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config import load_config
 from pipeline.model.weights import load_tensors
-from pipeline.training.setup import build_training
+from pipeline.training.build import build_training
 from tests.conftest import LABELS
 from tests.e2e.commands import cv
 

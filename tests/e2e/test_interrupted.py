@@ -12,11 +12,11 @@ import pytest
 from torch import Tensor
 
 from pipeline.config import load_config
-from pipeline.cv import run_cv
-from pipeline.plan import Plan, prepare
-from pipeline.runs import RunFolder
+from pipeline.events import Event, StepFinished
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan, prepare
 from pipeline.training.mixing import BatchMixer, Mix
-from pipeline.training.progress import Event, StepDone
 from run_cv import command, parse_arguments
 from tests.e2e.commands import cv
 
@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 def kill_at(fold: int, step: int) -> Callable[[Event], None]:
     def listen(event: Event) -> None:
-        if isinstance(event, StepDone) and (event.fold, event.step) == (fold, step):
+        if isinstance(event, StepFinished) and (event.fold, event.step) == (fold, step):
             raise Killed
 
     return listen
@@ -49,7 +49,7 @@ def steps_of(plan: Plan, run: RunFolder, folds: list[int] | None = None) -> list
     steps: list[int] = []
 
     def count(event: Event) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepFinished):
             steps.append(event.step)
 
     run_cv(plan, run, folds=folds, fresh=False, listen=count)
@@ -139,10 +139,10 @@ def test_a_budget_that_is_no_duration_is_refused(
             ["--fresh"],
             "it had not begun to train; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
         ),
-        ("pipeline.runs.RunFolder.begin", ["--fresh", "--search"], "it had not begun to train"),
-        ("pipeline.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
-        ("pipeline.search.run.work", ["--fresh", "--search"], "the state is saved after every epoch"),
-        ("pipeline.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
+        ("pipeline.run.folder.RunFolder.begin", ["--fresh", "--search"], "it had not begun to train"),
+        ("pipeline.run.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
+        ("pipeline.search.search.work", ["--fresh", "--search"], "the state is saved after every epoch"),
+        ("pipeline.run.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
     ],
 )
 def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(

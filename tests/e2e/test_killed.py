@@ -14,12 +14,12 @@ import pytest
 
 from pipeline import files
 from pipeline.config import load_config
-from pipeline.cv import run_cv
-from pipeline.images import building
-from pipeline.images.building import Partial
-from pipeline.plan import Plan, prepare
-from pipeline.runs import RunFolder
-from pipeline.training.watch import Watch
+from pipeline.images.caching import cache_writer
+from pipeline.images.caching.cache_writer import Partial
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan, prepare
+from pipeline.training.step_callback import StepCallback
 
 SETTINGS = ("train.checkpoint_minutes=1e-9",)
 
@@ -51,7 +51,7 @@ def nth(number: int, act: Callable[..., None], before: Callable[..., Any], when:
 
 
 def at_a_step() -> None:
-    Watch.step = nth(8, lambda *_: die(), Watch.step, lambda *_: True)  # type: ignore[method-assign]
+    StepCallback.step = nth(8, lambda *_: die(), StepCallback.step, lambda *_: True)  # type: ignore[method-assign]
 
 
 def in_half_a_file(name: str, number: int) -> Callable[[], None]:
@@ -81,7 +81,7 @@ def before_a_state_is_deleted() -> None:
 
 
 def while_the_cache_is_built() -> None:
-    building._SAVED_EVERY = 4
+    cache_writer._SAVED_EVERY = 4
     Partial.append = nth(11, lambda *_: die(), Partial.append, lambda *_: True)  # type: ignore[method-assign]
 
 
@@ -146,7 +146,7 @@ def test_a_prediction_with_other_views_that_was_killed_is_not_taken_for_the_old_
     plan, folder = make_plan(tiny_config), RunFolder(Path("runs/tiny"))
     run(plan, folder)
     before = folder.oof.read_bytes()
-    turned = make_plan(tiny_config, "predict.views=[hflip]")
+    turned = make_plan(tiny_config, "predict.tta=[hflip]")
     assert killed(turned, folder, at_the_rename("done.json", 1)) == -signal.SIGKILL
     run(plan, folder)
     assert folder.oof.read_bytes() == before

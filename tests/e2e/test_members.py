@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import load_config
-from pipeline.cv import run_cv
-from pipeline.inference.ensemble import sigmoid
-from pipeline.inference.finished import open_run
-from pipeline.inference.submit import submit
-from pipeline.plan import prepare
-from pipeline.runs import FULL_FIT, RunFolder
-from pipeline.training.progress import Event, FoldDone, StepDone
+from pipeline.events import Event, FoldFinished, StepFinished
+from pipeline.prediction.ensemble import sigmoid
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import prepare
+from pipeline.run.submission.submit import submit
+from pipeline.run.trained_run import open_run
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
 
@@ -114,7 +115,7 @@ def test_a_kill_in_any_model_changes_no_byte(tiny_config: Path, workplace: Path)
         steps: list[tuple[int, int | None, int]] = []
 
         def kill(event: Event, point: object = point, steps: list[tuple[int, int | None, int]] = steps) -> None:
-            if isinstance(event, StepDone):
+            if isinstance(event, StepFinished):
                 steps.append((event.fold, event.seed, event.step))
                 if steps[-1] == point and len(steps) > 1:  # where it goes on, the first step is that of the last kill
                     raise Killed
@@ -137,9 +138,9 @@ def test_the_full_fit_trains_on_all_rows_and_joins_the_mean_over_models(
     pd.DataFrame({"id": ids, "fold": [-1] * 4 + [0] * 10 + [1] * 10}).to_csv("data/folds.csv", index=False)
     run, settings = RunFolder(Path("runs/tiny")), ["folds.file=folds.csv", "train.select=best"]
     plan = prepare(load_config(tiny_config, [*settings, "train.full_fit=true"]), debug=False, listen=ignore)
-    seen: list[StepDone] = []
+    seen: list[StepFinished] = []
     scores = run_cv(
-        plan, run, folds=None, fresh=False, listen=lambda e: seen.append(e) if isinstance(e, StepDone) else None
+        plan, run, folds=None, fresh=False, listen=lambda e: seen.append(e) if isinstance(e, StepFinished) else None
     )
     assert {(event.fold, event.steps) for event in seen} == {(0, 2 * 3), (1, 2 * 3), (FULL_FIT, 2 * 6)}
     assert "map" not in json.loads(run.fold(FULL_FIT).epochs.read_text().splitlines()[0])
@@ -167,7 +168,7 @@ def test_a_budget_leaves_the_full_fit_for_another_time(
     run, clock = RunFolder(Path("runs/tiny")), [0.0]
 
     def over_after_the_folds(event: Event) -> None:
-        clock[0] = 9.0 if isinstance(event, FoldDone) and event.fold == 1 else clock[0]
+        clock[0] = 9.0 if isinstance(event, FoldFinished) and event.fold == 1 else clock[0]
 
     with monkeypatch.context() as patched:
         patched.setattr("time.monotonic", lambda: clock[0])

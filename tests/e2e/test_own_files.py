@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import RunError
 from pipeline.files import read_json, write_json
 from pipeline.report.figures import save_figure
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from tests.conftest import PROJECT
 from tests.e2e.commands import cv, submission
 
@@ -201,8 +201,8 @@ def test_file_links_in_a_run_are_replaced_and_never_written_through(
             put(own)
         link(place, own)
     before = snapshot(workplace / "own")
-    assert cv(monkeypatch, tiny_config, "predict.views=[identity,hflip]") == 0
-    assert cv(monkeypatch, tiny_config, "predict.views=[identity,hflip]", "--check") == 0
+    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]") == 0
+    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]", "--check") == 0
     assert submission(monkeypatch, "runs/tiny") == 0
     assert snapshot(workplace / "own") == before
     assert [name for name in names if (run / name).is_symlink()] == []
@@ -229,7 +229,7 @@ def test_fresh_is_refused_while_another_command_works_on_the_run(
 ) -> None:
     shutil.copytree(finished, workplace / "runs/tiny")
     script = (
-        "import sys, time; from pathlib import Path; from pipeline.runs import RunFolder\n"
+        "import sys, time; from pathlib import Path; from pipeline.run.folder import RunFolder\n"
         "with RunFolder(Path('runs/tiny')).in_use(): print('held', flush=True); time.sleep(600)"
     )
     other = subprocess.Popen(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from tests.conftest import PROJECT
 
 KILLS = 5

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.config import load_config
-from pipeline.plan import Plan, prepare
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan, prepare
 from tests.conftest import PROJECT
 from tests.e2e.commands import cv, submission
 

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.metrics import get_metric
+from pipeline.metrics.registry import get_metric
 from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.report.truth import true_score
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS, PROJECT
 from tests.e2e.commands import cv, listing, submission
 
@@ -30,7 +30,7 @@ def _train_targets(workplace: Path) -> pd.DataFrame:
 def test_the_whole_way(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cv(monkeypatch, tiny_config, "predict.views=[identity,hflip]") == 0
+    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]") == 0
     shown = capsys.readouterr().out
     assert "cross-fitted" in shown
     assert "in-sample" in shown
@@ -80,7 +80,7 @@ def test_a_finished_run_is_not_trained_again_and_after_keys_apply(
     assert "was finished before" in capsys.readouterr().out
     assert set(json.loads(run.thresholds.read_text())["values"].values()) == {0.5}
     assert run.fold(0).oof.read_bytes() == logits
-    assert cv(monkeypatch, tiny_config, "predict.views=[identity,vflip]") == 0
+    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,vflip]") == 0
     assert run.fold(0).oof.read_bytes() != logits
     assert [run.fold(fold).weights.stat().st_mtime_ns for fold in (0, 1)] == weights
 
@@ -228,9 +228,9 @@ def test_a_run_killed_before_its_thresholds_are_fitted_anew_is_not_submitted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cv.score_run", killed)
-        assert cv(patch, tiny_config, "predict.views=[identity,vflip]") == 130
+        patch.setattr("pipeline.run.cv.score_run", killed)
+        assert cv(patch, tiny_config, "predict.tta=[identity,vflip]") == 130
     assert submission(monkeypatch, "runs/tiny") == 2
     assert "thresholds were not fitted with the settings in its config.yaml" in capsys.readouterr().err
-    assert cv(monkeypatch, tiny_config, "predict.views=[identity,vflip]") == 0
+    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,vflip]") == 0
     assert submission(monkeypatch, "runs/tiny") == 0

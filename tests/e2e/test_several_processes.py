@@ -14,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.plan import prepare
-from pipeline.runs import FULL_FIT, RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import prepare
 from tests.conftest import LABELS, PROJECT
 from tests.e2e.commands import cv, submission
 from tests.together import Ended, cv_together, end, environments, start
@@ -40,7 +41,7 @@ IDS = [f"t.{number:03d}" for number in range(24)]
 
 
 def test_two_processes_make_one_complete_run(tiny_config: Path, workplace: Path) -> None:
-    settings = ("train.batch_size=5", "train.select=best", "train.parallel_folds=2", "predict.views=[identity,hflip]")
+    settings = ("train.batch_size=5", "train.select=best", "train.parallel_folds=2", "predict.tta=[identity,hflip]")
     more = ("train.seeds=2", "train.full_fit=true", "train.time_budget=1h")
     said = assert_ended(cv_together(tiny_config, *settings, *more, folder=workplace), 0)
     assert "train.parallel_folds=2: 2 processes train each fold, one fold after the other" in said

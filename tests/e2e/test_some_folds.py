@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from pipeline.config import load_config
-from pipeline.cv import run_cv
-from pipeline.plan import prepare
-from pipeline.runs import RunFolder
-from pipeline.training.progress import Event, FoldDone
+from pipeline.events import Event, FoldFinished
+from pipeline.run.cv import run_cv
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import prepare
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, listing, submission
 
@@ -29,7 +29,7 @@ def over_after(folds: int, clock: list[float]) -> Callable[[Event], None]:
     """A listener that turns the clock far ahead when so many folds are finished."""
 
     def listen(event: Event) -> None:
-        if isinstance(event, FoldDone) and event.fold == folds - 1:
+        if isinstance(event, FoldFinished) and event.fold == folds - 1:
             clock[0] = 1e9
 
     return listen

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.competition.table import read_train
 from pipeline.config import load_config
-from pipeline.cv import data_facts
 from pipeline.files import read_json
-from pipeline.plan import prepare
 from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
-from pipeline.runs import RunFolder
+from pipeline.run.cv import data_facts
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import prepare
 from tests.conftest import TINY
 from tests.e2e.commands import cv, submission
 

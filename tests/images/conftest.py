@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images.fit import Pixels
+from pipeline.images.geometry import Pixels
 
 
 @pytest.fixture

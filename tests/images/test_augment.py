@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.images.augment import Augmentation, _seed, build_augmentation
-from pipeline.images.fit import Pixels
-from pipeline.images.specs import TRANSFORMS, Spec
+from pipeline.images.augmentation.albumentations_adapter import TRANSFORMS, Spec
+from pipeline.images.augmentation.augment import Augmentation, _seed, build_augmentation
+from pipeline.images.geometry import Pixels
 
 SIZE = (32, 32)
 NESTED: list[Spec] = [
@@ -66,7 +66,7 @@ CROP: list[Spec] = [{"RandomResizedCrop": {"size": [*SIZE], "scale": [0.3, 1.0],
 
 
 def test_a_crop_of_an_image_of_the_given_size_is_that_of_albumentations(image: Pixels) -> None:
-    import albumentations as A  # only after pipeline.images.specs, which keeps it from asking the network
+    import albumentations as A  # after the adapter, which keeps it off the network
 
     plain = A.Compose([A.RandomResizedCrop(size=SIZE, scale=(0.3, 1.0), ratio=(0.5, 2.0))])
     cropping = build(CROP)

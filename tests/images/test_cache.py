@@ -22,13 +22,13 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
-from pipeline.images import building
-from pipeline.images.building import Partial
-from pipeline.images.cache import ImageCache
-from pipeline.images.decode import load_image
-from pipeline.images.fit import ImageForm
-from pipeline.images.packing import CacheFormat, JpegPacking
-from pipeline.images.sources import ImageSource
+from pipeline.images.caching import cache_writer
+from pipeline.images.caching.cache import ImageCache
+from pipeline.images.caching.cache_format import CacheFormat, JpegPacking
+from pipeline.images.caching.cache_writer import Partial
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import ImageForm
+from pipeline.images.readers import ImageSource
 from tests.conftest import PROJECT
 
 FORM = ImageForm((16, 16), "stretch", 3)
@@ -221,7 +221,7 @@ def test_an_interruption_while_rows_are_noted_counts_none_twice(
     write_images: Write, tmp_path: Path, kept_as: CacheFormat, flush: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are flushed, then the note that tells of them; what is left to do at the interruption notes again."""
-    paths, folder, through, calls = write_images(12), tmp_path / "cache", building._flush, itertools.count(1)
+    paths, folder, through, calls = write_images(12), tmp_path / "cache", cache_writer._flush, itertools.count(1)
 
     def interrupted(stream: Any) -> None:
         if next(calls) == flush:
@@ -229,8 +229,8 @@ def test_an_interruption_while_rows_are_noted_counts_none_twice(
         through(stream)
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "_SAVED_EVERY", 4)
-        patched.setattr(building, "_flush", interrupted)
+        patched.setattr(cache_writer, "_SAVED_EVERY", 4)
+        patched.setattr(cache_writer, "_flush", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ImageCache(paths, folder=folder).open([FORM], kept_as=kept_as, threads=1, progress=None)
     assert json.loads(next(folder.glob("*.partial.json")).read_text())["rows"] <= 4 * (1 + flush // 3)
@@ -329,11 +329,11 @@ def test_of_several_that_ask_at_once_one_builds(write_images: Write, tmp_path: P
 BUILD = """
 import sys, time
 from pathlib import Path
-from pipeline.images import building
-from pipeline.images.cache import ImageCache
-from pipeline.images.fit import ImageForm
+from pipeline.images.caching import cache_writer
+from pipeline.images.caching.cache import ImageCache
+from pipeline.images.geometry import ImageForm
 
-building._SAVED_EVERY = 4
+cache_writer._SAVED_EVERY = 4
 images, folder, seconds, kept_as = sys.argv[1:]
 paths = sorted((path,) for path in Path(images).iterdir())
 forms = [ImageForm((20, 20), "stretch", 3), ImageForm((16, 16), "stretch", 3)]

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images.augment import Augmentation, build_augmentation
-from pipeline.images.cache import ImageCache
+from pipeline.images.augmentation.albumentations_adapter import Spec
+from pipeline.images.augmentation.augment import Augmentation, build_augmentation
+from pipeline.images.caching.cache import ImageCache
 from pipeline.images.dataset import (
     EvalImages,
     ImageForm,
@@ -23,10 +24,9 @@ from pipeline.images.dataset import (
     eval_loader,
     train_loader,
 )
-from pipeline.images.decode import load_image
-from pipeline.images.fit import Pixels
-from pipeline.images.sources import DecodedSource, ImageSource
-from pipeline.images.specs import Spec
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import Pixels
+from pipeline.images.readers import DecodedSource, ImageSource
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = list("abcdefg")

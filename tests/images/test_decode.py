@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import ImageError
 from pipeline.images.check import check_images, require_images
-from pipeline.images.decode import load_image, read_image
-from pipeline.images.fit import Fit, ImageForm, Pixels, fit_image
+from pipeline.images.decoding.decode import load_image, read_image
+from pipeline.images.geometry import Fit, ImageForm, Pixels, fit_image
 
 ALL_CHANNELS = (1, 3, 4)
 RGB = ImageForm((8, 8), "stretch", 3)

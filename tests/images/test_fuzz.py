@@ -15,8 +15,8 @@ from PIL import Image
 
 from pipeline.errors import ImageError
 from pipeline.images.check import check_images
-from pipeline.images.decode import load_image
-from pipeline.images.fit import ImageForm
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import ImageForm
 
 COUNT = 200
 KINDS: dict[str, dict[str, Any]] = {"JPEG": {}, "PNG": {}, "WEBP": {}, "TIFF": {}, "GIF": {}, "BMP": {}}

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError, PipelineError
-from pipeline.images.augment import build_augmentation
+from pipeline.images.augmentation.albumentations_adapter import Spec
+from pipeline.images.augmentation.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalBatch,
     EvalImages,
@@ -28,8 +29,7 @@ from pipeline.images.dataset import (
     train_loader,
 )
 from pipeline.images.loader import Loader
-from pipeline.images.sources import DecodedSource
-from pipeline.images.specs import Spec
+from pipeline.images.readers import DecodedSource
 
 FORM = ImageForm((16, 16), "stretch", 3)
 IDS = [str(number) for number in range(12)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.images.augment import build_augmentation
-from pipeline.images.presets import PRESETS, preset
+from pipeline.images.augmentation.augment import build_augmentation
+from pipeline.images.augmentation.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

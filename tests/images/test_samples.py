@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import ImageError
 from pipeline.images.check import check_images
-from pipeline.images.decode import load_forms, load_image, read_image
-from pipeline.images.fit import ImageForm, Pixels, fit_image
-from pipeline.images.samples import to_channels, to_uint8, turn_upright
+from pipeline.images.decoding.decode import load_forms, load_image, read_image
+from pipeline.images.decoding.samples import to_channels, to_uint8, turn_upright
+from pipeline.images.geometry import ImageForm, Pixels, fit_image
 
 WHITE = (255, 255, 255)
 Array = NDArray[Any]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.model.official_backbones import backbone_name, backbone_tensors
+from pipeline.model.official.backbones import backbone_name, backbone_tensors
 
 SIZES = {
     "resnet18": 448,

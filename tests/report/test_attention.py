@@ -10,13 +10,13 @@ import torch
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, RunError
-from pipeline.evaluation.calibration import Calibration
 from pipeline.model.backbone import build_backbone
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.query2label import PooledClassifier, Query2Label
 from pipeline.model.weights import TrainedModel
 from pipeline.report.attention import draw_attention, look
 from pipeline.report.figures import save_figure
+from pipeline.thresholds.calibration import Calibration
 
 LABELS = ("a", "b", "c")
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)

@@ -11,7 +11,7 @@ from pipeline.config import load_config
 from pipeline.errors import RunError
 from pipeline.files import write_csv, write_parquet
 from pipeline.report.compare import compare, main
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
 
 

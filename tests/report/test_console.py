@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.evaluation.honest import score_out_of_fold
-from pipeline.evaluation.metrics import get_metric
-from pipeline.folds import fold_table
+from pipeline.competition.folds import fold_table
+from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, StepFinished
+from pipeline.metrics.registry import get_metric
 from pipeline.report.console import make_console, print_fold_table, print_scores
-from pipeline.report.facts import score_facts
 from pipeline.report.live import LiveProgress
-from pipeline.training.progress import EpochDone, FoldDone, ImagesSeen, Remark, StepDone
+from pipeline.run.score_facts import score_facts
+from pipeline.thresholds.cross_fitting import score_out_of_fold
 
 LABELS = ["[cat]", "dog [/x]"]
 
@@ -71,11 +71,11 @@ def test_progress_has_a_line_per_epoch_and_fold() -> None:
     console, text = _console()
     record = {"epoch": 3, "loss": 0.5, "lr": 0.1, "images_per_second": 9.0, "seconds": 1.0, "map": None}
     with LiveProgress(console) as listen:
-        listen(ImagesSeen("checking images", 1, 2))
-        listen(ImagesSeen("checking images", 2, 2))
-        listen(StepDone(fold=1, epoch=3, epochs=9, step=7, steps=8, loss=0.1, lr=0.2, images_per_second=3.0))
-        listen(EpochDone(1, record))
-        listen(FoldDone(1, resumed=False))
+        listen(ImageProgress("checking images", 1, 2))
+        listen(ImageProgress("checking images", 2, 2))
+        listen(StepFinished(fold=1, epoch=3, epochs=9, step=7, steps=8, loss=0.1, lr=0.2, images_per_second=3.0))
+        listen(EpochFinished(1, record))
+        listen(FoldFinished(1, resumed=False))
     assert "fold 1  epoch   3  loss 0.5000  map -  9 img/s  1.0 s" in text.getvalue()
     assert "fold 1  finished" in text.getvalue()
 
@@ -85,7 +85,7 @@ def test_of_several_processes_only_the_first_speaks(
 ) -> None:
     monkeypatch.setattr("pipeline.processes.group.group.rank", 1)
     progress = LiveProgress(make_console())
-    progress(FoldDone(0, resumed=False))
-    progress(Remark(0, "memory is full"))
+    progress(FoldFinished(0, resumed=False))
+    progress(FoldNote(0, "memory is full"))
     told = capsys.readouterr()
     assert told.out == told.err == ""

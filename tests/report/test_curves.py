@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.files import write_json_lines
 from pipeline.report.curves import draw_curves, read_epochs
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 
 RECORDS: list[dict[str, Any]] = [
     {"epoch": 1, "loss": 0.5, "lr": 0.1, "seconds": 1.0, "map": None},

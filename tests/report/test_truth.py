@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import RunError
-from pipeline.evaluation.metrics import get_metric
+from pipeline.metrics.registry import get_metric
 from pipeline.report.truth import main, true_score
-from pipeline.runs import RunFolder
+from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
 
@@ -88,7 +88,7 @@ def test_a_submission_that_was_not_written_to_its_end_is_none(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.inference.submit.write_submission", killed)
+        patched.setattr("pipeline.run.submission.submit.write_submission", killed)
         assert submission(patched, run.path) == 130
     with pytest.raises(RunError, match="half of one"):
         true_score(run, TRUTH)

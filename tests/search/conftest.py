@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import SearchConfig, load_config
-from pipeline.plan import Plan, prepare
+from pipeline.run.plan import Plan, prepare
 from pipeline.search.storage import open_storage
 from pipeline.search.study import TicketStudy
 from tests.search.workers import open_study

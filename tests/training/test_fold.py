@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.competition.folds.rows import rows_of
 from pipeline.config import load_config
-from pipeline.inference.out_of_fold import rows_of
-from pipeline.plan import prepare
-from pipeline.runs import FoldFolder
+from pipeline.run.plan import prepare
 from pipeline.training.fold import ValidatedEpoch, train_fold
-from pipeline.training.inputs import open_sources
-from pipeline.training.job import FoldJob
+from pipeline.training.fold_folder import FoldFolder
+from pipeline.training.fold_task import FoldTask
+from pipeline.training.image_inputs import open_sources
 
 
 class _EnoughError(Exception):
@@ -33,7 +33,7 @@ def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(tiny_config: Pa
 
     sources = open_sources(config, plan.table.paths, folder=tmp_path, listen=print)
     with pytest.raises(_EnoughError):
-        train_fold(FoldJob(config, plan.table, rows, sources, folder, 0), listen=print, on_epoch=stop_after_two)
+        train_fold(FoldTask(config, plan.table, rows, sources, folder, 0), listen=print, on_epoch=stop_after_two)
     assert [(epoch.fold, epoch.epoch) for epoch in seen] == [(1, 1), (1, 2)]
     assert seen[0].logits.shape == (len(rows.validation), 3)
     assert not np.array_equal(seen[0].logits, seen[1].logits)

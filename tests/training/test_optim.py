@@ -10,8 +10,7 @@ from torch import nn
 
 from pipeline.model.backbone import build_backbone
 from pipeline.model.query2label import Query2Label
-from pipeline.training.ema import WarmEma
-from pipeline.training.optim import build_optimizer, build_schedule, lr_factor
+from pipeline.training.optim import WarmEma, build_optimizer, build_schedule, lr_factor
 
 
 def _model() -> Query2Label:

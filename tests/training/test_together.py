@@ -20,10 +20,10 @@ from pipeline.model.build import backbone_of, build_model
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.shared_norm import share_batch_norms
 from pipeline.processes import exchange
-from pipeline.training.ema import WarmEma
-from pipeline.training.engine import EpochSums, Learner, train_epoch
-from pipeline.training.faults import TrainingError
+from pipeline.training.loop import EpochSums, Learner, train_epoch
 from pipeline.training.losses import AsymmetricLoss
+from pipeline.training.non_finite import TrainingError
+from pipeline.training.optim import WarmEma
 from tests.conftest import PROJECT
 from tests.together import call_together
 

@@ -1,7 +1,7 @@
 """Submissions: what a scorer wants to read, written in exactly the sample's rows, read back and validated."""
 
 from pipeline.competition.submission.encode import build_submission
-from pipeline.competition.submission.form import (
+from pipeline.competition.submission.format import (
     EmptyRule,
     SubmissionFormat,
     SubmissionKind,
@@ -9,8 +9,7 @@ from pipeline.competition.submission.form import (
     resolve_empty,
     submission_form,
 )
-from pipeline.competition.submission.keys import asked_images, keys_for
-from pipeline.competition.submission.rules import row_rules
+from pipeline.competition.submission.long_rows import asked_images, keys_for
 from pipeline.competition.submission.validate import Findings, validate_submission
 from pipeline.competition.submission.write import write_submission
 
@@ -24,7 +23,6 @@ __all__ = [
     "check_sample",
     "keys_for",
     "resolve_empty",
-    "row_rules",
     "submission_form",
     "validate_submission",
     "write_submission",

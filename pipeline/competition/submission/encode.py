@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.competition.labels import encode_delimited
 from pipeline.competition.sample import Sample, require_same_ids
-from pipeline.competition.submission.form import BINARY, LONG, SubmissionFormat, check_sample
-from pipeline.competition.submission.keys import asked_images, split_rows
+from pipeline.competition.submission.format import BINARY, LONG, SubmissionFormat, check_sample
+from pipeline.competition.submission.long_rows import asked_images, split_rows
 
 
 def build_submission(

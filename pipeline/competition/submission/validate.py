@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.competition.sample import Sample
-from pipeline.competition.submission.cells import fault_of
-from pipeline.competition.submission.form import SubmissionFormat
-from pipeline.competition.submission.headers import header_errors
-from pipeline.competition.submission.row_ids import id_errors
+from pipeline.competition.submission.cell_check import fault_of
+from pipeline.competition.submission.format import SubmissionFormat
+from pipeline.competition.submission.header_check import header_errors
+from pipeline.competition.submission.id_check import id_errors
 from pipeline.errors import SubmissionError, listing
 
 USUAL_NAME = "submission.csv"

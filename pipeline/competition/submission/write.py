@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.competition.sample import Sample
-from pipeline.competition.submission.form import SubmissionFormat
+from pipeline.competition.submission.format import SubmissionFormat
 from pipeline.competition.submission.validate import Findings, validate_submission
 from pipeline.errors import SubmissionError, listing
 from pipeline.files import write_atomically

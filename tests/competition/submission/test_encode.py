@@ -18,14 +18,13 @@ from pipeline.competition.submission import (
     build_submission,
     check_sample,
     resolve_empty,
-    row_rules,
     submission_form,
     write_submission,
 )
-from pipeline.competition.submission.keys import split_rows
+from pipeline.competition.submission.long_rows import split_rows
 from pipeline.config import CompetitionConfig, SubmissionConfig
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError
-from pipeline.evaluation.rules import RowRules
+from pipeline.thresholds.row_rules import RowRules, row_rules
 from tests.competition.submission.examples import (
     DECISIONS,
     FORMS,

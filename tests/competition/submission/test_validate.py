@@ -20,8 +20,8 @@ from pipeline.competition.submission import (
     validate_submission,
     write_submission,
 )
-from pipeline.competition.submission.form import LONG as LONG_KINDS
-from pipeline.competition.submission.keys import keys_for
+from pipeline.competition.submission.format import LONG as LONG_KINDS
+from pipeline.competition.submission.long_rows import keys_for
 from pipeline.errors import SubmissionError
 from tests.competition.submission.examples import FORMS, write_example
 

@@ -1,0 +1,129 @@
+"""Decoded and fitted images, made once and memory-mapped by every worker and every later run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.competition.paths import ImagePaths
+from pipeline.errors import ConfigError
+from pipeline.images.caching.cache_format import PACKINGS, CacheFormat, row_bytes
+from pipeline.images.caching.cache_writer import Partial, build
+from pipeline.images.check import refuse_images
+from pipeline.images.geometry import ImageForm
+from pipeline.images.readers import CachedSource, ImageSource, JpegSource
+
+_VERSION = 4  # raise it when `load_forms` gives other pixels, or a packing other bytes
+
+
+class ImageCache:
+    """The images of `paths` in `folder`: one file per form and format, shared by all who ask for it.
+
+    An image that changes on disk (size or time) makes other files, whatever is left of the old ones.
+
+    Raises:
+        ImageError: some files do not exist.
+        ValueError: `paths` is empty.
+    """
+
+    def __init__(self, paths: Sequence[ImagePaths], *, folder: Path) -> None:
+        self.paths, self.folder = paths, folder
+        self._digest = _digest(paths)
+
+    def file(self, form: ImageForm, kept_as: CacheFormat) -> Path:
+        """Where these images are kept; the file is there if, and only if, it is complete."""
+        name = hashlib.blake2b(json.dumps([_VERSION, kept_as, *form, self._digest]).encode(), digest_size=16)
+        return self.folder / f"{name.hexdigest()}{PACKINGS[kept_as].suffix}"
+
+    def holds(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
+        """Whether there is nothing to build for these forms."""
+        return all(self.file(form, kept_as).exists() for form in forms)
+
+    def begun(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
+        """Whether each of these forms is complete, or a build of it has begun."""
+        return all(self.file(form, kept_as).exists() or self._partial(form, kept_as).path.exists() for form in forms)
+
+    def raw_bytes(self, forms: Sequence[ImageForm]) -> int:
+        """What raw pixels in these forms would still take on the disk."""
+        missing = [form for form in forms if not self.file(form, "raw").exists()]
+        begun = [self._partial(form, "raw").path for form in missing]
+        there = sum(path.stat().st_size for path in begun if path.exists())
+        return sum(len(self.paths) * row_bytes(form) for form in missing) - there
+
+    def free_bytes(self) -> int:
+        """What is free on the disk of `folder`, which need not exist yet."""
+        existing = next(
+            parent for parent in (self.folder.absolute(), *self.folder.absolute().parents) if parent.exists()
+        )
+        return shutil.disk_usage(existing).free
+
+    def open(
+        self,
+        forms: Sequence[ImageForm],
+        *,
+        kept_as: CacheFormat,
+        threads: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[ImageSource, ...]:
+        """The images in each of `forms`.
+
+        What `folder` lacks is built in `threads` threads, each file decoded once for all forms. An interrupted
+        build goes on where it stopped; a second process that asks meanwhile waits, then shares the result.
+        `progress` is called in this thread with the number of images done so far, and not at all when there is
+        nothing to build.
+
+        Raises:
+            ImageError: some images cannot be read; all of them are counted, the first ones named.
+            ConfigError: the disk has no room for raw pixels.
+            OSError: the disk refuses.
+        """
+        wanted = sorted({self.file(form, kept_as): form for form in forms}.items())
+        if not self.holds(forms, kept_as):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as locks:
+                for file, _ in wanted:  # in one order, so that two who want the same files never wait for each other
+                    locks.enter_context(FileLock(file.with_suffix(".lock")))
+                missing = [self._partial(form, kept_as) for file, form in wanted if not file.exists()]
+                if missing:
+                    self._require_room(forms, kept_as)
+                    build(missing, self.paths, threads=threads, progress=progress)
+        files = [self.file(form, kept_as) for form in forms]
+        return tuple(CachedSource(file) if kept_as == "raw" else JpegSource(file) for file in files)
+
+    def _partial(self, form: ImageForm, kept_as: CacheFormat) -> Partial:
+        return Partial(self.file(form, kept_as), form, PACKINGS[kept_as](len(self.paths), form))
+
+    def _require_room(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> None:
+        needed, free = self.raw_bytes(forms) if kept_as == "raw" else 0, self.free_bytes()
+        if needed > free:
+            raise ConfigError(
+                f"the image cache does not fit on the disk of {self.folder}",
+                expected=f"{needed / 2**30:.1f} GiB free",
+                got=f"{free / 2**30:.1f} GiB free",
+                remedy="free some space, set images.cache_format=jpeg, or train without it by images.cache=none",
+            )
+
+
+def _digest(paths: Sequence[ImagePaths]) -> str:
+    """Of the names, sizes and times of all files."""
+    if not paths:
+        raise ValueError("expected at least one image but got no paths")
+    here, problems, hashed = os.getcwd(), list[str](), hashlib.blake2b(digest_size=16)
+    for image in paths:
+        for path in image:
+            try:
+                status = os.stat(path)
+            except OSError:
+                problems.append(f"image {path} does not exist")
+            else:
+                hashed.update(f"{os.path.join(here, path)}\0{status.st_size} {status.st_mtime_ns}\n".encode())
+        hashed.update(b"\0\n")
+    refuse_images(problems, paths)
+    return hashed.hexdigest()

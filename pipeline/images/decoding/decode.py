@@ -1,0 +1,242 @@
+"""Files to pixels: whole images or an `ImageError`, never half of one."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.competition.paths import ImagePaths
+from pipeline.errors import ImageError
+from pipeline.images.decoding.jpeg_header import plain_size
+from pipeline.images.decoding.samples import Samples, to_channels, to_uint8, turn_upright
+from pipeline.images.decoding.tiff import is_tiff, read_tiff
+from pipeline.images.geometry import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
+
+# What OpenCV and Pillow would print about a broken file, the ImageError says better.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+AGAIN = "copy or download the file again, or take its row out of the table"
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # from this value on, height and width change places
+_REDUCED = {  # by scale: what decodes a JPEG at a part of its size, in colour or grey
+    8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+    4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+    2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+    1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
+}
+
+
+def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
+    """One image in one form; see `load_forms`."""
+    return load_forms(paths, (form,))[0]
+
+
+def load_forms(paths: ImagePaths, forms: Sequence[ImageForm]) -> tuple[Pixels, ...]:
+    """One image in each form, uint8 (H, W, C), or smaller where the form is bound.
+
+    Each is a function of the files and that form alone. Decoded once for all forms of the same reading; twice where
+    the sizes lie so far apart that a JPEG is read at another part of its own size for them, see `read_image`.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    if len(paths) != 1:
+        bands = {reading: read_image(paths, **reading._asdict()) for reading in {form.reading for form in forms}}
+        return tuple(to_form(bands[form.reading], form) for form in forms)
+    data = _read_whole(paths[0])
+    scales = _scales(data, [form.size for form in forms])
+    keys = [(form.reading, scale) for form, scale in zip(forms, scales, strict=True)]
+    decoded = {key: _read_file(paths[0], data, *key) for key in dict.fromkeys(keys)}
+    return tuple(to_form(decoded[key], form) for key, form in zip(keys, forms, strict=True))
+
+
+def read_image(
+    paths: ImagePaths,
+    *,
+    channels: int,
+    window: Window | None = None,
+    alpha: Colour | None = None,
+    at_least: Size | None = None,
+) -> Pixels:
+    """Decode one image to (H, W, channels) uint8, RGB order, C-contiguous, EXIF orientation applied.
+
+    Of an image of several files each gives one grey channel, in their order. Otherwise grey is replicated to
+    RGB, RGB becomes grey by luma, palettes and CMYK become RGB, of an animation the first frame counts. Other
+    numbers of channels than 1, 3 and 4 are those of a TIFF with as many bands or as many grey pages.
+
+    Args:
+        paths: one file, or one per channel.
+        channels: of the result; 4 appends the file's alpha to RGB, or 255 where it has none.
+        window: the sample values that become 0 and 255, see `to_uint8`; the alpha of a PNG has no window.
+        alpha: the colour behind transparent pixels where channels is 1 or 3; None drops transparency.
+        at_least: where a JPEG is much larger than this (H, W) in both axes, it may be decoded at 1/2, 1/4 or
+            1/8 of its size, but not below this one. That is several times faster.
+
+    Raises:
+        ImageError: a file is missing, empty, truncated or not an image; its samples need a window; it has other
+            channels than can be made `channels` of; the files of one image differ in size.
+    """
+    if len(paths) == 1:
+        data = _read_whole(paths[0])
+        scale = 1 if at_least is None else _scales(data, [at_least])[0]
+        return _read_file(paths[0], data, Reading(channels, window, alpha), scale)
+    if len(paths) != channels:
+        raise ImageError(
+            f"image {paths[0]} has {len(paths)} files",
+            expected=f"one file, or one for each of {channels} channels",
+            got=f"{len(paths)} files",
+            remedy="set images.channels to the number of competition.images.channel_files",
+        )
+    bands = [_read_file(path, _read_whole(path), Reading(1, window, alpha), 1) for path in paths]
+    for path, band in zip(paths, bands, strict=True):
+        if band.shape != bands[0].shape:
+            raise ImageError(
+                f"image {path} has another size than {paths[0]}, a channel of the same image",
+                expected=_size_words(bands[0]),
+                got=_size_words(band),
+                remedy=AGAIN,
+            )
+    return np.concatenate(bands, axis=2)
+
+
+def has_end(head: bytes, tail: bytes) -> bool:
+    """Whether a JPEG or PNG ends with its end marker; False for other kinds, which have none."""
+    if head.startswith(_JPEG):
+        return tail.endswith(_JPEG_END)
+    return head.startswith(_PNG) and tail.endswith(_PNG_END)
+
+
+def jpeg_size(data: bytes) -> Size | None:
+    """(H, W) of a JPEG as it is shown, by its header; None for any other file, and where the header tells none."""
+    if not data.startswith(_JPEG):
+        return None
+    if (plain := plain_size(data)) is not None:
+        return plain
+    size, orientation = _size_and_orientation(data)
+    return None if size == (0, 0) else size[::-1] if orientation >= _FIRST_TURNED else size
+
+
+def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
+    """The bands (H, W, channels) that are in the `data` of `path`, at 1 / `scale` of its size if it is a JPEG."""
+    channels, window, alpha = reading
+    try:
+        samples = _decode(data, channels, alpha, scale)
+    except (ValueError, cv2.error, MemoryError) as error:
+        got = error.err if isinstance(error, cv2.error) else str(error)
+        raise _not_an_image(path, got) from error
+    try:
+        if samples.shape[2] == 4 and window is not None and not is_tiff(data):
+            image = np.concatenate([to_uint8(samples[:, :, :3], window), to_uint8(samples[:, :, 3:], None)], axis=2)
+        else:
+            image = to_uint8(samples, window)
+    except ValueError as error:
+        raise ImageError(
+            f"image {path} has {samples.dtype} samples",
+            expected="8 or 16 bit integers, or images.window",
+            got=f"values from {np.nanmin(samples):g} to {np.nanmax(samples):g}" if samples.size else "nothing",
+            remedy="set images.window: [LOW, HIGH] to the values that are to be black and white",
+        ) from error
+    try:
+        return to_channels(image, channels, alpha)
+    except ValueError as error:
+        raise ImageError(
+            f"image {path} has {image.shape[2]} channels",
+            expected=str(channels),
+            got=str(image.shape[2]),
+            remedy="set images.channels to the number of channels that all images have",
+        ) from error
+
+
+def _read_whole(path: Path) -> bytes:
+    """The file's bytes. Raises ImageError where it cannot be opened or ends too early."""
+    try:
+        # Not cv2.imread, which cannot open a non-ASCII path on every system and does not say why it failed.
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise _cannot_open(path, error) from error
+    if not data:
+        raise ImageError(f"image {path} is empty", got="0 bytes", remedy=AGAIN)
+    _require_whole(path, data)
+    return data
+
+
+def _cannot_open(path: Path, error: OSError | ValueError) -> ImageError:
+    if isinstance(error, FileNotFoundError):
+        remedy = "check the image folder, the file extension and the table's ids"
+        return ImageError(f"image {path} does not exist", remedy=remedy)
+    got = getattr(error, "strerror", None) or str(error)
+    return ImageError(f"image {path} cannot be opened", got=got, remedy="check what it is and who may read it")
+
+
+def _require_whole(path: Path, data: bytes) -> None:
+    """Raise if `data` ends too early: some OpenCV versions would return the missing rest as grey or black."""
+    if has_end(data[:8], data[-8:]):
+        return
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError, Warning):
+        return  # not Pillow's to judge: the decoder has the last word
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"image {path} is truncated", got=str(error), remedy=AGAIN) from error
+    except Exception as error:
+        raise ImageError(f"image {path} is damaged", got=repr(error), remedy=AGAIN) from error
+
+
+def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Samples:
+    """Samples (H, W, n) in the file's own type, RGB order, upright; ValueError or cv2.error if there are none."""
+    if is_tiff(data):
+        return read_tiff(data, channels)
+    buffer = np.frombuffer(data, np.uint8)
+    if (channels not in (1, 3) or alpha is not None) and not data.startswith(_JPEG):
+        image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        if image is not None and image.shape[2:] == (4,):
+            # Only here OpenCV leaves the image as it lies in the file.
+            return turn_upright(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), _size_and_orientation(data)[1])
+    colour, grey = _REDUCED[scale]
+    image = cv2.imdecode(buffer, (grey if channels == 1 else colour) | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise ValueError(f"a file that begins with {data[:8]!r}")
+    return np.atleast_3d(image) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _scales(data: bytes, sizes: Sequence[Size]) -> list[int]:
+    """By wanted size, the part (as 8, 4, 2 or 1) at which a JPEG can be decoded and still is at least so large.
+
+    1 for any other file.
+    """
+    own = jpeg_size(data)
+    if own is None:
+        return [1] * len(sizes)
+    return [next((scale for scale in _REDUCED if _reaches(own, scale, wanted)), 1) for wanted in sizes]
+
+
+def _reaches(own: Size, scale: int, wanted: Size) -> bool:
+    return all(-(-have // scale) >= want for have, want in zip(own, wanted, strict=True))
+
+
+def _size_and_orientation(data: bytes) -> tuple[Size, int]:
+    """(H, W) as stored and the EXIF orientation as Pillow reads them; (0, 0) and 1 where it cannot."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            return (height, width), int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 (as above; the decoder will say what is wrong)
+        return (0, 0), 1
+
+
+def _not_an_image(path: Path, got: str) -> ImageError:
+    expected = "a whole JPEG, PNG, WebP, BMP, GIF or TIFF"
+    return ImageError(f"{path} is not an image that can be decoded", expected=expected, got=got, remedy=AGAIN)
+
+
+def _size_words(image: Pixels) -> str:
+    return f"{image.shape[0]} x {image.shape[1]} pixels (height x width)"

@@ -1,0 +1,115 @@
+"""Where pixels come from, by row: decoded anew, or out of a cache file in either of its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from pipeline.competition.paths import ImagePaths
+from pipeline.images.caching.cache_format import open_jpegs, open_pixels
+from pipeline.images.decoding.decode import load_image
+from pipeline.images.geometry import ImageForm, Pixels
+
+
+class ImageSource(Protocol):
+    """Images in one form by row index."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the form."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Pixels:
+        """A fresh uint8 array that the caller may write into: (H, W, C), or smaller where the form is bound."""
+
+
+class ImageSources(NamedTuple):
+    """The same N images twice: `train` as the augmentation takes them, `evaluation` at the training size.
+
+    One and the same object where the two do not differ.
+    """
+
+    train: ImageSource
+    evaluation: ImageSource
+
+
+class DecodedSource:
+    """Images decoded from `paths` anew each time."""
+
+    def __init__(self, paths: Sequence[ImagePaths], form: ImageForm) -> None:
+        self._paths, self._form = list(paths), form
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the form."""
+        return self._form.shape
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def load(self, index: int) -> Pixels:
+        """Raises ImageError if the file cannot be read."""
+        return load_image(self._paths[index], self._form)
+
+
+class CachedSource:
+    """Images copied out of a file of raw pixels; crosses process borders as a file name, not as pixels."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, rows = file, open_pixels(file)
+        self._sizes, pixels = rows["size"], np.asarray(rows["pixels"])
+        _, height, width, channels = pixels.shape
+        self._shape, self._pixels = (height, width, channels), pixels.reshape(len(rows), -1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the form."""
+        return self._shape
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def load(self, index: int) -> Pixels:
+        """A copy of row `index`."""
+        height, width = map(int, self._sizes[index])
+        channels = self._shape[2]
+        return self._pixels[index, : height * width * channels].reshape(height, width, channels).copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the same file again on the other side."""
+        return CachedSource, (self._file,)
+
+
+class JpegSource:
+    """Images decoded out of a file of small JPEGs; crosses process borders as a file name."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._shape, self._ends, self._data = open_jpegs(file)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the form."""
+        return self._shape
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def load(self, index: int) -> Pixels:
+        """Row `index`, decoded."""
+        start = int(self._ends[index - 1]) if index else 0
+        data = self._data[start : int(self._ends[index])]
+        grey = self._shape[2] == 1
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+        assert image is not None, (self._file, index)
+        pixels = image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        return np.atleast_3d(np.asarray(pixels, np.uint8))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Map the same file again on the other side."""
+        return JpegSource, (self._file,)

@@ -1,0 +1,404 @@
+"""A run on disk: the only place that knows the names of files in a run. `files` writes and reads them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from filelock import ReadWriteLock, Timeout
+
+from pipeline.competition.folds.rows import FULL_FIT
+from pipeline.config import Config, changed_training_keys, check_config, dump_config
+from pipeline.config.training import TrainConfig
+from pipeline.errors import ConfigError, RunError, listing
+from pipeline.files import delete_files, is_temporary, parse_json, remove_leftovers, subfolders, write_json, write_text
+from pipeline.training.fold_folder import FoldFolder
+
+_LOCK_SECONDS = 2
+_MARK = {"made_by": "q2l-pipeline"}
+_FOLD = r"fold\d+|full"
+_FIGURES = ("history", "timeline", "slices", "importances", "contour")
+_SEARCH_FILES = frozenset(
+    {"lock", "goes_on", "images.json", "best.yaml", "trials.csv"}
+    | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
+    | {f"{name}.png" for name in _FIGURES}
+)
+_RUN_FILES = frozenset(
+    {"config.yaml", "environment.json", "folds.csv", "data.json", "images.json", "audit.json", "oof.parquet"}
+    | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
+    | {"submission.broken.csv"}
+)
+_WRITTEN_IN_PLACE = ("lock", "study.db", "goes_on", "run.lock")  # all others get their name when they are whole
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The folds of one trial of a search."""
+
+    path: Path
+
+    def fold(self, number: int) -> FoldFolder:
+        """The folder of fold `number`."""
+        return FoldFolder(self.path / f"fold{number}")
+
+    def folders(self) -> list[Path]:
+        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
+        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
+        return [*(path for fold in folds for path in fold.folders()), self.path]
+
+    def delete(self) -> None:
+        """Delete what the pipeline wrote here, and each folder that is empty then."""
+        for fold in subfolders(self.path, _FOLD):
+            FoldFolder(fold).delete()
+        delete_files(self.path, ())
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The files of the search that a run began with."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        """The study's SQLite file, unless the config names another database."""
+        return self.path / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a worker draws or returns a trial."""
+        return self.path / "lock"
+
+    @property
+    def images(self) -> Path:
+        """Which pixels all trials see, exact ones or JPEGs."""
+        return self.path / "images.json"
+
+    @property
+    def best(self) -> Path:
+        """The best values as a config diff."""
+        return self.path / "best.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """One line per trial: state, score, values, seconds."""
+        return self.path / "trials.csv"
+
+    @property
+    def goes_on(self) -> Path:
+        """Held by the one command that trains all folds after the search."""
+        return self.path / "goes_on"
+
+    def exists(self) -> bool:
+        """Whether a search has begun here."""
+        return any(path.exists() for path in (self.study, self.lock, self.best, self.trials))
+
+    def trial(self, number: int) -> TrialFolder:
+        """Where trial `number` trains; gone when it is over."""
+        return TrialFolder(self.path / "trials" / str(number))
+
+    def begun_trials(self) -> list[TrialFolder]:
+        """The trials that left something behind, or are trained now."""
+        return [TrialFolder(path) for path in subfolders(self.path / "trials", r"\d+")]
+
+    def folders(self) -> list[Path]:
+        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
+        return [
+            *(path for trial in self.begun_trials() for path in trial.folders()),
+            *(path for fold in subfolders(self.path / "proxy", _FOLD) for path in FoldFolder(fold).folders()),
+            *subfolders(self.path, "trials|proxy"),
+            self.path,
+        ]
+
+    def delete(self) -> None:
+        """Delete what the pipeline wrote here, and each folder that is empty then."""
+        for trial in self.begun_trials():
+            trial.delete()
+        for fold in subfolders(self.path / "proxy", _FOLD):
+            FoldFolder(fold).delete()
+        for folder in subfolders(self.path, "trials|proxy"):
+            delete_files(folder, ())
+        delete_files(self.path, _SEARCH_FILES)
+
+    def proxy(self, fold: int) -> FoldFolder:
+        """The one full training of a fold whose feature maps all heads train on."""
+        return FoldFolder(self.path / "proxy" / f"fold{fold}")
+
+    def figure(self, name: str) -> Path:
+        """A picture of the study."""
+        return self.path / f"{name}.png"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @classmethod
+    def named(cls, name: str, *, root: Path = Path("runs")) -> Self:
+        """The run `name` in `root`. Raises ConfigError where `name` is not the plain name of a folder."""
+        if name.startswith(".") or not name.strip() or {*name} & {*"/\\\0"}:
+            raise ConfigError(
+                f"--run {name!r} is not the name of a run",
+                expected=f"one name, for a folder in {root}/",
+                remedy="give a name such as --run second; to keep a run elsewhere, make its folder a link",
+            )
+        return cls.at(root / name)
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The run in the folder `path`; where that is a link, in the folder it leads to."""
+        return cls(path.resolve() if path.is_symlink() else path)
+
+    @property
+    def mark(self) -> Path:
+        """Written first: this folder is a run of this pipeline, and what the pipeline wrote may be deleted."""
+        return self.path / "run.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "run.lock"
+
+    @property
+    def config(self) -> Path:
+        """The complete and resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, seed and git commit."""
+        return self.path / "environment.json"
+
+    @property
+    def folds(self) -> Path:
+        """The id, group and fold of each training row."""
+        return self.path / "folds.csv"
+
+    @property
+    def data(self) -> Path:
+        """The labels, and a digest of the targets the run was begun with."""
+        return self.path / "data.json"
+
+    @property
+    def images(self) -> Path:
+        """Which pixels all trainings see, exact ones or JPEGs; written before the first one begins."""
+        return self.path / "images.json"
+
+    @property
+    def audit(self) -> Path:
+        """What an audit found in the data; a folder may hold it before it is a run."""
+        return self.path / "audit.json"
+
+    @property
+    def oof(self) -> Path:
+        """The id, fold and one probability per label of each validated row."""
+        return self.path / "oof.parquet"
+
+    @property
+    def thresholds(self) -> Path:
+        """The policy, the thresholds and their in-sample and cross-fitted scores."""
+        return self.path / "thresholds.json"
+
+    @property
+    def scores(self) -> Path:
+        """Every score of the run, marked in-sample or cross-fitted."""
+        return self.path / "scores.json"
+
+    @property
+    def test(self) -> Path:
+        """The id and one probability per label of each test row, before thresholds."""
+        return self.path / "test.parquet"
+
+    @property
+    def submission(self) -> Path:
+        """The validated submission."""
+        return self.path / "submission.csv"
+
+    @property
+    def decided(self) -> Path:
+        """The id and per label what the metric judges of each test row: decisions, or calibrated probabilities."""
+        return self.path / "decided.parquet"
+
+    @property
+    def submitted(self) -> Path:
+        """What the submission was made with and promised; written last of the four."""
+        return self.path / "submission.json"
+
+    @property
+    def cache(self) -> Path:
+        """Where decoded images are kept for this run and those beside it."""
+        return self.path.parent / ".cache"
+
+    @property
+    def search(self) -> SearchFolder:
+        """The folder of the search."""
+        return SearchFolder(self.path / "search")
+
+    def fold(self, number: int) -> FoldFolder:
+        """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
+        return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
+
+    def has_trainings(self) -> bool:
+        """Whether the training of some fold has begun."""
+        return any(FoldFolder(path).is_begun() for path in subfolders(self.path, _FOLD))
+
+    def finished_folds(self, train: TrainConfig) -> list[int]:
+        """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
+        return [number for number in self._predicted_folds() if self.fold(number).is_trained(train)]
+
+    def folds_lacking_models(self, train: TrainConfig) -> list[int]:
+        """The folds that were predicted to their end with fewer models than `train.seeds` asks for, ascending."""
+        return [number for number in self._predicted_folds() if not self.fold(number).is_trained(train)]
+
+    def _predicted_folds(self) -> list[int]:
+        names = (path.parent.name.removeprefix("fold") for path in self.path.glob(f"fold*/{self.fold(0).done.name}"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def read_config(self) -> Config:
+        """The configuration this run was made with. Raises RunError where the folder holds none."""
+        try:
+            data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"{self.path} is not a run folder: it holds no config.yaml",
+                remedy="give a folder that run_cv.py made, for example runs/demo",
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{self.config}: not readable as YAML: {error}",
+                remedy="restore the file or start with --fresh",
+            ) from None
+        return check_config(data or {}, source=str(self.config))
+
+    def require_ours(self) -> None:
+        """Refuse a folder that is not ours to write in; it may be missing or empty. Writes nothing.
+
+        Raises:
+            RunError: it holds files but no mark of ours, or a link stands where we write into a folder or a file.
+        """
+        if self.path.is_dir() and not self._has_mark():
+            others = sorted(path.name for path in self.path.iterdir() if not is_temporary(path.name))
+            if others:
+                raise RunError(
+                    f"{self.path} is not a run folder: it holds files, but no {self.mark.name} of this pipeline",
+                    got=listing(others),
+                    remedy="give another --run NAME, or move the folder away",
+                )
+        elif self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is not a folder", remedy="give another --run NAME, or move it away")
+        for folder in self._folders():
+            links = [path for path in (folder, *(folder / name for name in _WRITTEN_IN_PLACE)) if path.is_symlink()]
+            if links and links[0] != self.path:
+                raise RunError(
+                    f"{links[0]} is a link, and nothing outside of the run folder is written or deleted",
+                    got=f"it leads to {links[0].readlink()}",
+                    remedy="remove the link; to keep a run on another disk, make the whole run folder a link",
+                )
+
+    def check(self, config: Config) -> None:
+        """Refuse a folder made with other training keys, or one that is no run folder; writes nothing.
+
+        Raises:
+            RunError: naming each training key with its old and new value.
+        """
+        self.require_ours()
+        if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
+            return
+        changed = changed_training_keys(self.read_config(), config)
+        if changed:
+            keys = "\n".join(f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} was made with other training settings\n{keys}",
+                remedy="give another --run NAME, go back to the old values, or start over with --fresh"
+                + ("; --search goes on with the best values of the run's search" if self.search.best.exists() else ""),
+            )
+
+    def begin(self, *, fresh: bool) -> None:
+        """Make the folder and mark it as ours; with `fresh`, delete first what the pipeline wrote in it.
+
+        A deletion that was killed is brought to its end.
+
+        Raises:
+            RunError: as `require_ours`; the folder cannot be written; with `fresh`, another command works on the run.
+        """
+        self.require_ours()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error}",
+                remedy="choose a writable folder or free some space",
+            ) from None
+        if not self._has_mark():
+            write_json(self.mark, _MARK)
+        elif fresh or self._is_being_deleted():
+            self._delete()
+
+    def open(self, config: Config, *, fresh: bool) -> None:
+        """Make the folder ready and write `config` into it; with `fresh`, what a run left there is deleted first.
+
+        Raises:
+            RunError: as `begin` and `check`.
+        """
+        self.begin(fresh=fresh)
+        self.check(config)
+        remove_leftovers(self._folders())
+        write_text(self.config, dump_config(config))
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """No other command deletes the run meanwhile. Several commands may use it together.
+
+        Raises:
+            RunError: another command is deleting it, or the folder is not ours to write in.
+        """
+        self.require_ours()
+        with self._locked(ReadWriteLock(self._lock).read_lock, "another command is deleting it"):
+            yield
+
+    def _delete(self) -> None:
+        with self._locked(ReadWriteLock(self._lock).write_lock, "another command works on it"):
+            write_json(self.mark, {**_MARK, "deleting": True})  # a kill from here on: the next command goes on deleting
+            for fold in subfolders(self.path, _FOLD):
+                FoldFolder(fold).delete()
+            self.search.delete()
+            delete_files(self.path, _RUN_FILES)
+            write_json(self.mark, _MARK)
+
+    @contextlib.contextmanager
+    def _locked(self, lock: Callable[..., AbstractContextManager[None]], why_not: str) -> Iterator[None]:
+        try:
+            held = contextlib.ExitStack()
+            held.enter_context(lock(timeout=_LOCK_SECONDS))
+        except Timeout:
+            raise RunError(
+                f"{self.path} cannot be used now", got=why_not, remedy="wait for the other command or stop it"
+            ) from None
+        with held:
+            yield
+
+    def _has_mark(self) -> bool:
+        return self._read_mark() is not None
+
+    def _is_being_deleted(self) -> bool:
+        return (self._read_mark() or {}).get("deleting", False) is True
+
+    def _read_mark(self) -> dict[str, Any] | None:
+        """The content of our mark; None where there is none, or a file of that name that is not ours."""
+        try:
+            mark = parse_json(self.mark.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return mark if isinstance(mark, dict) and mark.get("made_by") == _MARK["made_by"] else None
+
+    def _folders(self) -> list[Path]:
+        """Every folder of the run that the pipeline writes to, the innermost first; some may be links."""
+        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
+        search = self.search.folders() if self.search.path.is_dir() else []
+        return [*(path for fold in folds for path in fold.folders()), *search, self.path]

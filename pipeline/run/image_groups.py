@@ -1,0 +1,67 @@
+"""Groups by likeness of images, joined with those of the table: they need pixels, which the table knows nothing of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.competition.groups import connect, describe_groups, join_groups
+from pipeline.competition.table import TrainTable
+from pipeline.config import CompetitionConfig, Config, GroupImages
+from pipeline.errors import ImageError, listing
+from pipeline.events import ImageProgress, Listener
+from pipeline.images.geometry import image_form
+from pipeline.images.image_stats import ImageStats, read_image_stats
+from pipeline.images.near_duplicates import near_pairs
+
+
+def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
+    """The table with all groups that `competition.groups` asks for, and a sentence on them.
+
+    Raises:
+        ImageError: groups by images are asked for, and some images cannot be read.
+    """
+    looks: list[ImageStats] = []
+    if any(isinstance(source, GroupImages) for source in config.competition.groups or ()):
+        looks = read_image_stats(
+            table.paths,
+            image_form(config.images).reading,
+            threads=os.cpu_count() or 1,
+            progress=lambda done: listen(ImageProgress("comparing images", done, len(table.paths))),
+        )
+    return group_table(config.competition, table, looks)
+
+
+def group_table(
+    competition: CompetitionConfig, table: TrainTable, looks: Sequence[ImageStats]
+) -> tuple[TrainTable, list[str]]:
+    """As `with_image_groups`, for images that were looked at already."""
+    if competition.groups is None:
+        return table, []
+    by_images = [source for source in competition.groups if isinstance(source, GroupImages)]
+    if by_images:
+        sources = [] if table.groups is None else [table.groups]
+        near = near_groups(table.ids, looks, turned=any(source.turned for source in by_images))
+        table = replace(table, groups=join_groups(table.ids, [*sources, near]))
+    assert table.groups is not None
+    return table, [describe_groups(table.groups, competition.groups)]
+
+
+def near_groups(ids: Sequence[str], looks: Sequence[ImageStats], *, turned: bool) -> tuple[str, ...]:
+    """One group per row: images of the same bytes, or nearly the same pixels, share one, named by its smallest id.
+
+    Raises:
+        ImageError: some images cannot be read.
+    """
+    problems = [look.problem for look in looks if look.problem is not None]
+    if problems:
+        raise ImageError(
+            f"groups by images need every image, and {len(problems)} of {len(looks)} cannot be read",
+            got=listing(problems),
+            remedy="copy or download them again, or take their rows out of the table",
+        )
+    pairs = near_pairs(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]), turned=turned)
+    return connect(ids, [[look.digest for look in looks]], links=np.stack([pairs.first, pairs.second], axis=1))

@@ -1,0 +1,181 @@
+"""Folds side by side: one process each, every GPU in turn, or the CPU's cores shared out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from pipeline.device import use_threads
+from pipeline.errors import PipelineError, RunError
+from pipeline.events import Event, Listener, Note
+
+PlanT = TypeVar("PlanT")
+RunT = TypeVar("RunT")
+Work = Callable[[PlanT, RunT, int, Listener], None]
+
+_START_METHOD = "spawn"  # CUDA does not survive a fork, not even of a process that has only counted the devices
+_LOOK_SECONDS = 1.0  # how often a process is looked at that may have died without a word
+
+
+class _Ended(NamedTuple):
+    """A fold's process is through, with the user's mistake or our fault, or because it was killed."""
+
+    mistake: PipelineError | None = None
+    fault: str | None = None
+    death: str | None = None
+
+
+class _Running(NamedTuple):
+    """A fold's process, and what it tells. Each has a line of its own: one that is killed holds up no other."""
+
+    process: BaseProcess
+    events: Connection
+    place: int
+
+
+def run_side_by_side(
+    task: Work[PlanT, RunT],
+    plan: PlanT,
+    run: RunT,
+    folds: Sequence[int],
+    *,
+    processes: int,
+    listen: Listener,
+    what: str = "fold",
+) -> None:
+    """Call `task(plan, run, fold, listen)` for each fold, `processes` of them at a time, each in its own process.
+
+    With several GPUs the processes take them in turn. Each gets an equal share of the cores, which is the same
+    share when fewer folds than `processes` are left, so that a resumed run gives the same bytes.
+    Events reach `listen` in this process. When one fold fails the others are stopped; what they had saved stays.
+    Where a process is killed, which says nothing about the others, they go on to their end.
+
+    Args:
+        what: the name, in messages, of what the numbers count.
+
+    Raises:
+        PipelineError: the first fold's mistake, as it was raised there.
+        RunError: a process was killed; all others are through.
+        RuntimeError: a fold failed by our own fault.
+    """
+    context = multiprocessing.get_context(_START_METHOD)
+    waiting, running = list(folds), dict[int, _Running]()
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    free = list(range(processes))
+    dead: list[str] = []
+    try:
+        while waiting or running:
+            while waiting and free:
+                fold = waiting.pop(0)
+                running[fold] = _start(context, task, plan, run, fold, place=free.pop(0), threads=threads)
+            fold, event = _next_event(running)
+            if not isinstance(event, _Ended):
+                listen(event)
+                continue
+            free.append(_close(running.pop(fold)))
+            if event.mistake is not None:
+                raise event.mistake
+            if event.fault is not None:
+                raise RuntimeError(f"{what} {fold} failed:\n{event.fault}")
+            if event.death is not None:
+                dead.append(f"the process of {what} {fold} {event.death}")
+                listen(Note(f"{dead[-1]}; the others go on"))
+    finally:
+        for left in running.values():
+            left.process.terminate()
+        for left in running.values():
+            _close(left)
+    if dead:
+        raise RunError(
+            "; ".join(dead),
+            remedy="the same command goes on from what was saved; if the machine's memory was full, train fewer side "
+            "by side or lower train.workers",
+        )
+
+
+def _start(
+    context: BaseContext,
+    task: Work[PlanT, RunT],
+    plan: PlanT,
+    run: RunT,
+    fold: int,
+    *,
+    place: int,
+    threads: int,
+) -> _Running:
+    events, told = context.Pipe(duplex=False)
+    process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it
+        target=_run_one, args=(task, plan, run, fold, place, threads, told)
+    )
+    process.start()
+    told.close()  # the process has its own
+    return _Running(process, events, place)
+
+
+def _close(ended: _Running) -> int:
+    """Wait until the process is gone; the place that it leaves."""
+    ended.process.join()
+    ended.events.close()
+    return ended.place
+
+
+def _next_event(running: Mapping[int, _Running]) -> tuple[int, Event | _Ended]:
+    """What one of the processes tells next, or that it is dead."""
+    lines: list[Any] = [one.events for one in running.values()]
+    while True:
+        dead = [fold for fold, one in running.items() if one.process.exitcode is not None]  # before their last words
+        ready = wait(lines, timeout=0 if dead else _LOOK_SECONDS)
+        for fold, one in running.items():
+            if one.events in ready:
+                try:
+                    return fold, one.events.recv()
+                except (EOFError, OSError):  # OSError: killed in the middle of a word
+                    one.process.join()
+                    return fold, _Ended(death=_how(one.process))
+        if dead:
+            return dead[0], _Ended(death=_how(running[dead[0]].process))
+
+
+def _how(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _run_one(
+    task: Work[PlanT, RunT],
+    plan: PlanT,
+    run: RunT,
+    fold: int,
+    place: int,
+    threads: int,
+    told: Connection,
+) -> None:
+    """The body of a fold's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    use_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
+
+    def report(event: Event | _Ended) -> None:
+        try:
+            told.send(event)
+        except OSError:
+            os._exit(1)  # the parent was killed: nobody would see this fold's end
+
+    ended = _Ended()
+    try:
+        task(plan, run, fold, report)
+    except PipelineError as error:
+        ended = _Ended(mistake=error)
+    except Exception:  # noqa: BLE001 (a fault of ours is carried to the parent, which raises it)
+        ended = _Ended(fault=traceback.format_exc())
+    report(ended)

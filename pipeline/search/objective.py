@@ -1,0 +1,94 @@
+"""One trial: the training of the searched folds with a trial's config, by the code that trains every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.competition.folds.rows import rows_of
+from pipeline.config import Config
+from pipeline.device import explained_memory_errors, loading_workers, pick_device
+from pipeline.events import Event, Listener, StepFinished, TrialStep
+from pipeline.run.folder import RunFolder, TrialFolder
+from pipeline.run.plan import Plan
+from pipeline.search.study import TimeUsed
+from pipeline.search.trial_score import Judge
+from pipeline.training.fold import ValidatedEpoch, train_fold
+from pipeline.training.fold_task import FoldTask
+from pipeline.training.image_inputs import open_sources
+
+OnScore = Callable[[int, int, float], None]
+"""Told fold, epoch (from 1) and score after each epoch; it may raise to end the trial."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all trials have in common.
+
+    Attributes:
+        plan: the run, with the config's own values.
+        run: its folder.
+        folds: the folds to train, in this order.
+        judge: scores a fold's validation logits.
+        beside: how many workers share this machine.
+    """
+
+    plan: Plan
+    run: RunFolder
+    folds: tuple[int, ...]
+    judge: Judge
+    beside: int
+
+    def train(self, number: int, config: Config, *, listen: Listener, on_score: OnScore) -> float:
+        """Train with `config` from scratch; the mean of the folds' scores after their last epoch.
+
+        Nothing is kept of the training, however it ends.
+
+        Raises:
+            PipelineError: as `train_fold`, for example a loss that is not finite.
+            TimeUsed: the plan's deadline passed.
+        """
+        folder = self.run.search.trial(number)
+        folder.delete()
+        try:
+            with explained_memory_errors():
+                return float(
+                    np.mean([self._fold(fold, number, config, folder, listen, on_score) for fold in self.folds])
+                )
+        finally:
+            folder.delete()
+
+    def _fold(
+        self, fold: int, number: int, config: Config, folder: TrialFolder, listen: Listener, on_score: OnScore
+    ) -> float:
+        def tell(event: Event) -> None:
+            if isinstance(event, StepFinished):
+                listen(TrialStep(number, event))
+
+        score = np.nan
+
+        def judge(epoch: ValidatedEpoch) -> None:
+            nonlocal score
+            score = self.judge(fold, epoch.logits)
+            on_score(fold, epoch.epoch, score)
+
+        table, record = self.plan.table, self.run.search.images
+        task = FoldTask(
+            config,
+            table,
+            rows_of(self.plan.folds, fold),
+            open_sources(config, table.paths, folder=self.run.cache, record=record, listen=listen),
+            folder.fold(fold),
+            loading_workers(config.train.workers, pick_device(), beside=self.beside),
+        )
+        if not train_fold(task, listen=tell, on_epoch=judge, deadline=self.plan.deadline):
+            raise TimeUsed
+        return score
+
+
+def trial_config(config: Config) -> Config:
+    """`config` as its trials are trained: for `search.epochs`, and kept after the last one."""
+    epochs = config.search.epochs or config.train.epochs
+    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "select": "last"})})
