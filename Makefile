@@ -21,7 +21,7 @@ demo: $(READY)
 	@echo "Digit scenes: 3 folds, then a submission. Several minutes on two cores; Ctrl-C is safe, make demo goes on."
 	$(BIN)/python run_cv.py configs/demo.yaml
 	$(BIN)/python make_submission.py runs/demo
-	$(BIN)/python -m pipeline.report.truth runs/demo data/digit_scenes/test_truth.csv
+	$(BIN)/python -m pipeline truth runs/demo data/digit_scenes/test_truth.csv
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -30,6 +30,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Predict the test images with all folds of finished runs, write a validated submission: `make_submission.py RUN`."""
+"""Predict the test images with all models of finished runs, write a validated submission: `make_submission.py RUN`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.progress import Progress
 
 from pipeline import processes
 from pipeline.commands import run_command
-from pipeline.report.console import make_console, print_submitted
+from pipeline.console import make_console
+from pipeline.report.tables import print_submitted
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.submit import submit
 from pipeline.run.trained_run import open_run
@@ -22,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make_submission.py", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, for example runs/demo")
-    parser.add_argument("--tta", metavar="NAME,..", help="other views than the run's, for example identity,hflip")
+    parser.add_argument("--tta", metavar="VIEW,..", help="other views than the run's, for example identity,hflip")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: submission.csv in the first run")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the test images lie instead")
     parser.add_argument("--sample", type=Path, metavar="CSV", help="the sample submission to follow instead")
@@ -30,30 +31,31 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read and check the runs, predict, write, tell."""
+    """Read and check the runs, predict, write, print."""
     processes.require_one("make_submission.py")
     console = make_console()
     runs = [open_run(RunFolder.at(path)) for path in arguments.runs]
-    with (
-        contextlib.ExitStack() as held,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with contextlib.ExitStack() as held, bars:
         if arguments.out is None:
             held.enter_context(runs[0].run.in_use())
-        bar = progress.add_task("test images", total=None)
+        bar = bars.add_task("test images", total=None)
         written = submit(
             runs,
             views=None if arguments.tta is None else arguments.tta.split(","),
             out=arguments.out,
             images=arguments.images,
             sample=arguments.sample,
-            on_image=lambda done, total: progress.update(bar, completed=done, total=total),
+            on_image=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     print_submitted(console, written)
 
 
-if __name__ == "__main__":
-    again = shlex.join(["python", *sys.argv])
+def console_script() -> None:
+    """Run the command line."""
     arguments = parse_arguments()
-    nothing = f"no submission was written to its end; to start again:\n  {again}"
-    sys.exit(run_command(lambda: main(arguments), after_interrupt=nothing))
+    sys.exit(run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
+
+
+if __name__ == "__main__":
+    console_script()

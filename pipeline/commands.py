@@ -1,10 +1,12 @@
-"""What the two commands have in common: how an ending is told to a person and to the shell."""
+"""How a command ends: exit codes, and messages to the person who started it."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from pipeline import processes
 from pipeline.errors import PipelineError
@@ -12,28 +14,52 @@ from pipeline.errors import PipelineError
 DONE, OUR_FAULT, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_command(command: Callable[[], None], *, after_interrupt: str | Callable[[], str]) -> int:
-    """Call `command` and give its exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
+def run_command(main: Callable[[], None], command: str) -> int:
+    """Call `main` and return the exit code: 0 done, 2 a mistake of the user, 130 interrupted.
 
-    `after_interrupt` says what is kept and how to go on; as a function it is asked when that has happened.
-    A mistake is one message on stderr, without a traceback. SIGTERM ends like Ctrl-C. Our own fault is
-    not caught: Python prints it and exits with 1. Started in several processes, all of them end alike and one
-    of them speaks.
+    A mistake is one message on stderr, without a traceback. SIGTERM ends like Ctrl-C: the message of the
+    KeyboardInterrupt is printed or, if it has none, how to start `command` again. A fault of ours is not caught:
+    Python prints it and exits with 1. If several processes run the command, all end alike and one of them prints.
     """
     signal.signal(signal.SIGTERM, processes.interrupt)
     try:
         processes.join()
         with processes.ending_together():
-            command()
+            main()
     except PipelineError as error:
         if processes.tells_mistakes():
-            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 (a command speaks to its terminal)
+            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 (a command writes to its terminal)
         return USERS_MISTAKE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if processes.is_first():
-            told = after_interrupt if isinstance(after_interrupt, str) else after_interrupt()
-            print(f"\ninterrupted: {told}", file=sys.stderr, flush=True)  # noqa: T201
+            message = str(interrupt) or f"nothing is finished; to start again:\n  {command}"
+            print(f"\ninterrupted: {message}", file=sys.stderr, flush=True)  # noqa: T201
         return INTERRUPTED
     finally:
         processes.leave()
     return DONE
+
+
+class KnowsTheRun(Protocol):
+    """Knows whether the run folder is open."""
+
+    run_opened: bool
+
+
+@contextlib.contextmanager
+def explained_interruption(progress: KnowsTheRun, command: str, *, debug: bool) -> Iterator[None]:
+    """Give a KeyboardInterrupt of a training a message: what is kept, and the command that goes on.
+
+    The command keeps its `--fresh` only while the run folder is not open: nothing was deleted then.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if debug:
+            kept = "nothing is kept of a --debug run"
+        elif progress.run_opened:
+            kept = "the state is saved after every epoch and every train.checkpoint_minutes"
+            command = command.replace(" --fresh", "")
+        else:
+            kept = "the training had not begun"
+        raise KeyboardInterrupt(f"{kept}; to go on:\n  {command}") from None

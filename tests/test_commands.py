@@ -20,7 +20,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFi
     def command() -> None:
         raise ConfigError("a.yaml: wrong", expected="b", got="c", remedy="d")
 
-    assert run_command(command, after_interrupt="") == 2
+    assert run_command(command, "") == 2
     assert capsys.readouterr().err == "error: a.yaml: wrong\n  expected: b\n  got:      c\n  remedy:   d\n"
 
 
@@ -35,7 +35,7 @@ def test_an_interrupt_and_a_termination_say_how_to_go_on(capsys: pytest.CaptureF
     before = signal.getsignal(signal.SIGTERM)
     try:
         for command in (interrupted, terminated):
-            assert run_command(command, after_interrupt="python run_cv.py x") == 130
+            assert run_command(command, "python run_cv.py x") == 130
             assert "python run_cv.py x" in capsys.readouterr().err
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -46,7 +46,7 @@ def test_our_own_fault_keeps_its_traceback() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_command(command, after_interrupt="")
+        run_command(command, "")
 
 
 def test_errors_cross_process_borders_whole() -> None:

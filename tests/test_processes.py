@@ -151,7 +151,7 @@ def command():
         raise ZeroDivisionError("a fault of ours")
     processes.from_first(lambda: None)
 
-sys.exit(run_command(command, after_interrupt=""))
+sys.exit(run_command(command, ""))
 """
 
 

@@ -102,7 +102,7 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in 
 
 def cv_together(*words: str | Path, folder: Path) -> list[Ended]:
     """`run_cv.py WORDS` in two processes; how each of them ended. What they say lies in `folder`, too."""
-    program = "sys.argv[0] = 'run_cv.py'; sys.exit(run_cv.command(run_cv.parse_arguments(), sys.argv))"
+    program = "run_cv.run(*sys.argv[1:])"
     return fork_together(program, *words, folder=folder, before="import run_cv")
 
 

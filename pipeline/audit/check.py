@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from pipeline.audit.duplicates import duplicate_findings, duplicate_rows
-from pipeline.audit.findings import Audit, Finding, from_error
+from pipeline.audit.findings import Audit, Finding, from_error, plural
 from pipeline.audit.images import broken_images, odd_images, shifts
 from pipeline.audit.labels import label_findings
+from pipeline.audit.table import print_audit
 from pipeline.competition.digit_scenes import make_digit_scenes
 from pipeline.competition.folds import make_folds, read_fold_file
 from pipeline.competition.paths import ImagePaths
@@ -23,13 +25,34 @@ from pipeline.competition.submission import check_sample, submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config
-from pipeline.errors import PipelineError
+from pipeline.errors import CompetitionError, PipelineError
 from pipeline.events import ImageProgress, Listener
+from pipeline.files import write_json
 from pipeline.images.geometry import image_form
 from pipeline.images.image_stats import ImageStats, read_image_stats
+from pipeline.run.folder import RunFolder
 from pipeline.run.image_groups import group_table
 
 _NOBODY = TestTable((), ())
+
+
+def check(config: Config, run: RunFolder, *, console: Console, listen: Listener) -> None:
+    """Audit the competition, print the findings and write them to `audit.json` of `run`.
+
+    Raises:
+        CompetitionError: the audit found errors.
+        RunError: the folder of `run` is not ours to write in.
+    """
+    run.require_ours()
+    audit = audit_competition(config, listen=listen)
+    run.begin(fresh=False)
+    write_json(run.audit, audit.to_json())
+    print_audit(console, audit)
+    if not audit.ready:
+        raise CompetitionError(
+            f"the check found {plural(len(audit.errors), 'error')}",
+            remedy=f"mend what is listed above; {run.audit} holds all of it",
+        )
 
 
 def audit_competition(config: Config, *, listen: Listener) -> Audit:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -19,7 +22,6 @@ from pipeline.images.readers import ImageSource
 from pipeline.model.weights import load_model
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
 from pipeline.prediction.tta import parse_views
-from pipeline.training.fold_folder import FoldFolder
 
 
 def predict_rows(
@@ -59,21 +61,23 @@ def predict_fold(
     rows: FoldRows,
     *,
     source: ImageSource,
-    folder: FoldFolder,
+    weights: Sequence[Path],
     workers: int,
 ) -> pd.DataFrame:
-    """Out-of-fold logits of a trained fold, all its models through `predict.tta`: columns id and one per label.
+    """Out-of-fold logits of a fold: a frame with the id and one column per label, a row per validation row.
+
+    Args:
+        weights: the files of the fold's seed models; their predictions are averaged over models and views.
 
     Raises:
         RunError: the fold's weights are missing or broken.
     """
     device = pick_device()
-    members = folder.members(config.train)
-    trained = [load_model(member.weights, device=device) for member in members]
-    for member, model in zip(members, trained, strict=True):
+    trained = [load_model(path, device=device) for path in weights]
+    for path, model in zip(weights, trained, strict=True):
         if model.labels != table.labels:
             raise RunError(
-                f"{member.weights} predicts other labels than the training data have now, or in another order",
+                f"{path} predicts other labels than the training data have now, or in another order",
                 expected=listing(table.labels, 12),
                 got=listing(model.labels, 12),
                 remedy="restore the sample submission or competition.labels the run began with",

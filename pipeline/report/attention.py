@@ -1,9 +1,7 @@
-"""Where a model found each label in an image: `python -m pipeline.report.attention RUN IMAGE`."""
+"""Where a model found each label in an image: `python -m pipeline attention RUN IMAGE`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +12,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich.console import Console
 
-from pipeline.commands import run_command
 from pipeline.device import pick_device
 from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
 from pipeline.model.query2label import Query2Label
 from pipeline.model.weights import TrainedModel, load_model
-from pipeline.report.console import make_console
 from pipeline.report.figures import save_figure, visible
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.test_thresholds import read_decision_rule
@@ -118,38 +115,48 @@ def _choose(
     return [row for row in order if known[row] in labels]
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Draw and save the picture."""
+def save_attention(
+    console: Console,
+    run: RunFolder,
+    image: Sequence[Path],
+    *,
+    labels: Sequence[str] | None,
+    fold: int,
+    out: Path | None,
+) -> None:
+    """Draw where the model of a fold looks in one image and save it as a PNG.
+
+    Args:
+        console: prints where the picture lies.
+        run: a finished run.
+        image: the file of the image, or one file per channel.
+        labels: the labels to draw; by default those that are predicted.
+        fold: of the model.
+        out: where the picture goes; by default IMAGE-attention.png in the working folder.
+
+    Raises:
+        ConfigError: an unknown fold or label.
+        RunError: the run is not finished, or its model has no query per label.
+    """
     mpl.use("agg")
-    finished = open_run(RunFolder.at(arguments.run))
-    if arguments.fold not in finished.folds:
+    finished = open_run(run)
+    if fold not in finished.folds:
         raise ConfigError(
-            f"--fold: there is no fold {arguments.fold}",
+            f"--fold: there is no fold {fold}",
             expected=f"a fold out of {listing(finished.folds, 20)}",
             remedy="correct --fold",
         )
     device = pick_device()
-    trained = load_model(finished.run.fold(arguments.fold).weights, device=device)
+    trained = load_model(finished.run.fold(fold).weights, device=device)
     decider = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
     attention = look(
         trained,
-        load_image(tuple(arguments.image), image_form(trained.images)),
-        labels=None if arguments.labels is None else arguments.labels.split(","),
+        load_image(tuple(image), image_form(trained.images)),
+        labels=labels,
         thresholds=decider.thresholds,
         device=device,
         calibration=decider.calibration,
     )
-    out = arguments.out or Path(f"{arguments.image[0].stem}-attention.png")
+    out = out or Path(f"{image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)
-    make_console().print(f"{out}: {listing(attention.labels, 20)}, as fold {arguments.fold} sees them")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report.attention", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
-    parser.add_argument("image", type=Path, nargs="+", metavar="IMAGE", help="its file, or one per channel")
-    parser.add_argument("--labels", metavar="A,B", help="look for these (default: the predicted labels)")
-    parser.add_argument("--fold", type=int, default=0, help="whose model looks (default 0)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: IMAGE-attention.png, here")
-    given = parser.parse_args()
-    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))
+    console.print(f"{out}: {listing(attention.labels, 20)}, as fold {fold} sees them", markup=False)

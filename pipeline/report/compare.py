@@ -1,16 +1,13 @@
-"""Which of two runs is better, and is it more than chance? `python -m pipeline.report.compare RUN RUN`."""
+"""Which of two runs is better, and is it more than chance? `python -m pipeline compare RUN RUN`."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
 
-from pipeline.commands import run_command
 from pipeline.competition.folds import folds_mark
 from pipeline.competition.table import read_train
 from pipeline.config import Config
@@ -19,7 +16,6 @@ from pipeline.files import read_folds, read_predictions
 from pipeline.metrics.bootstrap import Interval, interval, resample
 from pipeline.metrics.registry import Metric, get_metric
 from pipeline.metrics.targets import Bits, Floats
-from pipeline.report.console import make_console
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.joined_out_of_fold import JoinedOutOfFold, join_out_of_fold
 from pipeline.thresholds.cross_fitting import EPOCH_MARK, score_out_of_fold
@@ -104,12 +100,11 @@ def _folds_mark(run: RunFolder) -> str | None:
     return folds_mark([*validated], [*({*read_folds(run.folds)["fold"].tolist()} - {-1})])
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Print both scores and their difference."""
-    runs = RunFolder.at(arguments.first), RunFolder.at(arguments.second)
-    found = compare(*runs)
+def print_comparison(console: Console, first: RunFolder, second: RunFolder) -> None:
+    """Print the scores of two runs and their difference."""
+    runs = first, second
+    found = compare(first, second)
     unit = "groups" if found.grouped else "rows"
-    console = make_console()
     for run, value in zip(runs, found.scores, strict=True):
         mark = f" ({EPOCH_MARK})" if run.read_config().train.select == "best" else ""
         console.print(f"{run.path}: {found.metric} {value:.4f} cross-fitted{mark}", markup=False)
@@ -126,11 +121,3 @@ def main(arguments: argparse.Namespace) -> None:
         console.print(f"{found.unshared} rows are left out: one run alone has validated them so far", markup=False)
     if found.spread.low <= 0 <= found.spread.high:
         console.print("the interval holds 0: these rows do not tell the two apart", markup=False)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report.compare", description=__doc__)
-    parser.add_argument("first", type=Path, metavar="RUN", help="a scored run, for example runs/demo")
-    parser.add_argument("second", type=Path, metavar="RUN", help="another one on the same training table")
-    given = parser.parse_args()
-    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))

@@ -1,21 +1,18 @@
-"""Loss and validation scores of every fold over its epochs: `python -m pipeline.report.curves RUN OUT.png`."""
+"""Loss and validation scores of every fold over its epochs: `python -m pipeline curves RUN OUT.png`."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from rich.console import Console
 
-from pipeline.commands import run_command
 from pipeline.errors import RunError
-from pipeline.report.console import make_console
 from pipeline.report.figures import save_figure
 from pipeline.run.folder import RunFolder
 
@@ -77,17 +74,9 @@ def draw_curves(trainings: Mapping[str, Records]) -> Figure:
     return figure
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Draw and save the curves."""
+def save_curves(console: Console, run: RunFolder, out: Path) -> None:
+    """Draw the learning curves of all trainings of a run and save them as a PNG."""
     mpl.use("agg")
-    trainings = read_epochs(RunFolder.at(arguments.run))
-    save_figure(draw_curves(trainings), arguments.out)
-    make_console().print(f"{arguments.out}: {', '.join(trainings)}", markup=False)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report.curves", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, also one that is still training")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    given = parser.parse_args()
-    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))
+    trainings = read_epochs(run)
+    save_figure(draw_curves(trainings), out)
+    console.print(f"{out}: {', '.join(trainings)}", markup=False)

@@ -1,9 +1,7 @@
-"""Pictures of a competition and of what a run saw in it: `python -m pipeline.report.figures RUN OUT.png`."""
+"""Pictures of a competition and of what a run saw in it: `python -m pipeline figures RUN OUT.png`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,13 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
-from pipeline.commands import run_command
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.files import read_predictions, require_ours, write_atomically
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
-from pipeline.report.console import make_console
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.test_thresholds import read_decision_rule
 from pipeline.run.trained_run import open_run
@@ -138,17 +135,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Draw and save the sheet."""
+def save_sheet(console: Console, run: RunFolder, out: Path, *, count: int) -> None:
+    """Draw `count` training images with their out-of-fold predictions and save them as a PNG."""
     mpl.use("agg")
-    save_figure(sheet_of_run(RunFolder.at(arguments.run), count=arguments.count), arguments.out)
-    make_console().print(f"{arguments.out}: green found, brown (missed), red wrong?; probabilities are out-of-fold")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report.figures", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    parser.add_argument("--count", type=int, default=16, help="how many images (default 16)")
-    given = parser.parse_args()
-    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))
+    save_figure(sheet_of_run(run, count=count), out)
+    console.print(f"{out}: green found, brown (missed), red wrong?; probabilities are out-of-fold", markup=False)

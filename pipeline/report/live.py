@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.competition.folds.rows import FULL_FIT
+from pipeline.console import number, print_note
 from pipeline.events import (
     EpochFinished,
     Event,
@@ -17,11 +18,11 @@ from pipeline.events import (
     FoldNote,
     ImageProgress,
     Note,
+    RunOpened,
     StepFinished,
     TrialFinished,
     TrialStep,
 )
-from pipeline.report.console import number, print_note
 
 
 class LiveProgress:
@@ -31,6 +32,7 @@ class LiveProgress:
     """
 
     def __init__(self, console: Console) -> None:
+        self.run_opened = False  # from then on what a run has computed is kept
         self._console = console
         self._bars: dict[str, TaskID] = {}
         self._told: set[str] = set()
@@ -54,7 +56,9 @@ class LiveProgress:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, ImageProgress):
+        if isinstance(event, RunOpened):
+            self.run_opened = True
+        elif isinstance(event, ImageProgress):
             self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
         elif isinstance(event, StepFinished):
             self._show_step("", event)

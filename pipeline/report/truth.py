@@ -1,16 +1,14 @@
-"""Score a run's submission against the true answers, once they are known: `python -m pipeline.report.truth RUN CSV`."""
+"""Score a run's submission against the true answers, once they are known: `python -m pipeline truth RUN CSV`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from rich.console import Console
 
-from pipeline.commands import run_command
 from pipeline.competition.labels import read_labels
 from pipeline.competition.notes import tell_nobody
 from pipeline.competition.table import truths_of
@@ -18,7 +16,6 @@ from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError, listing
 from pipeline.files import read_json, read_predictions
 from pipeline.metrics.registry import get_metric
-from pipeline.report.console import make_console
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.submission_record import read_record
 
@@ -70,14 +67,13 @@ def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]
     return rows.frame[competition.id].tolist(), truths_of(rows.targets)
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Print the true scores beside what cross-validation promised."""
-    run = RunFolder.at(arguments.run)
-    found = true_score(run, arguments.truth)
+def print_truth(console: Console, run: RunFolder, truth: Path) -> None:
+    """Print the true scores beside the cross-validated ones."""
+    found = true_score(run, truth)
     promised = read_record(run)
     name = promised["metric"]
     notes = "".join(f"; {note}" for note in [*promised["notes"], *_since(run, promised)])
-    make_console().print(
+    console.print(
         f"true test {name} {found[name]:.4f} (cross-validation said {_number(promised['cross_fitted'])} "
         f"cross-fitted, {_number(promised['in_sample'])} in-sample); "
         f"true test mAP {found['map']:.4f} (said {_number(promised['map'])}){notes}",
@@ -94,11 +90,3 @@ def _since(run: RunFolder, record: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report.truth", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run with a submission, for example runs/demo")
-    parser.add_argument("truth", type=Path, metavar="CSV", help="the answers, in the training table's encoding")
-    given = parser.parse_args()
-    sys.exit(run_command(lambda: main(given), after_interrupt="nothing was written"))

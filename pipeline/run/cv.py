@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import processes
 from pipeline.competition.folds.rows import FULL_FIT, rows_of
+from pipeline.config import Config
 from pipeline.config.schema import predict_settings
 from pipeline.device import explained_memory_errors, loading_workers, pick_device
 from pipeline.errors import ConfigError, RunError
@@ -103,7 +104,6 @@ def _fit_all_rows(plan: Plan, run: RunFolder, listen: Listener) -> None:
 def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
     """Make the folder ready, and write what the run is about."""
     if not fresh:
-        run.check(plan.config)
         _check_same_data(plan, run)
         _keep_pixels(run)
         check_pixels(plan.config.images, run.images)
@@ -194,7 +194,7 @@ def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
 
 
 def _clear_states(plan: Plan, folder: FoldFolder) -> None:
-    for member in folder.members(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
+    for member in folder.seed_models(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
         member.delete_resume()  # another command, with other --folds, may do so, too
 
 
@@ -216,7 +216,8 @@ def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> 
         return False
     frame = None
     if rows.validation.size:
-        frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, folder=folder, workers=workers)
+        weights = [model.weights for model in folder.seed_models(plan.config.train)]
+        frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, weights=weights, workers=workers)
     processes.from_first(lambda: _close_fold(plan, folder, frame))
     return True
 
@@ -268,3 +269,25 @@ def _check_same_data(plan: Plan, run: RunFolder) -> None:
             f"{run.folds} holds other folds than the training data give now",
             remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",
         )
+
+
+def parse_folds(text: str | None, config: Config, run: RunFolder, *, fresh: bool) -> list[int] | None:
+    """The folds that `--folds` asks for; None for all, the finished folds of `run` for `finished`.
+
+    Raises:
+        ConfigError: `text` is no list of numbers, or asks for finished folds together with `fresh`.
+    """
+    if text is None:
+        return None
+    if text == "finished":
+        if fresh:
+            raise ConfigError(
+                "--folds finished trains nothing, --fresh and --debug start over", remedy="leave out one of the two"
+            )
+        return run.finished_folds(config.train)
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ConfigError(
+            f"--folds: '{text}' is not a list of fold numbers",
+            remedy="write it like --folds 0 or --folds 0,2, or --folds finished",
+        )
+    return [int(part) for part in text.split(",")]

@@ -75,7 +75,7 @@ def open_run(run: RunFolder) -> TrainedRun:
             f"{run.oof} holds other folds than the thresholds were fitted on",
             remedy="run the same run_cv.py command again; it scores what is finished without training",
         )
-    members = [member for fold in folds for member in run.fold(fold).members(config.train)]
+    members = [member for fold in folds for member in run.fold(fold).seed_models(config.train)]
     full, about_full = _full_fit(run, config)
     notes = [*_left_out(run, folds, done, numbers), *about_full]
     return TrainedRun(run, config, labels, tuple(folds), (*members, *full), frozenset(rows.index), tuple(notes))
@@ -102,7 +102,7 @@ def _predicted_with(folder: FoldFolder) -> dict[str, Any] | None:
 
 def _full_fit(run: RunFolder, config: Config) -> tuple[tuple[FoldFolder, ...], list[str]]:
     """The models that were trained on all rows, where the config asks for them, and what to say of them."""
-    members = run.fold(FULL_FIT).members(config.train)
+    members = run.fold(FULL_FIT).seed_models(config.train)
     if not config.train.full_fit:
         return (), []
     if not run.fold(FULL_FIT).is_trained(config.train):

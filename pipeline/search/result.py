@@ -70,9 +70,7 @@ def search_facts(
     )
 
 
-def write_result(
-    folder: SearchFolder, facts: SearchFacts, parameters: Sequence[Parameter], *, command: str, config: str
-) -> None:
+def write_result(folder: SearchFolder, facts: SearchFacts, parameters: Sequence[Parameter], *, command: str) -> None:
     """`trials.csv`, and `best.yaml` with its command and score on top.
 
     Args:
@@ -80,7 +78,6 @@ def write_result(
         facts: of the study.
         parameters: of the space.
         command: that was given.
-        config: path of the config that was searched.
     """
     rows = [
         {
@@ -100,14 +97,14 @@ def write_result(
     gain = f"; the config's own values: {own.score:.4f}" if own is not None else ""
     finished = sum(trial.state in ("COMPLETE", "PRUNED") for trial in facts.trials)
     lines = [
-        f"# The best of {finished} trials, to be put into {config}; found by",
+        f"# The best of {finished} trials, to be put into the config; found by",
         f"#   {command}",
         f"# {facts.judge} on fold {', '.join(map(str, facts.folds))}: {facts.best.score:.4f} "
         f"(optimistic, trial {facts.best.number}){gain}",
     ]
     scalars = [f"{key}={value}" for key, value in diff.items() if not isinstance(value, list | dict)]
     if len(scalars) == len(diff):
-        lines += ["# The same from the command line:", f"#   python run_cv.py {shlex.join([config, *scalars])}"]
+        lines += ["# The same on the command line:", f"#   {shlex.join(scalars)}"]
     write_text(folder.best, "\n".join(lines) + "\n" + diff_text(diff))
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from pipeline import processes
 from pipeline.competition.folds.rows import rows_of
 from pipeline.config import training_values
 from pipeline.errors import ConfigError, RunError, listing
-from pipeline.events import Listener, RunOpened
+from pipeline.events import Listener, Note, RunOpened
 from pipeline.files import read_predictions
 from pipeline.run.cv import data_facts
 from pipeline.run.folder import RunFolder
@@ -43,8 +44,8 @@ class Found(NamedTuple):
 
 
 def run_search(
-    plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, config: str, listen: Listener
-) -> Found:
+    plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, listen: Listener
+) -> Found | None:
     """Bring the study of a run to its end, or go on with one that was begun; see the `search` keys.
 
     Args:
@@ -53,15 +54,28 @@ def run_search(
         workers: processes on this machine; commands elsewhere may share the study.
         fresh: delete the run and its study first.
         command: what was typed, for the heading of best.yaml.
-        config: the config's path, likewise.
         listen: told of each trial.
 
     Raises:
         ConfigError: the space or the folds do not fit.
         RunError: the folder belongs to a run without a search, or the study was begun with other settings.
         SearchError: trial after trial failed, or none is complete.
-        TimeUsed: the plan's deadline passed; what was found is saved.
+
+    Returns:
+        The result; None if `train.time_budget` ended first: what was found is saved.
     """
+    processes.require_one("--search")
+    if workers < 1:
+        raise ConfigError(f"--workers: {workers} is not possible", remedy="give 1 or more")
+    try:
+        return _search(plan, run, workers=workers, fresh=fresh, command=command, listen=listen)
+    except TimeUsed:
+        budget = plan.config.train.time_budget
+        listen(Note(f"train.time_budget={budget} is used; the same command goes on searching"))
+        return None
+
+
+def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, listen: Listener) -> Found:
     labels = plan.table.labels
     positives = [int(count) for count in plan.table.positives.sum(axis=0)]
     search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers, plan.config.search.timeout)
@@ -88,7 +102,7 @@ def run_search(
         facts = search_facts(
             study.study, search.parameters, own=own, judge=judge, folds=search.folds, notes=[*notes, *outside]
         )
-        write_result(run.search, facts, search.parameters, command=command, config=config)
+        write_result(run.search, facts, search.parameters, command=command)
         from pipeline.search.figures import save_figures  # with matplotlib: a second that no run needs
 
         undrawn = save_figures(study.study, run.search, score=judge.name, ranked=facts.ranked)
@@ -171,7 +185,7 @@ def _check_folder(plan: Plan, run: RunFolder) -> None:
         return
     raise RunError(
         f"{run.path} holds a run that was begun without a search",
-        remedy="give the search a --run NAME of its own, only search (--search-only), or start over with --fresh",
+        remedy="give the search a --run NAME of its own, only search (search.then=stop), or start over with --fresh",
     )
 
 

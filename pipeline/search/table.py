@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.report.console import print_note
+from pipeline.console import print_note
+from pipeline.run.folder import SearchFolder
 
 _SHOWN_TRIALS, _SHOWN_PARAMETERS = 5, 12
 
@@ -134,6 +135,12 @@ class LeftOut(NamedTuple):
     judge: str
     searched: Mapping[int, float]  # fold: score, on the folds the search looked at
     untouched: Mapping[int, float]
+
+
+def print_found(console: Console, facts: SearchFacts, folder: SearchFolder) -> None:
+    """Print what a search found, and where it is written."""
+    print_search(console, facts)
+    console.print(f"best values: {folder.best}; every trial: {folder.trials}; figures beside them", markup=False)
 
 
 def print_left_out(console: Console, scores: LeftOut) -> None:

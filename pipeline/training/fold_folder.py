@@ -23,14 +23,14 @@ class FoldFolder:
 
     path: Path
 
-    def members(self, train: TrainConfig) -> tuple[FoldFolder, ...]:
+    def seed_models(self, train: TrainConfig) -> tuple[FoldFolder, ...]:
         """Where the models of `train.seeds` lie: the first one here, the others each in a folder of its seed."""
         further = (FoldFolder(self.path / f"seed{train.seed + number}") for number in range(1, train.seeds))
         return (self, *further)
 
     def is_trained(self, train: TrainConfig) -> bool:
         """Whether the weights of all its models are there."""
-        return all(member.weights.exists() for member in self.members(train))
+        return all(member.weights.exists() for member in self.seed_models(train))
 
     @property
     def weights(self) -> Path:

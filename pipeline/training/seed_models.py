@@ -31,7 +31,7 @@ def train_seed_models(task: FoldTask, *, listen: Listener, deadline: float = mat
         PipelineError: as `train_fold` does.
     """
     train = task.config.train
-    for number, folder in enumerate(task.folder.members(train)):
+    for number, folder in enumerate(task.folder.seed_models(train)):
         if processes.from_first(folder.weights.exists):
             continue
         seed = train.seed + number

@@ -10,7 +10,7 @@ import pytest
 
 from tests.competitions.miniatures import MINIATURES, write_miniature
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, submission, verb
 
 CONFIGS = PROJECT / "configs/competitions"
 REAL = {"aquarium", "ucmerced"}  # tried on their real files elsewhere
@@ -50,7 +50,7 @@ def test_a_miniature_is_trained_and_answered(name: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     config = CONFIGS / f"{name}.yaml"
     words = ("competition.root=data", *TINY, *miniature.overrides)
-    assert cv(monkeypatch, config, *words, "--check") == 0
+    assert verb("check", config, *words) == 0
     assert cv(monkeypatch, config, *words, "--debug") == 0
     images = () if miniature.folder is None else ("--images", f"data/{miniature.folder}")
     assert submission(monkeypatch, f"runs/{name}-debug", *images) == 0

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import make_submission
+import pipeline.__main__
 import run_cv
-from pipeline.commands import run_command
 
 
 def cv(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     """The exit code of `python run_cv.py WORDS`."""
-    return _run(monkeypatch, "run_cv.py", words, lambda: run_cv.main(run_cv.parse_arguments()))
+    line = ["run_cv.py", *map(str, words)]
+    monkeypatch.setattr(sys, "argv", line)
+    return run_cv.command(line[1:])
 
 
 def submission(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     """The exit code of `python make_submission.py WORDS`."""
-    main = make_submission.main
-    return _run(monkeypatch, "make_submission.py", words, lambda: main(make_submission.parse_arguments()))
+    monkeypatch.setattr(sys, "argv", ["make_submission.py", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        make_submission.console_script()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, name: str, words: tuple[str | Path, ...], command: Callable[[], None]) -> int:
-    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-    return run_command(command, after_interrupt="")
+def verb(*words: str | Path) -> int:
+    """The exit code of `python -m pipeline WORDS`."""
+    return pipeline.__main__.main([str(word) for word in words])
 
 
 def listing(folder: Path) -> dict[str, bytes]:

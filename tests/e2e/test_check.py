@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.commands import cv
+from tests.e2e.commands import cv, verb
 
 
 def test_check_writes_its_audit_and_the_run_can_follow(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cv(monkeypatch, tiny_config, "--check") == 0
+    assert verb("check", tiny_config) == 0
     run = tiny_config.parent / "runs/tiny"
     assert {path.name for path in run.iterdir()} == {"run.json", "audit.json"}
     assert json.loads((run / "audit.json").read_text())["ready"] is True
@@ -23,7 +23,7 @@ def test_check_with_errors_ends_with_2_and_lists_all(
 ) -> None:
     (tiny_config.parent / "data/train/t.003.png").unlink()
     (tiny_config.parent / "data/test/t.001.png").write_bytes(b"x")
-    assert cv(monkeypatch, tiny_config, "--check") == 2
+    assert verb("check", tiny_config) == 2
     told = capsys.readouterr()
     assert "t.003" in told.out
     assert "t.001" in told.out

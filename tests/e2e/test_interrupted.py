@@ -17,7 +17,7 @@ from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, prepare
 from pipeline.training.mixing import BatchMixer, Mix
-from run_cv import command, parse_arguments
+from run_cv import command
 from tests.e2e.commands import cv
 
 SETTINGS = ("train.epochs=3", "model.dropout=0.3", "train.batch_size=2", "augment.mix.mixup=0.5")
@@ -137,9 +137,9 @@ def test_a_budget_that_is_no_duration_is_refused(
         (
             "run_cv.prepare",
             ["--fresh"],
-            "it had not begun to train; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
+            "the training had not begun; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
         ),
-        ("pipeline.run.folder.RunFolder.begin", ["--fresh", "--search"], "it had not begun to train"),
+        ("pipeline.run.folder.RunFolder.begin", ["--fresh", "--search"], "the training had not begun"),
         ("pipeline.run.cv.run_fold", ["--fresh"], "the state is saved after every epoch"),
         ("pipeline.search.search.work", ["--fresh", "--search"], "the state is saved after every epoch"),
         ("pipeline.run.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
@@ -159,7 +159,7 @@ def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(
     RunFolder(Path("runs/tiny")).open(load_config(tiny_config), fresh=False)
     monkeypatch.setattr(place, interrupt)
     typed = ["run_cv.py", "tiny.yaml", *words]
-    assert command(parse_arguments(typed[1:]), typed) == 130
+    assert command(typed[1:]) == 130
     said = capsys.readouterr().err
     assert told in said
     assert ("--fresh" in said) is ("had not begun" in told)

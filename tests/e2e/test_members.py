@@ -126,7 +126,9 @@ def test_a_kill_in_any_model_changes_no_byte(tiny_config: Path, workplace: Path)
     assert began[1:] == points
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
     for number in (0, 1, FULL_FIT):
-        for ours, theirs in zip(*(run.fold(number).members(plan.config.train) for run in (killed, whole)), strict=True):
+        for ours, theirs in zip(
+            *(run.fold(number).seed_models(plan.config.train) for run in (killed, whole)), strict=True
+        ):
             assert ours.weights.read_bytes() == theirs.weights.read_bytes()
             assert not ours.resume.exists()
 

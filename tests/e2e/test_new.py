@@ -8,7 +8,7 @@ import pytest
 
 from tests.competitions.miniatures import MINIATURES, write_miniature
 from tests.competitions.test_configs import TINY
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, submission, verb
 
 
 @pytest.mark.parametrize(
@@ -30,21 +30,15 @@ def test_a_guessed_config_goes_the_whole_way(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_miniature(tmp_path / "data" / name, MINIATURES[name])
-    given = ("--new", f"data/{name}/{train}", f"data/{name}/{images}")
-    assert cv(monkeypatch, *given) == 0
+    given = ("new", f"data/{name}/{train}", f"data/{name}/{images}")
+    assert verb(*given) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "guessed: images: " in told
     assert f"configs/{name}.yaml is written" in told
     text = Path(f"configs/{name}.yaml").read_text()
-    assert cv(monkeypatch, *given) == 2
+    assert verb(*given) == 2
     assert "is there already" in capsys.readouterr().err
     assert Path(f"configs/{name}.yaml").read_text() == text
-    assert cv(monkeypatch, f"configs/{name}.yaml", "--check", "folds.count=2") == 0
+    assert verb("check", f"configs/{name}.yaml", "folds.count=2") == 0
     assert cv(monkeypatch, f"configs/{name}.yaml", *TINY, "--debug") == 0
     assert submission(monkeypatch, f"runs/{name}-debug") == 0
-
-
-def test_a_config_or_new_must_be_given(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cv(monkeypatch)
-    assert "--new TRAIN.csv IMAGES_DIR" in capsys.readouterr().err

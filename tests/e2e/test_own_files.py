@@ -21,12 +21,11 @@ from pipeline.files import read_json, write_json
 from pipeline.report.figures import save_figure
 from pipeline.run.folder import RunFolder
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, submission, verb
 
 COMMANDS = (
     (),
     ("--fresh",),
-    ("--check",),
     ("--search", "search.trials=1", "search.epochs=1"),
     ("--search", "--fresh", "search.trials=1", "search.epochs=1"),
     ("--folds", "finished"),
@@ -91,13 +90,15 @@ def test_a_folder_without_our_mark_is_refused_by_every_command(
         assert "remedy:" in told
         assert "Traceback" not in told
         assert snapshot(workplace) == before, words
+    assert verb("check", tiny_config) == 2
+    assert snapshot(workplace) == before
     if (workplace / "runs/tiny").is_dir():
         assert submission(monkeypatch, "runs/tiny") == 2
         assert snapshot(workplace) == before
 
 
 @pytest.mark.parametrize("name", ["../other", "..", ".", "", " ", "a/b", "/tmp/x", ".hidden", "a\\b", "a\0b"])
-@pytest.mark.parametrize("words", [(), ("--fresh",), ("--check",)])
+@pytest.mark.parametrize("words", [(), ("--fresh",), ("--search",)])
 def test_a_run_is_one_name_below_runs(
     name: str,
     words: tuple[str, ...],
@@ -110,6 +111,7 @@ def test_a_run_is_one_name_below_runs(
     put(workplace.parent / f"{workplace.name}-beside/config.yaml")
     before = snapshot(workplace)
     assert cv(monkeypatch, tiny_config, "--run", name, *words) == 2
+    assert verb("check", tiny_config, "--run", name) == 2
     assert "is not the name of a run" in capsys.readouterr().err
     assert snapshot(workplace) == before
 
@@ -160,7 +162,8 @@ def test_no_link_inside_of_a_run_is_followed(
         assert "is a link" in told
         assert "Traceback" not in told
         assert snapshot(workplace / "own") == before, words
-    assert submission(monkeypatch, "runs/tiny") == 2
+    for code in (verb("check", tiny_config), submission(monkeypatch, "runs/tiny")):
+        assert code == 2
     assert snapshot(workplace / "own") == before
 
 
@@ -202,7 +205,7 @@ def test_file_links_in_a_run_are_replaced_and_never_written_through(
         link(place, own)
     before = snapshot(workplace / "own")
     assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]") == 0
-    assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]", "--check") == 0
+    assert verb("check", tiny_config) == 0
     assert submission(monkeypatch, "runs/tiny") == 0
     assert snapshot(workplace / "own") == before
     assert [name for name in names if (run / name).is_symlink()] == []

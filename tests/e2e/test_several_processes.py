@@ -66,7 +66,6 @@ def test_an_image_that_breaks_in_one_process_ends_both_with_one_message(tiny_con
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--check"], "--check works in one process, but 2 were started"),
         (["--search"], "--search works in one process, but 2 were started"),
     ],
 )

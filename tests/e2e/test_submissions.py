@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import LABELS
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, submission, verb
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def test_each_kind_is_written_and_validated(
     written = Path(f"runs/{kind}/submission.csv")
     assert written.read_text().splitlines()[0] == header
     capsys.readouterr()
-    assert cv(monkeypatch, *words, "--validate", written) == 0
+    assert verb("validate", f"runs/{kind}/config.yaml", written) == 0
     assert f"{written}: valid" in capsys.readouterr().out
     written.write_text(written.read_text().replace(f"{ids[0]}", "stranger"))
-    assert cv(monkeypatch, *words, "--validate", written) == 2
+    assert verb("validate", f"runs/{kind}/config.yaml", written) == 2
     told = capsys.readouterr().err
     assert "would be rejected" in told
     assert "ids are not the sample's ('stranger" in told

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import pandas as pd
 import pytest
 
 from pipeline.config import load_config
+from pipeline.console import make_console
 from pipeline.errors import RunError
 from pipeline.files import write_csv, write_parquet
-from pipeline.report.compare import compare, main
+from pipeline.report.compare import compare, print_comparison
 from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
 
@@ -74,7 +74,7 @@ def test_runs_with_other_finished_folds_are_compared_on_those_in_common(
     found = compare(first, second)
     assert (found.rows, found.unshared) == (8, 16)
     assert found.scores[1] == 1.0
-    main(argparse.Namespace(first=first.path, second=second.path))
+    print_comparison(make_console(), first, second)
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("of 0-2") == 1
     assert "runs/two: fold 1 of 0-2" in shown

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipeline.console import make_console
 from pipeline.errors import RunError
 from pipeline.metrics.registry import get_metric
-from pipeline.report.truth import main, true_score
+from pipeline.report.truth import print_truth, true_score
 from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
@@ -34,7 +34,7 @@ def scored(file: Path, truth: pd.DataFrame) -> float:
 
 def told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    main(argparse.Namespace(run=run.path, truth=TRUTH))
+    print_truth(make_console(), run, TRUTH)
     return " ".join(capsys.readouterr().out.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import processes
-from pipeline.competition.folds import FoldTable, folds_mark
+from pipeline.competition.folds import FoldTable, fold_table, folds_mark
+from pipeline.competition.folds.rows import FULL_FIT
+from pipeline.config import unused_keys
+from pipeline.console import number, print_note
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import Plan
 from pipeline.run.submission.submit import Submitted
+from pipeline.run.trained_run import about_lacking_models
 from pipeline.thresholds.cross_fitting import EPOCH_MARK
-
-WIDTH = 110  # of tables where the output is no terminal, such as a log file
-
-
-def make_console() -> Console:
-    """A console that keeps tables whole in log files, too; of several processes only the first one's speaks."""
-    quiet = not processes.is_first()
-    console = Console(highlight=False, quiet=quiet)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH, quiet=quiet)
-
-
-def print_note(console: Console, note: str) -> None:
-    """One sentence that a person should read; names in it may hold brackets."""
-    console.print(f"[yellow]note:[/] {escape(note)}")
 
 
 def print_fold_table(console: Console, table: FoldTable) -> None:
@@ -136,14 +128,41 @@ def _score_table(scores: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def number(value: float | None) -> str:
-    """Four decimals, or a dash for a score that does not exist."""
-    return "-" if value is None else f"{value:.4f}"
-
-
 def _interval(ends: Sequence[float | None]) -> str:
     return " to ".join(map(number, ends))
 
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
+    """The size of the data, where the run goes, the folds, and what a person should know before the run."""
+    console.print(
+        f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}", markup=False
+    )
+    print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
+    for note in [*unused_keys(plan.config), *plan.notes]:
+        print_note(console, note)
+
+
+def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None) -> None:
+    """The scores of the finished folds, if there are any, and what comes next."""
+    unfinished = scores is None or scores["folds"] != scores["of_folds"]
+    lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
+    if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
+        console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")
+    if scores is None:
+        lacking = None if run.finished_folds(plan.config.train) else about_lacking_models(run, plan.config)
+        if lacking is not None:
+            seeds = plan.config.train.seeds
+            console.print(f"no fold has a model for each of train.seeds={seeds}: {lacking}", markup=False)
+        else:
+            console.print("scores follow when more is finished: run it again without --folds, and without --fresh")
+        return
+    print_scores(console, scores)
+    if unfinished:
+        console.print("the same command without --folds and without --fresh goes on with the other folds")
+    if lacks_full_fit:
+        console.print("the full fit is not finished: the same command without --folds goes on with it after the folds")
+    console.print(f"next: python make_submission.py {run.path}")

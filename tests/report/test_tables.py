@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from pipeline.competition.folds import fold_table
+from pipeline.console import make_console
 from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, StepFinished
 from pipeline.metrics.registry import get_metric
-from pipeline.report.console import make_console, print_fold_table, print_scores
 from pipeline.report.live import LiveProgress
+from pipeline.report.tables import print_fold_table, print_scores
 from pipeline.run.score_facts import score_facts
 from pipeline.thresholds.cross_fitting import score_out_of_fold
 
