@@ -42,6 +42,8 @@ def main(arguments: argparse.Namespace, command: str) -> None:
     config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
     name = arguments.config.stem if arguments.run is None else arguments.run
     run = RunFolder.named(name + ("-debug" if arguments.debug else ""))
+    if arguments.search:
+        processes.require_one("--search")
     fresh, console = arguments.fresh or arguments.debug, make_console()
     with LiveProgress(console) as progress, explained_interruption(progress, command, debug=arguments.debug):
         folds = processes.from_first(lambda: parse_folds(arguments.folds, config, run, fresh=fresh))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from pipeline import processes
 from pipeline.competition.folds.rows import rows_of
 from pipeline.config import training_values
 from pipeline.errors import ConfigError, RunError, listing
@@ -64,7 +63,6 @@ def run_search(
     Returns:
         The result; None if `train.time_budget` ended first: what was found is saved.
     """
-    processes.require_one("--search")
     if workers < 1:
         raise ConfigError(f"--workers: {workers} is not possible", remedy="give 1 or more")
     try:
