@@ -65,10 +65,10 @@ def test_it_cannot_change_what_is_scored_next(tmp_path: Path) -> None:
         ("def score(t, v):\n    return t.nothing\n", "raised AttributeError"),
         ("def score(t, v):\n    x = 1\n    return x / 0\n", "raised ZeroDivisionError: division by zero (line 3)"),
         ("def score(t):\n    return 1.0\n", "raised TypeError"),
-        ("def score(t, v):\n    return None\n", "gave NoneType and not a number"),
-        ("def score(t, v):\n    return v\n", "gave an array of shape (3, 2) and not a number"),
-        ("def score(t, v):\n    return float('nan')\n", "gave nan and not a finite number"),
-        ("def score(t, v):\n    return True\n", "gave bool and not a number"),
+        ("def score(t, v):\n    return None\n", "returned NoneType, not a number"),
+        ("def score(t, v):\n    return v\n", "returned an array of shape (3, 2), not a number"),
+        ("def score(t, v):\n    return float('nan')\n", "returned nan, not a finite number"),
+        ("def score(t, v):\n    return True\n", "returned bool, not a number"),
     ],
 )
 def test_each_fault_of_a_function_is_one_message(tmp_path: Path, body: str, part: str) -> None:

@@ -90,7 +90,7 @@ def test_a_shorthand_name_and_its_options_are_one_metric() -> None:
         ({"name": "lwlrap", "labels": ("any",)}, "lwlrap has no option 'labels'"),
         ({"name": "auc_macro", "labels": ("lefd side",)}, "no label 'lefd side'; did you mean 'left side'?"),
         ({"name": "log_loss", "weights": {"Any": 2}}, "no label 'Any'"),
-        ({"name": "f2_macro", "beta": 1}, "f2_macro says beta 2"),
+        ({"name": "f2_macro", "beta": 1}, "f2_macro sets beta to 2.0"),
         ({"name": "f1_macro", "empty": 1}, "do not fit the average macro"),
         ({"name": "f1_samples", "labels": ("any",)}, "do not fit the average samples"),
         ({"name": "map@k"}, "map@k needs k"),
