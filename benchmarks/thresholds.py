@@ -23,8 +23,8 @@ import numpy as np
 
 from pipeline.metrics.registry import METRICS, Metric
 from pipeline.metrics.targets import Bits, Floats, Ints
-from pipeline.thresholds.policies import fit_thresholds
-from pipeline.thresholds.policy_selection import Fits
+from pipeline.thresholds.policies import POLICIES
+from pipeline.thresholds.policy_selection import CrossFitter
 from pipeline.thresholds.threshold_problem import threshold_problem
 from pipeline.thresholds.transfer import transferred
 
@@ -71,7 +71,7 @@ def score(metric: Metric, drawn: Competition) -> dict[str, dict[str, float]]:
     `cross_fitted` estimates `unseen`: the same, but no model's scores helped to fit its own thresholds.
     """
     problem = threshold_problem(metric, drawn.targets, drawn.probabilities)
-    fits = Fits(problem, drawn.parts, platt=False)
+    fitter = CrossFitter(problem, drawn.parts, platt=False)
     everything = frozenset(range(MODELS))
     mean = drawn.fresh_models.mean(axis=0)
 
@@ -89,8 +89,8 @@ def score(metric: Metric, drawn: Competition) -> dict[str, dict[str, float]]:
 
     results = {}
     for policy in POLICY_NAMES:
-        _, thresholds = fits.thresholds(policy, everything)
-        without = [fits.thresholds(policy, everything - {part})[1] for part in range(MODELS)]
+        _, thresholds = fitter.thresholds(policy, everything)
+        without = [fitter.thresholds(policy, everything - {part})[1] for part in range(MODELS)]
         cross_fitted = np.empty_like(drawn.targets)
         for part, others in enumerate(without):
             inside = drawn.parts == part
@@ -196,7 +196,7 @@ def speed() -> None:
         probabilities = rng.random(shape)
         targets = (rng.random(shape) < probabilities**6).astype(np.uint8)
         start = time.process_time()
-        fit_thresholds("per_label", METRICS[metric], targets, probabilities)
+        POLICIES["per_label"](threshold_problem(METRICS[metric], targets, probabilities))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"{name}: {time.process_time() - start:.2f} s of one core, peak memory {peak:.2f} GiB", flush=True)
 

@@ -1,6 +1,6 @@
-"""How sure a score is: the metric on resampled rows, or on resampled groups of rows that belong together.
+"""Bootstrap of a metric: its value on resampled rows, or on resampled groups of rows, and a 95 % interval.
 
-Intervals are conditional on the trained models: they say what other rows would have done, not other trainings.
+The intervals are conditional on the trained models: they cover other rows, not other trainings.
 """
 
 from __future__ import annotations
@@ -12,34 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.counts import Counts, count
+from pipeline.metrics.means import ratio
 from pipeline.metrics.registry import Criterion, Metric
-from pipeline.metrics.targets import (
-    Bits,
-    Floats,
-    Ints,
-    Known,
-    Targets,
-    blocks,
-    checked_pair,
-    take_rows,
-)
+from pipeline.metrics.targets import Bits, Floats, Ints, Known, Targets, blocks, checked_pair, take_rows
 
 RESAMPLES = 1_000
-_MOST_CELLS = 200_000_000  # cells that a metric without counts may look at in all its resamples together
+_MOST_CELLS = 200_000_000  # in all resamples together, of a metric that is not computed from counts
 _FEWEST = 100
-_BLOCK_DRAWS, _BLOCK_LABELS = 50, 64  # resamples and labels that are multiplied at once: what keeps both small
-_EXACT = 2**24  # float32 holds every whole number up to here
+_BLOCK_DRAWS, _BLOCK_LABELS = 50, 64  # resamples and labels in one product of matrices, which bounds the memory
+_EXACT = 2**24  # float32 holds every integer up to here
 
 
 class Interval(NamedTuple):
-    """The middle 95 % of a score's resamples; NaN where it has none."""
+    """The middle 95 % of the resampled scores; NaN if no resample has a score."""
 
     low: float
     high: float
 
 
 def interval(resampled: Floats) -> Interval:
-    """From the 2.5th to the 97.5th percentile of resampled scores (R,), those without a value left out."""
+    """The 2.5th and the 97.5th percentile of resampled scores (R,), NaN left out."""
     known = resampled[~np.isnan(resampled)]
     if known.size == 0:
         return Interval(np.nan, np.nan)
@@ -56,48 +48,49 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Floats:
-    """The metric of T tables on the same resamples of the rows, (T, R), NaN where it is undefined.
+    """The metric of T tables on the same R resamples of the rows, (T, R); NaN where it is undefined.
 
-    A metric with a criterion is computed from counts. Any other is evaluated resample by resample, and then on fewer
-    of them where the tables are large: 2e8 cells in all, but at least 100 resamples.
+    A metric with a criterion is computed from counts. Any other is evaluated on each resample; for large tables
+    on fewer of them: at most 2e8 cells in all, but at least 100 resamples.
 
     Args:
         metric: what to compute.
         targets: (N, K), see `split_targets`.
         tables: each (N, K), decisions or probabilities as the metric takes them.
-        groups: (N,) which rows are drawn together; None draws single rows.
-        resamples: how many.
-        seed: of the draw.
+        groups: (N,) rows of one group are drawn together; None draws single rows.
+        resamples: the number R.
+        seed: seed of the draws.
     """
-    same = Resamples(metric, targets, tables=len(tables), groups=groups, resamples=resamples, seed=seed)
-    scores = [same.scores(table) for table in tables]
-    fewest = min(one.size for one in scores)
-    return np.stack([one[:fewest] for one in scores])
+    shared = Resamples(metric, targets, tables=len(tables), groups=groups, resamples=resamples, seed=seed)
+    scores = [shared.scores(table) for table in tables]
+    fewest = min(values.size for values in scores)
+    return np.stack([values[:fewest] for values in scores])
 
 
 class Resamples:
-    """The same resamples for one table after the other, of which none but the present one need be in memory.
+    """Resamples that several tables share, so that only one table need be in memory at a time.
 
-    Arguments are as of `resample`; `tables` is how many there will be.
+    The arguments are those of `resample`; `tables` is the number of tables to come.
     """
 
     def __init__(
         self, metric: Metric, targets: Targets, *, tables: int, groups: Ints | None, resamples: int, seed: int = 0
     ) -> None:
         self._metric, self._targets = metric, targets
-        _, self._members = np.unique(np.arange(len(targets)) if groups is None else groups, return_inverse=True)
-        self._draws = _Draws(int(self._members.max()) + 1, resamples, seed)
-        self._counted = metric.criterion and _Counted(metric.criterion, targets, self._members, self._draws)
+        _, self._group_of = np.unique(np.arange(len(targets)) if groups is None else groups, return_inverse=True)
+        self._draws = _Draws(int(self._group_of.max()) + 1, resamples, seed)
+        self._counted = metric.criterion and _CountedMetric(metric.criterion, targets, self._group_of, self._draws)
         self._fewest = int(np.clip(_MOST_CELLS // (tables * np.size(targets)), min(_FEWEST, resamples), resamples))
 
     def scores(self, table: NDArray[Any]) -> Floats:
-        """The metric of a table (N, K) on each resample, (R,); fewer where it must be evaluated one by one."""
-        if self._counted is not None and self._counted.agrees(table, self._metric.function(self._targets, table).value):
-            return self._counted.scores(table)
-        return self._one_by_one(table)
+        """The metric of a table (N, K) on each resample, (R,); on fewer if each needs an evaluation of its own."""
+        counted = self._counted
+        if counted is not None and counted.matches(table, self._metric.function(self._targets, table).value):
+            return counted.scores(table)
+        return self._evaluated(table)
 
-    def _one_by_one(self, table: NDArray[Any]) -> Floats:
-        rows_of = np.split(np.argsort(self._members, kind="stable"), np.cumsum(np.bincount(self._members))[:-1])
+    def _evaluated(self, table: NDArray[Any]) -> Floats:
+        rows_of = np.split(np.argsort(self._group_of, kind="stable"), np.cumsum(np.bincount(self._group_of))[:-1])
         scores = []
         for drawn in self._draws.groups(self._fewest):
             rows = np.concatenate([rows_of[group] for group in drawn])
@@ -106,58 +99,58 @@ class Resamples:
 
 
 class _Draws:
-    """Which of G groups each of R resamples draws, G times each."""
+    """R resamples, each of which draws G of G groups with replacement."""
 
     def __init__(self, size: int, resamples: int, seed: int) -> None:
         self.size, self._resamples, self._seed = size, resamples, seed
-        self._times: Bits | None = None
+        self._multiplicities: Bits | None = None
 
     def groups(self, resamples: int) -> Iterator[Ints]:
-        """The groups (G,) that each of the first resamples draws."""
+        """Yields the groups (G,) of each of the first `resamples` resamples."""
         rng = np.random.default_rng(self._seed)
         for _ in range(resamples):
             yield rng.integers(0, self.size, self.size)
 
     def sums(self, table: NDArray[Any]) -> Floats:
-        """What each resample adds up of a table (G, C), (R, C)."""
-        whole = table.dtype.kind in "iu" and self.size * int(table.max()) < _EXACT
-        kind = np.float32 if whole else np.float64
-        times, table = self._how_often(), table.astype(kind)
-        parts = [times[draws].astype(kind) @ table for draws in blocks(len(times), _BLOCK_DRAWS)]
-        return np.concatenate(parts).astype(np.float64)
+        """Sums (R, C) of a table (G, C) over the groups of each resample."""
+        exact = table.dtype.kind in "iu" and self.size * int(table.max()) < _EXACT
+        dtype = np.float32 if exact else np.float64
+        multiplicities, table = self._drawn(), table.astype(dtype)
+        sums = [multiplicities[draws].astype(dtype) @ table for draws in blocks(len(multiplicities), _BLOCK_DRAWS)]
+        return np.concatenate(sums).astype(np.float64)
 
-    def _how_often(self) -> Bits:
+    def _drawn(self) -> Bits:
         """How often each resample draws each group, (R, G).
 
-        A byte holds it: below 256 groups because it is no more than G, above because the odds of 256 times are 1e-500.
+        A byte is enough: with fewer than 256 groups the number is below 256, with more the odds of 256 are 1e-500.
         """
-        if self._times is None:
-            self._times = np.empty((self._resamples, self.size), dtype=np.uint8)
+        if self._multiplicities is None:
+            self._multiplicities = np.empty((self._resamples, self.size), dtype=np.uint8)
             for row, drawn in enumerate(self.groups(self._resamples)):
-                self._times[row] = np.bincount(drawn, minlength=self.size)
-        return self._times
+                self._multiplicities[row] = np.bincount(drawn, minlength=self.size)
+        return self._multiplicities
 
 
-class _Counted:
-    """A metric by its criterion: counts of groups, which a resample adds up."""
+class _CountedMetric:
+    """A metric computed from its criterion: a resample adds up the counts of its groups."""
 
-    def __init__(self, criterion: Criterion, targets: Targets, members: Ints, draws: _Draws) -> None:
+    def __init__(self, criterion: Criterion, targets: Targets, group_of: Ints, draws: _Draws) -> None:
         self._criterion, self._targets = criterion, targets
-        self._members, self._draws = members, draws
-        self._truth: tuple[Floats, Floats] | None = None
+        self._group_of, self._draws = group_of, draws
+        self._target_counts: tuple[Floats, Floats] | None = None
 
-    def agrees(self, decisions: NDArray[Any], value: float) -> bool:
-        """Whether counts give the metric's own value; its mean may have weights that a criterion does not tell of."""
+    def matches(self, decisions: NDArray[Any], value: float) -> bool:
+        """Whether counts give the metric's own `value`; they do not where its mean has weights of its own."""
         bits, known, chosen = checked_pair(self._targets, decisions)
         counts = count(bits, chosen, self._criterion.unit, known)
         values = np.asarray(self._criterion.value(counts))
         if self._criterion.unit != "table":
             counted = self._is_counted(counts)
-            values = _ratio(np.where(counted, values, 0.0).sum(), counted.sum())
+            values = ratio(np.where(counted, values, 0.0).sum(), counted.sum())
         return bool(np.isclose(values, value, rtol=1e-9, atol=1e-12, equal_nan=True))
 
     def _is_counted(self, counts: Counts) -> NDArray[np.bool_]:
-        """Which labels or rows the mean counts; the others are left out."""
+        """Mask of the labels or rows that are in the mean."""
         return self._criterion.defined(counts) if self._criterion.unit == "label" else np.asarray(counts.size) > 0
 
     def scores(self, decisions: NDArray[Any]) -> Floats:
@@ -167,34 +160,29 @@ class _Counted:
             return self._mean_of_labels(bits, known, chosen)
         counts = count(bits, chosen, "row", known)
         if self._criterion.unit == "table":
-            sums = self._draws.sums(self._of_groups(np.stack([*counts], axis=1)))
+            sums = self._draws.sums(self._group_sums(np.stack([*counts], axis=1)))
             return self._criterion.value(Counts(*sums.T))
         counted = self._is_counted(counts)
         rows = np.stack([np.where(counted, self._criterion.value(counts), 0.0), counted], axis=1)
-        return _ratio(*self._draws.sums(self._of_groups(rows)).T)
+        return ratio(*self._draws.sums(self._group_sums(rows)).T)
 
     def _mean_of_labels(self, bits: Bits, known: Known, chosen: Bits) -> Floats:
-        if self._truth is None:
-            self._truth = self._by_label(bits, known), self._by_label(known, known)
-        # Whole numbers as floats, as a product of matrices gives them.
-        counts = Counts(self._by_label(bits, chosen), self._by_label(chosen, known), *self._truth)  # type: ignore[arg-type]
+        if self._target_counts is None:
+            self._target_counts = self._both_by_label(bits, known), self._both_by_label(known, known)
+        true_positives, predicted = self._both_by_label(bits, chosen), self._both_by_label(chosen, known)
+        counts = Counts(true_positives, predicted, *self._target_counts)  # type: ignore[arg-type]  # integers as floats
         counted = self._is_counted(counts)
-        return _ratio(np.where(counted, self._criterion.value(counts), 0.0).sum(axis=1), counted.sum(axis=1))
+        return ratio(np.where(counted, self._criterion.value(counts), 0.0).sum(axis=1), counted.sum(axis=1))
 
-    def _by_label(self, cells: NDArray[Any], others: NDArray[Any]) -> Floats:
-        """How many cells of each label are 1 in both tables (N, K), for each resample, (R, K)."""
+    def _both_by_label(self, cells: NDArray[Any], others: NDArray[Any]) -> Floats:
+        """Number of cells per resample and label, (R, K), that are 1 in both tables (N, K)."""
         labels = blocks(cells.shape[1], _BLOCK_LABELS)
-        both = (self._of_groups(cells[:, block] & others[:, block]) for block in labels)
+        both = (self._group_sums(cells[:, block] & others[:, block]) for block in labels)
         return np.concatenate([self._draws.sums(sums) for sums in both], axis=1)
 
-    def _of_groups(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Sums (G, C) over each group's rows (N, C), whole numbers where the rows hold these."""
+    def _group_sums(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Sums (G, C) over the rows (N, C) of each group, integers unless the rows are floats."""
         sums = np.empty((self._draws.size, rows.shape[1]), np.float64 if rows.dtype.kind == "f" else np.int32)
         for place, column in enumerate(rows.T):
-            sums[:, place] = np.bincount(self._members, weights=column, minlength=len(sums))
+            sums[:, place] = np.bincount(self._group_of, weights=column, minlength=len(sums))
         return sums
-
-
-def _ratio(part: Floats, whole: NDArray[Any]) -> Floats:
-    ratio: Floats = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
-    return ratio

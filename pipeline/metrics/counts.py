@@ -1,4 +1,4 @@
-"""What decision metrics are made of: counts over a unit (label, row or the whole table) and their values."""
+"""Counts of cells per unit (a label, a row or the whole table), and the values computed from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TINY = np.finfo(np.float64).tiny
 
 
 class Counts(NamedTuple):
-    """Counts of cells, one entry for each of U units; the four broadcast against each other."""
+    """Counts of cells for U units; the four fields broadcast against each other."""
 
     true_positives: Ints  # predicted and positive
     predicted: Ints
     positives: Ints
-    size: Ints | int  # known cells in a unit; the others are counted nowhere
+    size: Ints | int  # known cells; unknown ones are in no count
 
 
 Value = Callable[[Counts], Floats]
@@ -38,13 +38,13 @@ def has_both(counts: Counts) -> NDArray[np.bool_]:
 
 
 def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None) -> Counts:
-    """Count the known cells of every unit of (N, K) tables: U = K labels, N rows, or one table of shape ().
+    """Counts the known cells of each unit of (N, K) tables: U = K labels, N rows, or one table of shape ().
 
     Args:
-        targets: 0/1, and 0 where unknown, as `split_targets` gives them.
-        decisions: 0/1; those of unknown cells are not looked at.
+        targets: (N, K) 0/1, 0 where unknown: the bits of `split_targets`.
+        decisions: (N, K) 0/1; those of unknown cells are ignored.
         unit: what to count over.
-        known: which cells count; all if None.
+        known: (N, K); None if all cells are known.
     """
     axis = _AXES[unit]
     known = np.broadcast_to(np.True_, targets.shape) if known is None else known
@@ -57,18 +57,18 @@ def count(targets: Bits, decisions: Bits, unit: Unit, known: Known | None = None
 
 
 def _ones(cells: Bits | Known, axis: int | None) -> Ints:
-    # As booleans, for numpy would make them of a copy.
+    # numpy counts booleans without a copy, other types with one.
     return np.asarray(np.count_nonzero(cells.view(np.bool_), axis=axis))
 
 
 def f_beta(counts: Counts, *, beta: float = 1.0, empty: float = 0.0) -> Floats:
-    """(1 + β²) tp / (β² positives + predicted), in [0, 1]: van Rijsbergen's F with precision and recall in counts.
+    """F_β in [0, 1]: (1 + β²) tp / (β² positives + predicted), van Rijsbergen's F written in counts.
 
     `empty` is the value of a unit with neither positives nor decisions, where the formula is 0 / 0.
     """
     squared = beta * beta
     denominator = squared * counts.positives + counts.predicted
-    # Where the denominator is 0, tp is 0 too.
+    # If the denominator is 0, tp is 0 too.
     value = (1 + squared) * counts.true_positives / np.maximum(denominator, _TINY)
     return np.where(denominator == 0, empty, value) if empty else np.asarray(value)
 
@@ -84,29 +84,29 @@ def f2(counts: Counts) -> Floats:
 
 
 def accuracy(counts: Counts) -> Floats:
-    """Share of the unit's known cells that are decided rightly, in [0, 1]; 1 where none is known."""
+    """Share of the unit's known cells with the right decision, in [0, 1]; 1 where no cell is known."""
     wrong = counts.positives + counts.predicted - 2 * counts.true_positives
     return np.asarray(1.0 - wrong / np.maximum(counts.size, 1))
 
 
 def error_rate(counts: Counts) -> Floats:
-    """Share of the unit's known cells that are decided wrongly, in [0, 1]; 0 where none is known."""
+    """Share of the unit's known cells with a wrong decision, in [0, 1]; 0 where no cell is known."""
     return np.asarray(1.0 - accuracy(counts))
 
 
 def exact_match(counts: Counts) -> Floats:
-    """1.0 where every known cell of the unit is decided rightly, otherwise 0.0."""
+    """1.0 where every known cell of the unit has the right decision, otherwise 0.0."""
     hit_all = counts.true_positives == counts.positives
     return np.asarray(hit_all & (counts.true_positives == counts.predicted), dtype=np.float64)
 
 
 def matthews(counts: Counts) -> Floats:
-    """Matthews' correlation of truth and decision in [-1, 1]; 0 where either is the same in all cells of the unit.
+    """Matthews correlation of targets and decisions in [-1, 1]; 0 where one of them is constant in the unit.
 
     (tp n − positives · predicted) / √(positives · negatives · predicted · not predicted)
     """
-    # In floating point: the product of four counts leaves 64-bit integers at 50,000 cells.
-    spread = np.sqrt(1.0 * counts.positives * (counts.size - counts.positives))
-    spread = spread * np.sqrt(1.0 * counts.predicted * (counts.size - counts.predicted))
-    together = 1.0 * counts.true_positives * counts.size - 1.0 * counts.positives * counts.predicted
-    return np.asarray(np.clip(np.where(spread > 0, together / np.maximum(spread, _TINY), 0.0), -1.0, 1.0))
+    # In floating point: the product of four counts overflows 64-bit integers from 50,000 cells on.
+    deviation = np.sqrt(1.0 * counts.positives * (counts.size - counts.positives))
+    deviation = deviation * np.sqrt(1.0 * counts.predicted * (counts.size - counts.predicted))
+    covariance = 1.0 * counts.true_positives * counts.size - 1.0 * counts.positives * counts.predicted
+    return np.asarray(np.clip(np.where(deviation > 0, covariance / np.maximum(deviation, _TINY), 0.0), -1.0, 1.0))

@@ -1,4 +1,4 @@
-"""A metric of the user's own: a Python function in a file beside the config."""
+"""Custom metrics: a user's Python function in a file beside the config."""
 
 from __future__ import annotations
 
@@ -23,39 +23,40 @@ from pipeline.metrics.targets import Targets, split_targets
 
 @dataclass(frozen=True)
 class CustomFunction:
-    """A user's function as a metric; it can be sent to another process, where the file is read again.
+    """A user's function as a metric; it can be pickled, and another process reads the file again.
 
-    The function gets copies of targets (N, K), 0/1 in uint8, or float64 with NaN in unknown cells where there are
-    any, and of decisions or probabilities (N, K). It gives one number.
+    The function gets copies of targets (N, K), 0/1 in uint8, or float64 with NaN if any cell is unknown, and of
+    decisions or probabilities (N, K). It returns one number.
 
     Attributes:
-        path: the Python file; it is run once in each process.
-        function: the function's name in it.
+        path: the Python file, which is run once in each process.
+        function: the name of the function in it.
     """
 
     path: str
     function: str
 
     def __call__(self, targets: Targets, values: NDArray[Any]) -> MetricValue:
-        """The function's value. Raises ConfigError where it raises, or gives no finite number."""
+        """Calls the function. Raises ConfigError if it raises, or returns no finite number."""
         bits, known = split_targets(targets)
         function = self.load()
-        truth = bits.copy() if known.all() else np.where(known, bits.astype(np.float64), np.nan)
+        copied = bits.copy() if known.all() else np.where(known, bits.astype(np.float64), np.nan)
         try:
-            value = function(truth, np.array(values))
-        except Exception as error:  # noqa: BLE001 (whatever a stranger's code raises)
+            value = function(copied, np.array(values))
+        except Exception as error:  # noqa: BLE001 (a user's code may raise anything)
             raise _wrong(f"{self} raised {type(error).__name__}: {error}{_line(error, self.path)}") from None
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value.item()
-        # numpy's numbers are Real, its bool is not
+        # Numbers of numpy are Real, its bool is not.
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise _wrong(f"{self} gave {_shown(value)} and not a number")
+            got = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise _wrong(f"{self} returned {got}, not a number")
         if not math.isfinite(float(value)):
-            raise _wrong(f"{self} gave {value} and not a finite number")
+            raise _wrong(f"{self} returned {value}, not a finite number")
         return MetricValue(float(value))
 
     def load(self) -> Callable[[NDArray[Any], NDArray[Any]], Any]:
-        """The function itself, from the file. Raises ConfigError where there is none."""
+        """Loads the function from the file. Raises ConfigError if that fails."""
         return _load(self.path, self.function)
 
     def __str__(self) -> str:
@@ -64,15 +65,15 @@ class CustomFunction:
 
 
 def custom_function(text: str) -> CustomFunction:
-    """The function that FILE.py:FUNCTION names; nothing is loaded yet."""
+    """The function that `text`, FILE.py:FUNCTION, names; it is not loaded yet."""
     path, _, name = text.rpartition(":")
     return CustomFunction(path, name)
 
 
 def try_custom_metric(function: object, targets: Targets, *, takes: str) -> None:
-    """Call an `CustomFunction` once on targets (N, K) and random scores, to find its faults before anything is trained.
+    """Calls a `CustomFunction` once on targets (N, K) and random scores, to find its faults before the training.
 
-    Other functions are left alone. Raises ConfigError.
+    Does nothing for the function of a built-in metric. Raises ConfigError.
     """
     if isinstance(function, CustomFunction):
         scores = np.random.default_rng(0).random(np.shape(targets))
@@ -82,16 +83,16 @@ def try_custom_metric(function: object, targets: Targets, *, takes: str) -> None
 @functools.cache
 def _load(path: str, name: str) -> Callable[[NDArray[Any], NDArray[Any]], Any]:
     if not Path(path).is_file():
-        raise _wrong(f"{path}: no such file; it is sought beside the config")
-    module_name = f"own_metric_{Path(path).stem}"
+        raise _wrong(f"{path}: no such file; the path is relative to the config")
+    module_name = f"custom_metric_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickles look their module up
+    sys.modules[module_name] = module  # dataclasses and pickle look their module up here
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a stranger's code raises)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a user's code may raise anything)
         raise _wrong(f"{path} cannot be run: {type(error).__name__}: {error}{_line(error, path)}") from None
     function = getattr(module, name, None)
     if not callable(function):
@@ -109,10 +110,6 @@ def _wrong(problem: str) -> ConfigError:
 
 
 def _line(error: BaseException, path: str) -> str:
-    """The last line of the user's file that the error passed through."""
+    """The last line of the user's file in the error's traceback."""
     inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return f" (line {inside[-1]})" if inside else ""
-
-
-def _shown(value: Any) -> str:
-    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -1,6 +1,6 @@
 """Metrics of decisions: functions of targets (N, K), see `split_targets`, and decisions (N, K) 0/1.
 
-An unknown cell is in no count, whatever was decided for it; a row without a known cell leaves means over rows.
+The decision for an unknown cell is ignored. A mean over rows leaves out a row without a known cell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.metrics.targets import Binary, Targets, checked_pair
 def f_macro(targets: Targets, decisions: Binary, *, beta: float = 1.0, columns: Columns | None = None) -> MetricValue:
     """Mean F over the labels, or over those of `columns`; a label without positives is left out and listed.
 
-    scikit-learn (and so most leaderboards) counts such a label 0.
+    scikit-learn (and so most leaderboards) gives such a label the value 0.
     """
     counts = counts_of(targets, decisions, "label")
     return mean_over_labels(np.where(has_positives(counts), f_beta(counts, beta=beta), np.nan), columns=columns)
@@ -36,7 +36,7 @@ def f_macro(targets: Targets, decisions: Binary, *, beta: float = 1.0, columns: 
 def f_weighted(
     targets: Targets, decisions: Binary, *, beta: float = 1.0, columns: Columns | None = None
 ) -> MetricValue:
-    """As `f_macro`, each label weighing as many as it has positives."""
+    """As `f_macro`, but labels are weighted by their positives."""
     counts = counts_of(targets, decisions, "label")
     per_label = np.where(has_positives(counts), f_beta(counts, beta=beta), np.nan)
     return mean_over_labels(per_label, columns=columns, weights=counts.positives)
@@ -56,38 +56,38 @@ def f_samples(targets: Targets, decisions: Binary, *, beta: float = 1.0, empty: 
 
 
 def accuracy_cells(targets: Targets, decisions: Binary) -> MetricValue:
-    """Share of the known cells that are right; labels without positives count too."""
+    """Share of the known cells with the right decision; labels without positives count too."""
     counts = counts_of(targets, decisions, "label")
     per_label = np.where(np.asarray(counts.size) > 0, accuracy(counts), np.nan)
     return MetricValue(mean_over_units(accuracy, counts_of(targets, decisions, "table")).value, per_label)
 
 
 def hamming(targets: Targets, decisions: Binary) -> MetricValue:
-    """Share of the known cells that are wrong: 1 − `accuracy_cells`, smaller is better."""
+    """Share of the known cells with a wrong decision: 1 − `accuracy_cells`; smaller is better."""
     right = accuracy_cells(targets, decisions)
     return MetricValue(1.0 - right.value, None if right.per_label is None else 1.0 - right.per_label)
 
 
 def accuracy_subset(targets: Targets, decisions: Binary) -> MetricValue:
-    """Share of the rows with all known cells right; an empty row predicted empty is right."""
+    """Share of the rows whose known cells are all decided right; an empty row predicted empty is right."""
     return mean_over_units(exact_match, counts_of(targets, decisions, "row"))
 
 
 def mcc_macro(targets: Targets, decisions: Binary, *, columns: Columns | None = None) -> MetricValue:
     """Mean Matthews correlation over the labels; a label without positives or without negatives is left out.
 
-    A label that is decided the same for all rows has the value 0, as in scikit-learn.
+    A label with the same decision for all rows has the value 0, as in scikit-learn.
     """
     counts = counts_of(targets, decisions, "label")
     return mean_over_labels(np.where(has_both(counts), matthews(counts), np.nan), columns=columns)
 
 
 def mcc_micro(targets: Targets, decisions: Binary) -> MetricValue:
-    """Matthews correlation of all known cells together; 0 where all are positive, negative, decided or none is."""
+    """Matthews correlation of all known cells together; 0 if the targets or the decisions are all equal."""
     return mean_over_units(matthews, counts_of(targets, decisions, "table"))
 
 
 def counts_of(targets: Targets, decisions: Binary, unit: Unit) -> Counts:
-    """`count` of the known cells; raises ValueError as `checked_pair`."""
+    """Counts of the known cells. Raises ValueError as `checked_pair`."""
     bits, known, chosen = checked_pair(targets, decisions)
     return count(bits, chosen, unit, known)

@@ -1,4 +1,4 @@
-"""Each label's figures side by side, for reports."""
+"""Table of per-label figures, for reports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.metrics.targets import Binary, Floats, Ints, Targets
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """Each label's figures over its known cells, all (K,); NaN where undefined."""
+    """Figures of each label over its known cells, all (K,); NaN where undefined."""
 
     positives: Ints
     average_precision: Floats  # NaN without positives
-    constant_precision: Floats  # the average precision of a score that is the same for all rows; likewise
+    constant_precision: Floats  # average precision of a constant score; NaN without positives
     auc: Floats  # NaN without positives or without negatives
-    precision: Floats  # NaN where nothing is decided for the label
+    precision: Floats  # NaN where the label is predicted for no row
     recall: Floats  # NaN without positives
     f1: Floats  # NaN without positives
 
 
 def per_label_table(targets: Targets, probabilities: Floats, decisions: Binary) -> LabelTable:
-    """The figures of every label from targets, probabilities and decisions, all (N, K)."""
+    """Computes the figures from targets, probabilities and decisions, all (N, K)."""
     counts = counts_of(targets, decisions, "label")
     areas = [(average_precision(ranking), roc_auc(ranking)) for ranking in rankings_of(targets, probabilities)]
     return LabelTable(

@@ -1,11 +1,12 @@
-"""A metric's value, and the two means that make it: over labels and over units of cells."""
+"""The value of a metric, and the means that give it: over labels, and over units of cells."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.metrics.counts import Counts, Value
 from pipeline.metrics.targets import Floats, Ints
@@ -14,42 +15,44 @@ Columns = tuple[int, ...]
 
 
 class MetricValue(NamedTuple):
-    """A metric's value and where it comes from."""
+    """A metric's value, and its values per label."""
 
-    value: float  # NaN if no label remains
-    per_label: Floats | None = None  # (K,), NaN where left out; None where the metric has no value per label
-    left_out: Columns = ()  # label indices that the mean leaves out because they have no value
+    value: float  # NaN if no label has a value
+    per_label: Floats | None = None  # (K,), NaN where left out; None if the metric has no value per label
+    left_out: Columns = ()  # indices of the labels that the mean leaves out because they have no value
 
 
 def mean_over_labels(
     per_label: Floats, *, columns: Columns | None = None, weights: Floats | Ints | None = None
 ) -> MetricValue:
-    """Mean of (K,) values, NaN where a label has none: such a label is left out and listed.
+    """Mean over the labels; a label whose value is NaN is left out and listed.
 
     Args:
         per_label: (K,) the labels' values.
-        columns: the labels that are asked for; all if None. Others have NaN in the result and are not listed.
+        columns: indices of the labels to average; all if None. The others are NaN in the result and not listed.
         weights: (K,) above 0 where a label has a value; equal if None.
     """
-    asked = np.ones(per_label.shape, np.bool_)
+    selected = np.ones(per_label.shape, np.bool_)
     if columns is not None:
-        asked[:] = False
-        asked[list(columns)] = True
-    there = asked & ~np.isnan(per_label)
+        selected[:] = False
+        selected[list(columns)] = True
+    defined = selected & ~np.isnan(per_label)
     value = math.nan
-    if there.any():
-        value = float(np.average(per_label[there], weights=None if weights is None else weights[there]))
-    left_out = np.flatnonzero(asked & ~there)
-    return MetricValue(value, np.where(asked, per_label, np.nan), tuple(left_out.tolist()))
+    if defined.any():
+        value = float(np.average(per_label[defined], weights=None if weights is None else weights[defined]))
+    left_out = np.flatnonzero(selected & ~defined)
+    return MetricValue(value, np.where(selected, per_label, np.nan), tuple(left_out.tolist()))
 
 
 def mean_over_units(value: Value, counts: Counts) -> MetricValue:
-    """Mean over the units with a known cell; NaN if there is none."""
+    """Mean over the units with a known cell; NaN if no unit has one."""
     values = value(counts)[np.asarray(counts.size) > 0]
     return MetricValue(float(values.mean()) if values.size else math.nan)
 
 
-def ratio(part: Floats | Ints, whole: Floats | Ints) -> Floats:
-    """part / whole, NaN where the whole is 0."""
-    quotient: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """numerator / denominator, NaN where the denominator is 0."""
+    quotient: Floats = np.divide(
+        numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=np.asarray(denominator) > 0
+    )
     return quotient

@@ -1,4 +1,4 @@
-"""What a config says of its metric: a name, perhaps a shorthand one, and options."""
+"""The metric of a config as a name and options; a shorthand name such as f2_macro contains options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAP_NAME = re.compile(r"map@([1-9]\d*)")
 
 
 def metric_name(spec: str | MetricConfig) -> str:
-    """How a metric is called in tables and files, options included: `auc_macro (labels: a b)`."""
+    """Name of a metric in tables and files, options included: `auc_macro (labels: a b)`."""
     config = as_metric_config(spec)
     if config.function is not None:
         return str(custom_function(config.function))
@@ -37,7 +37,7 @@ def _option_text(value: Any) -> str:
 
 
 def name_and_options(config: MetricConfig) -> tuple[str, Options]:
-    """The family's name, and the options that are given; those in a shorthand name such as f2_macro too."""
+    """The name of the metric's family, and the options given, those of a shorthand name included."""
     options = config.model_dump(exclude_none=True)
     name = str(options.pop("name"))
     short: Options = {}
@@ -48,14 +48,14 @@ def name_and_options(config: MetricConfig) -> tuple[str, Options]:
     for key, value in short.items():
         if options.setdefault(key, value) != value:
             raise ConfigError(
-                f"competition.metric: {config.name} says {key} {value}, the option {key} says {options[key]}",
+                f"competition.metric: {config.name} sets {key} to {value}, the option {key} to {options[key]}",
                 remedy=f"leave the option {key} out",
             )
     return name, options
 
 
 def with_indices(options: Options, labels: Sequence[str]) -> Options:
-    """Options as functions take them: `labels` become `columns`, `weights` by name become one for each label."""
+    """Options as metric functions take them: `labels` become `columns`, `weights` become a tuple of K numbers."""
     named = [*options.get("labels", ()), *options.get("weights", ())]
     unknown = [name for name in named if name not in labels]
     if unknown:

@@ -1,4 +1,4 @@
-"""A label's scores from the highest down, and the three areas that are read off this order."""
+"""Ranking of one label's cells by descending score, and the areas computed from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.metrics.targets import Bits, Floats, Ints
 class Ranking(NamedTuple):
     """N cells by descending score, one entry for each of the D distinct scores.
 
-    Cells of equal score enter together, so that nothing read off a ranking depends on the order of the rows.
+    Cells of equal score share an entry, so that no result depends on the order of the rows.
     """
 
     scores: Floats  # (D,) descending
@@ -27,7 +27,7 @@ class Ranking(NamedTuple):
 
 
 def rank(targets: Bits, scores: Floats) -> Ranking:
-    """Rank N cells: targets (N,) 0/1 and scores (N,) without NaN; of no cells the ranking is empty, D = 0."""
+    """Ranks N cells: targets (N,) 0/1 and scores (N,) without NaN; D = 0 if N is 0."""
     order = np.argsort(-scores)
     descending = scores[order]
     last = last_of_ties(descending)
@@ -36,7 +36,7 @@ def rank(targets: Bits, scores: Floats) -> Ranking:
 
 
 def last_of_ties(descending: Floats) -> Ints:
-    """Where each run of equal scores ends, (D,): the only places where a threshold can cut."""
+    """Index of the last cell of each run of equal scores, (D,): a threshold can cut only after these."""
     ends = np.flatnonzero(descending[1:] != descending[:-1])
     return np.append(ends, descending.size - 1) if descending.size else ends
 
@@ -53,21 +53,21 @@ def average_precision_voc(ranking: Ranking) -> float:
     """As `average_precision`, with each precision replaced by the highest one at this or a higher recall.
 
     The all-points area of the PASCAL VOC development kit (2010 and later), which the official Query2Label
-    code reports. That code orders ties as its sort leaves them; here cells of equal score enter together, one
-    point for each distinct score. Without ties the two are equal. NaN without positives.
+    code reports. That code orders ties arbitrarily; here each distinct score is one point. Without ties the
+    two are equal. NaN without positives.
     """
     precision = ranking.true_positives / ranking.predicted
     return _area(ranking, np.maximum.accumulate(precision[::-1])[::-1])
 
 
 def roc_auc(ranking: Ranking) -> float:
-    """Area under the ROC curve, a tie counting one half; NaN without positives or without negatives."""
+    """Area under the ROC curve; a tie counts one half. NaN without positives or without negatives."""
     true_positives = np.append(0, ranking.true_positives)
     false_positives = np.append(0, ranking.predicted - ranking.true_positives)
     pairs = true_positives[-1] * false_positives[-1]
     if pairs == 0:
         return math.nan
-    # Trapezoids in whole numbers, twice the area: no rounding before the division.
+    # Twice the area of the trapezoids, in integers: nothing is rounded before the division.
     return float(np.diff(false_positives) @ (true_positives[1:] + true_positives[:-1]) / (2 * pairs))
 
 

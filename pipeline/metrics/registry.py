@@ -1,7 +1,7 @@
-"""Every metric by name, with its options: from what a config says to a `Metric`.
+"""All metrics by name: builds the `Metric` that a config names.
 
-What a metric does with a label without positives, an empty row, ties and unknown cells stands with its function
-in `decision_metrics.py` and `ranking_metrics.py`.
+The functions in `decision_metrics.py` and `ranking_metrics.py` document what each metric does with a label without
+positives, an empty row, ties and unknown cells.
 """
 
 from __future__ import annotations
@@ -36,44 +36,44 @@ from pipeline.metrics.targets import Targets
 
 Takes = Literal["decisions", "probabilities"]
 Function = Callable[[Targets, NDArray[Any]], MetricValue]
-_FORMS = "f<beta>_<macro|micro|samples|weighted>, map@<k>, FILE.py:FUNCTION"
+_PATTERNS = "f<beta>_<macro|micro|samples|weighted>, map@<k>, FILE.py:FUNCTION"
 
 
 class Criterion(NamedTuple):
-    """A decision metric as a sweep over thresholds sees it: the mean over its units of `value`."""
+    """A decision metric as the mean of `value` over units, which a sweep over thresholds can follow."""
 
     unit: Unit
     value: Value
-    per_label: Value  # for each label alone, better in the same direction
-    defined: Callable[[Counts], NDArray[np.bool_]] = has_positives  # of units that are labels: which the mean counts
+    per_label: Value  # of one label alone; greater is better if it is for the metric
+    defined: Callable[[Counts], NDArray[np.bool_]] = has_positives  # mask of the labels in a mean over labels
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, ready to be computed; it can be sent to another process.
+    """A metric, ready to be computed; it can be pickled.
 
-    `function(targets, values)` takes targets (N, K), see `split_targets`, and, as `takes` says, decisions (N, K)
-    0/1 or probabilities (N, K) in [0, 1]; it raises ValueError for anything else.
+    `function(targets, values)` takes targets (N, K), see `split_targets`, and values (N, K): decisions 0/1 or
+    probabilities in [0, 1], see `takes`. It raises ValueError for anything else.
     """
 
     name: str
     takes: Takes
     greater_is_better: bool
     function: Function
-    criterion: Criterion | None = None  # None where no sweep follows the metric exactly
+    criterion: Criterion | None = None  # None if no sweep follows the metric exactly
 
 
 def get_metric(spec: str | MetricConfig, labels: Sequence[str] = (), *, custom_functions: bool = False) -> Metric:
-    """The metric that `spec` describes.
+    """Builds the metric that `spec` describes.
 
     Args:
         spec: a name (`f1_macro`, `f0.5_samples`, `map@3`, ...), FILE.py:FUNCTION, or a metric with options.
         labels: the names of the K labels, which the options `labels` and `weights` refer to.
-        custom_functions: whether a function of the user's own may be loaded, which runs its file. Only for a spec
-            from the user's own config: what a run folder names may be a stranger's.
+        custom_functions: allows a custom metric, whose file is then run. Only for a spec from the user's own
+            config: a run folder may come from a stranger.
 
     Raises:
-        ConfigError: the metric, an option or a label is unknown; a function cannot be loaded, or may not be.
+        ConfigError: the metric, an option or a label is unknown; a custom metric cannot be loaded or is not allowed.
     """
     config = as_metric_config(spec)
     if config.function is not None:
@@ -82,47 +82,50 @@ def get_metric(spec: str | MetricConfig, labels: Sequence[str] = (), *, custom_f
     if name not in _FAMILIES:
         raise ConfigError(
             f"unknown metric '{config.name}'{nearest(str(config.name), METRICS)}",
-            remedy=f"choose one of {', '.join(METRICS)}, {_FORMS}",
+            remedy=f"choose one of {', '.join(METRICS)}, {_PATTERNS}",
         )
     family = _FAMILIES[name]
-    foreign = sorted(set(options) - set(family.options))
-    if foreign:
+    unknown = sorted(set(options) - set(family.options))
+    if unknown:
         raise ConfigError(
-            f"competition.metric: {name} has no option '{foreign[0]}'",
+            f"competition.metric: {name} has no option '{unknown[0]}'",
             expected=f"of the options only {', '.join(family.options)}" if family.options else "no options",
             remedy="leave it out, or choose another metric",
         )
     return family.build(metric_name(config), with_indices(options, labels))
 
 
-def judged_by(spec: str | MetricConfig, labels: Sequence[str] = ()) -> Takes:
-    """What the metric takes, also one of somebody's own, whose file is not run. Raises ConfigError as `get_metric`."""
+def metric_input(spec: str | MetricConfig, labels: Sequence[str] = ()) -> Takes:
+    """Whether the metric takes decisions or probabilities; the file of a custom metric is not run.
+
+    Raises ConfigError as `get_metric`.
+    """
     config = as_metric_config(spec)
     return get_metric(config, labels).takes if config.function is None else config.takes or "probabilities"
 
 
 def _custom_metric(config: MetricConfig, *, allowed: bool) -> Metric:
     assert config.function is not None
-    foreign = set(config.model_dump(exclude_none=True)) - {"function", "takes", "greater_is_better"}
-    if foreign:
+    unknown = set(config.model_dump(exclude_none=True)) - {"function", "takes", "greater_is_better"}
+    if unknown:
         raise ConfigError(
-            f"competition.metric: a function has no option '{min(foreign)}'",
+            f"competition.metric: a custom metric has no option '{min(unknown)}'",
             expected="of the options only takes, greater_is_better",
             remedy="leave it out",
         )
     if not allowed:
         raise ConfigError(
-            f"the metric {config.function} is a function of somebody's own and is not run from a run folder",
-            remedy="use run_cv.py with the config that names it; a single run's stored scores need no function",
+            f"the metric {config.function} is a custom metric, which is not run from a run folder",
+            remedy="use run_cv.py with the config that names it; the stored scores of a single run do not need it",
         )
     function = custom_function(config.function)
     function.load()
     better = config.greater_is_better is not False
-    return Metric(str(function), judged_by(config), better, function)
+    return Metric(str(function), metric_input(config), better, function)
 
 
 class _Family(NamedTuple):
-    """Metrics that differ in their options only."""
+    """Metrics that differ only in their options."""
 
     options: tuple[str, ...]
     build: Callable[[str, Options], Metric]
@@ -130,8 +133,8 @@ class _Family(NamedTuple):
 
 def _build_f(name: str, options: Options) -> Metric:
     average, beta = options.pop("average", "macro"), options.pop("beta", 1.0)
-    fitting = {"macro": {"columns"}, "weighted": {"columns"}, "samples": {"empty"}, "micro": set[str]()}[average]
-    if set(options) - fitting:
+    allowed = {"macro": {"columns"}, "weighted": {"columns"}, "samples": {"empty"}, "micro": set[str]()}[average]
+    if set(options) - allowed:
         raise ConfigError(
             f"competition.metric: {name}: the options labels and empty do not fit the average {average}",
             expected="labels with macro and weighted, empty with samples",
@@ -158,7 +161,7 @@ def _build_map_at_k(name: str, options: Options) -> Metric:
     return Metric(name, "probabilities", True, partial(ranking_metrics.map_at_k, **options))
 
 
-def _decided(
+def _of_decisions(
     function: Callable[..., MetricValue], criterion: Criterion, *options: str, greater: bool = True
 ) -> _Family:
     def build(name: str, given: Options) -> Metric:
@@ -168,34 +171,34 @@ def _decided(
     return _Family(options, build)
 
 
-def _ranked(function: Callable[..., MetricValue], *options: str, greater: bool = True) -> _Family:
+def _of_probabilities(function: Callable[..., MetricValue], *options: str, greater: bool = True) -> _Family:
     return _Family(options, lambda name, given: Metric(name, "probabilities", greater, partial(function, **given)))
 
 
 _CELLS = Criterion("table", accuracy, per_label=accuracy)
 _FAMILIES: dict[str, _Family] = {
     "fbeta": _Family(("average", "beta", "labels", "empty"), _build_f),
-    "accuracy_cells": _decided(decision_metrics.accuracy_cells, _CELLS),
-    "accuracy_subset": _decided(decision_metrics.accuracy_subset, Criterion("row", exact_match, per_label=accuracy)),
-    "hamming": _decided(decision_metrics.hamming, Criterion("table", error_rate, per_label=error_rate), greater=False),
-    "mcc_macro": _decided(
+    "accuracy_cells": _of_decisions(decision_metrics.accuracy_cells, _CELLS),
+    "accuracy_subset": _of_decisions(
+        decision_metrics.accuracy_subset, Criterion("row", exact_match, per_label=accuracy)
+    ),
+    "hamming": _of_decisions(
+        decision_metrics.hamming, Criterion("table", error_rate, per_label=error_rate), greater=False
+    ),
+    "mcc_macro": _of_decisions(
         decision_metrics.mcc_macro, Criterion("label", matthews, per_label=matthews, defined=has_both), "labels"
     ),
-    "mcc_micro": _decided(decision_metrics.mcc_micro, Criterion("table", matthews, per_label=matthews)),
-    "auc_macro": _ranked(ranking_metrics.auc_macro, "labels"),
-    "auc_weighted": _ranked(ranking_metrics.auc_weighted, "labels"),
-    "log_loss": _ranked(ranking_metrics.log_loss, "weights", "clip", "normalize", greater=False),
-    "map": _ranked(ranking_metrics.mean_average_precision, "labels"),
-    "map_voc": _ranked(ranking_metrics.mean_average_precision_voc, "labels"),
-    "lwlrap": _ranked(ranking_metrics.lwlrap),
+    "mcc_micro": _of_decisions(decision_metrics.mcc_micro, Criterion("table", matthews, per_label=matthews)),
+    "auc_macro": _of_probabilities(ranking_metrics.auc_macro, "labels"),
+    "auc_weighted": _of_probabilities(ranking_metrics.auc_weighted, "labels"),
+    "log_loss": _of_probabilities(ranking_metrics.log_loss, "weights", "clip", "normalize", greater=False),
+    "map": _of_probabilities(ranking_metrics.mean_average_precision, "labels"),
+    "map_voc": _of_probabilities(ranking_metrics.mean_average_precision_voc, "labels"),
+    "lwlrap": _of_probabilities(ranking_metrics.lwlrap),
     "map@k": _Family(("k", "empty"), _build_map_at_k),
 }
-_PLAIN = (
-    "f1_macro",
-    "f1_micro",
-    "f1_samples",
-    "f2_samples",
-    *(name for name in _FAMILIES if name not in ("fbeta", "map@k")),
-)
-METRICS: dict[str, Metric] = {}
-METRICS.update({name: get_metric(name) for name in _PLAIN})
+METRICS: dict[str, Metric] = {
+    name: get_metric(name)
+    for name in ("f1_macro", "f1_micro", "f1_samples", "f2_samples", *_FAMILIES)
+    if name not in ("fbeta", "map@k")
+}

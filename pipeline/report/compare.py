@@ -18,7 +18,7 @@ from pipeline.metrics.registry import Metric, get_metric
 from pipeline.metrics.targets import Bits, Floats
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.joined_out_of_fold import JoinedOutOfFold, join_out_of_fold
-from pipeline.thresholds.cross_fitting import EPOCH_MARK, score_out_of_fold
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
 from pipeline.thresholds.row_rules import row_rules
 
 
@@ -106,7 +106,7 @@ def print_comparison(console: Console, first: RunFolder, second: RunFolder) -> N
     found = compare(first, second)
     unit = "groups" if found.grouped else "rows"
     for run, value in zip(runs, found.scores, strict=True):
-        mark = f" ({EPOCH_MARK})" if run.read_config().train.select == "best" else ""
+        mark = f" ({BEST_EPOCH_NOTE})" if run.read_config().train.select == "best" else ""
         console.print(f"{run.path}: {found.metric} {value:.4f} cross-fitted{mark}", markup=False)
     console.print(
         f"second minus first: {found.difference:+.4f}, 95 % interval {found.spread.low:+.4f} to "

@@ -20,7 +20,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.submission.submit import Submitted
 from pipeline.run.trained_run import about_lacking_models
-from pipeline.thresholds.cross_fitting import EPOCH_MARK
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 
 
 def print_fold_table(console: Console, table: FoldTable) -> None:
@@ -95,7 +95,7 @@ def print_submitted(console: Console, written: Submitted) -> None:
 def _marks(scores: Mapping[str, Any]) -> list[str]:
     """What must stand beside every score of the run."""
     some = folds_mark(scores["folds"], scores["of_folds"])
-    return [*([EPOCH_MARK] if EPOCH_MARK in scores["notes"] else []), *([some] if some else [])]
+    return [*([BEST_EPOCH_NOTE] if BEST_EPOCH_NOTE in scores["notes"] else []), *([some] if some else [])]
 
 
 def _label_table(scores: Mapping[str, Any]) -> Table:

@@ -19,7 +19,7 @@ from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.score_facts import score_facts, threshold_facts
-from pipeline.thresholds.cross_fitting import EPOCH_MARK, score_out_of_fold
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
 from pipeline.thresholds.transfer import rates
 
 _BLOCK_LABELS = 50  # that are read at once
@@ -60,7 +60,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
         raise
     mark = folds_mark(folds, plan.fold_numbers)
     notes = [
-        *([EPOCH_MARK] if config.train.select == "best" else []),
+        *([BEST_EPOCH_NOTE] if config.train.select == "best" else []),
         *([mark] if mark else []),
         *_outdated(plan, run, folds),
         *notes,

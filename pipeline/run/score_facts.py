@@ -111,9 +111,9 @@ def _platt(honest: OutOfFoldScores, labels: Sequence[str]) -> dict[str, dict[str
 def _told(honest: OutOfFoldScores) -> list[str]:
     """What a person should know about how the scores came about."""
     told = []
-    if set(honest.part_policies) | {honest.policy} != {honest.policy}:
+    if set(honest.fold_policies) | {honest.policy} != {honest.policy}:
         others = ", ".join(
-            f"{name} without fold {part}" for part, name in zip(honest.part_ids, honest.part_policies, strict=True)
+            f"{name} without fold {part}" for part, name in zip(honest.fold_ids, honest.fold_policies, strict=True)
         )
         told.append(f"thresholds are {honest.policy}; the cross-fitted score chose {others}")
     if honest.cross_fitted.disagrees:

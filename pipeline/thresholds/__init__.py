@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, the thresholds that decide, and scores that are honest about both."""
+"""Thresholds and row rules that turn probabilities into decisions, and cross-fitted scores of these decisions."""

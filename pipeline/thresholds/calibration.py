@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: Platt's two numbers per label, shared by labels too rare for their own."""
+"""Platt calibration: a slope and an intercept for each label, those of all labels together for a rare label."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from pipeline.metrics.targets import Bits, Floats, Targets, split_scores
 
-FEWEST_POSITIVES = 20  # and negatives: with fewer a label takes the numbers fitted on all labels together
+FEWEST_POSITIVES = 20  # and negatives, for a fit of a label's own
 _STEPS = 50
-_EDGE = 1e-9  # a probability is kept this far from 0 and 1, for its logit
+_CLIP = 1e-9  # smallest distance of a probability from 0 and 1, where its logit is infinite
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """p = σ(slope · logit + intercept), both (K,); slopes are above 0, so a label's order of rows stays."""
+    """p = σ(slope · logit + intercept), both (K,); slopes are above 0, so each label's order of rows stays."""
 
     slopes: Floats
     intercepts: Floats
@@ -26,12 +26,12 @@ class Calibration:
 
 
 def fit_platt(targets: Targets, probabilities: Floats) -> Calibration:
-    """Fit slope and intercept of each label by maximum likelihood, as J. Platt, Probabilistic outputs for SVMs, 1999.
+    """Fits slope and intercept of each label by maximum likelihood (J. Platt, Probabilistic outputs for SVMs, 1999).
 
-    Targets are smoothed as there, to (positives + 1) / (positives + 2) and 1 / (negatives + 2), which keeps the fit
-    finite where a label's classes part without overlap. A label with fewer than 20 known positives or negatives
-    takes the slope and intercept of all labels' cells together. Where the best slope is not above 0 the label's
-    scores are worse than a constant; its slope becomes 1e-3, which leaves little but its rate.
+    Targets are smoothed as in the paper, to (positives + 1) / (positives + 2) and 1 / (negatives + 2), which keeps
+    the fit finite where the scores separate a label's classes. A label with fewer than 20 known positives or
+    negatives gets the slope and intercept fitted on the cells of all labels. A label whose best slope is not above
+    0 is scored worse than by a constant; it gets the slope 1e-3, and so nearly a constant, its rate of positives.
 
     Args:
         targets: (N, K), see `split_targets`.
@@ -42,16 +42,16 @@ def fit_platt(targets: Targets, probabilities: Floats) -> Calibration:
     pooled = _fit(bits[known], logits[known]) if known.any() else (1.0, 0.0)
     fits = []
     for label in range(bits.shape[1]):
-        there = known[:, label]
-        own = bits[there, label]
+        rows = known[:, label]
+        own = bits[rows, label]
         enough = min(int(own.sum()), own.size - int(own.sum())) >= FEWEST_POSITIVES
-        fits.append(_fit(own, logits[there, label]) if enough else pooled)
+        fits.append(_fit(own, logits[rows, label]) if enough else pooled)
     slopes, intercepts = np.array(fits).T
     return Calibration(slopes, intercepts)
 
 
 def _fit(bits: Bits, logits: Floats) -> tuple[float, float]:
-    """Newton's method with halved steps on the smoothed log loss, which is convex."""
+    """Slope and intercept by Newton's method, with halved steps, on the smoothed log loss, which is convex."""
     positives = int(bits.sum())
     smoothed = np.where(bits == 1, (positives + 1) / (positives + 2), 1 / (bits.size - positives + 2))
     design = np.stack([logits, np.ones_like(logits)], axis=1)
@@ -80,7 +80,7 @@ def _loss(logits: Floats, targets: Floats) -> float:
 
 
 def _logits(probabilities: Floats) -> Floats:
-    p = np.clip(probabilities, _EDGE, 1.0 - _EDGE)
+    p = np.clip(probabilities, _CLIP, 1.0 - _CLIP)
     return np.asarray(np.log(p) - np.log1p(-p))
 
 

@@ -1,4 +1,4 @@
-"""Scores that say what they were fitted on: in-sample beside cross-fitted, and how sure they are."""
+"""Out-of-fold scores, in-sample and cross-fitted, with their bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pipeline.metrics.means import MetricValue
 from pipeline.metrics.registry import Metric
 from pipeline.metrics.targets import Bits, Floats, Ints, Targets, take_rows
 from pipeline.thresholds.calibration import Calibration
-from pipeline.thresholds.policy_selection import Fits
+from pipeline.thresholds.policy_selection import CrossFitter
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.threshold_problem import threshold_problem
 
-EPOCH_MARK = "epoch chosen on these rows"
-"""What stands beside every score of a run that kept its best epoch: a choice that cannot be cross-fitted."""
+BEST_EPOCH_NOTE = "epoch chosen on these rows"
+"""Note on each score of a run that kept its best epoch: this choice cannot be cross-fitted."""
 
 CalibrationName = Literal["auto", "none", "platt"]
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedScore:
-    """A metric over all rows at once and over each part's rows."""
+    """A metric over all rows at once, and over the rows of each fold."""
 
     pooled: MetricValue
-    folds: tuple[float, ...]  # in the order of OutOfFoldScores.part_ids; NaN where the metric has no value
+    folds: tuple[float, ...]  # in the order of OutOfFoldScores.fold_ids; NaN where the metric is undefined
     interval: Interval  # of the pooled value, 95 %
 
     @property
     def mean(self) -> float:
-        """Mean over the folds, leaving out those whose value is NaN; NaN if all are."""
+        """Mean over the folds whose value is not NaN; NaN if there is none."""
         known = [value for value in self.folds if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
@@ -47,32 +47,31 @@ class FoldedScore:
 
 @dataclass(frozen=True, eq=False)
 class OutOfFoldScores:
-    """Out-of-fold scores of the decisions that would be submitted, P parts, N rows, K labels.
+    """Out-of-fold scores of F folds, N rows, K labels.
 
-    In-sample: calibrated and decided by what was fitted on the very same rows, so the score flatters.
-    Cross-fitted: each part by what was fitted on the other parts, the choice of a policy included, so the score
-    can be believed.
+    In-sample: calibration, policy and thresholds are fitted on the rows that are scored, so the score flatters.
+    Cross-fitted: for each fold they are fitted on the other folds, so the score does not flatter.
     """
 
-    fitted: bool  # whether the score rests on anything fitted; if not, both scores are the same
-    policy: str  # what was chosen on all rows: a policy, or a strength of `shrunk`
-    calibration: Calibration | None  # fitted on all rows: the one to submit with
-    thresholds: Floats  # (K,) fitted on all rows, for calibrated probabilities: the ones to submit with
+    fitted: bool  # False if the score depends on nothing fitted: both scores are then the same
+    policy: str  # chosen on all rows; `shrunk` with its strength
+    calibration: Calibration | None  # fitted on all rows, for the submission
+    thresholds: Floats  # (K,) of calibrated probabilities, fitted on all rows, for the submission
     in_sample: FoldedScore
     in_sample_decisions: Bits  # (N, K)
     cross_fitted: FoldedScore
     cross_fitted_decisions: Bits  # (N, K)
-    cross_fitted_probabilities: Floats  # (N, K) calibrated where calibration is asked for
-    part_ids: Ints  # (P,) ascending
-    part_policies: tuple[str, ...]  # what was chosen without each part
-    part_thresholds: Floats  # (P, K) the thresholds that decided each part, fitted without it
+    cross_fitted_probabilities: Floats  # (N, K), calibrated if the calibration is on
+    fold_ids: Ints  # (F,) ascending
+    fold_policies: tuple[str, ...]  # chosen without the fold
+    fold_thresholds: Floats  # (F, K) fitted without the fold, for its decisions
 
 
 def score_out_of_fold(
     metric: Metric,
     targets: Targets,
     probabilities: Floats,
-    parts: Ints,
+    folds: Ints,
     *,
     policy: str,
     rules: RowRules | None = None,
@@ -80,87 +79,85 @@ def score_out_of_fold(
     groups: Ints | None = None,
     resamples: int = RESAMPLES,
 ) -> OutOfFoldScores:
-    """Score out-of-fold probabilities, decided by thresholds that have and that have not seen the same rows.
+    """Scores out-of-fold probabilities, and the decisions from them, in-sample and cross-fitted.
 
-    The row rules are applied before scoring. A metric of probabilities is scored on these, calibrated if asked
-    for; decisions are still made, by thresholds for f1_macro (see `fit_thresholds`).
+    Row rules are applied before scoring. A metric of probabilities is scored on the calibrated probabilities; the
+    decisions are then made by thresholds for f1_macro.
 
     Args:
-        metric: what to score.
+        metric: the score.
         targets: (N, K), see `split_targets`.
         probabilities: (N, K) in [0, 1], each row predicted by a model that was not trained on it.
-        parts: (N,) the fold of each row; where there is one fold only, any even split of its rows.
-        policy: how thresholds are fitted, one of `choice.CHOICES`; see `Fits.thresholds`.
-        rules: what is applied to the rows after the thresholds.
+        folds: (N,) the fold of each row; if all rows are of one fold, any even split of them.
+        policy: one of `policy_selection.CHOICES`, see `CrossFitter.thresholds`.
+        rules: the row rules, applied after the thresholds.
         calibration: `platt` calibrates each label first (`fit_platt`); `auto` does so for log loss alone.
-        groups: (N,) rows that belong together, which intervals resample as one; None if each stands alone.
-        resamples: for the intervals; with 0 these are NaN.
+        groups: (N,) rows of one group are resampled together for the intervals; None resamples single rows.
+        resamples: for the intervals, which are NaN with 0.
 
     Raises:
         ConfigError: the policy is unknown.
-        ValueError: the arrays are not as above, or there are fewer than 2 parts.
+        ValueError: the arrays are not as above, or there are fewer than 2 folds.
     """
     problem = threshold_problem(metric, targets, probabilities, rules)
-    if parts.shape != problem.bits.shape[:1]:
-        raise ValueError(f"expected a part for each row, ({len(problem.bits)},), got {parts.shape}")
-    part_ids = np.unique(parts)
-    if part_ids.size < 2:
-        raise ValueError(f"expected at least 2 parts, for one to be decided by the others, got {part_ids.size}")
+    if folds.shape != problem.bits.shape[:1]:
+        raise ValueError(f"expected a fold for each row, ({len(problem.bits)},), got {folds.shape}")
+    fold_ids = np.unique(folds)
+    if fold_ids.size < 2:
+        raise ValueError(f"expected at least 2 folds, to fit on one and score another, got {fold_ids.size}")
 
-    platt = wants_platt(calibration, metric)
-    fits = Fits(problem, parts, platt=platt, groups=groups)
-    everything = frozenset(part_ids.tolist())
-    chosen, thresholds = fits.thresholds(policy, everything)
-    apart = {part: fits.thresholds(policy, everything - {part}) for part in part_ids.tolist()}
+    # Log loss alone measures the probabilities themselves.
+    platt = calibration == "platt" or (calibration == "auto" and metric.name.startswith("log_loss"))
+    fitter = CrossFitter(problem, folds, platt=platt, groups=groups)
+    all_folds = frozenset(fold_ids.tolist())
+    chosen, thresholds = fitter.thresholds(policy, all_folds)
+    without = {fold: fitter.thresholds(policy, all_folds - {fold}) for fold in fold_ids.tolist()}
 
-    seen = fits.on(everything).calibrated(problem.probabilities)
-    in_sample_decisions = problem.rules.apply(seen, thresholds)
-    unseen = fits.probabilities_apart() if platt else seen
-    cross_fitted_decisions = fits.decisions_apart({part: own for part, (_, own) in apart.items()})
+    in_sample_probabilities = fitter.fit_on(all_folds).calibrated(problem.probabilities)
+    in_sample_decisions = problem.rules.apply(in_sample_probabilities, thresholds)
+    cross_fitted_probabilities = fitter.probabilities() if platt else in_sample_probabilities
+    cross_fitted_decisions = fitter.decisions({fold: own for fold, (_, own) in without.items()})
 
     of_decisions = metric.takes == "decisions"
-    tables = (in_sample_decisions, cross_fitted_decisions) if of_decisions else (seen, unseen)
-    in_sample, cross_fitted = _folded(metric, problem.targets, tables, parts, groups, resamples)
+    tables: tuple[Bits, Bits] | tuple[Floats, Floats] = in_sample_probabilities, cross_fitted_probabilities
+    if of_decisions:
+        tables = in_sample_decisions, cross_fitted_decisions
+    in_sample, cross_fitted = _folded_scores(metric, problem.targets, tables, folds, groups, resamples)
     return OutOfFoldScores(
         fitted=platt or (of_decisions and policy != "fixed"),
         policy=chosen,
-        calibration=fits.on(everything).calibration,
+        calibration=fitter.fit_on(all_folds).calibration,
         thresholds=thresholds,
         in_sample=in_sample,
         in_sample_decisions=in_sample_decisions,
         cross_fitted=cross_fitted,
         cross_fitted_decisions=cross_fitted_decisions,
-        cross_fitted_probabilities=unseen,
-        part_ids=part_ids,
-        part_policies=tuple(name for name, _ in apart.values()),
-        part_thresholds=np.stack([own for _, own in apart.values()]),
+        cross_fitted_probabilities=cross_fitted_probabilities,
+        fold_ids=fold_ids,
+        fold_policies=tuple(name for name, _ in without.values()),
+        fold_thresholds=np.stack([own for _, own in without.values()]),
     )
 
 
-def wants_platt(calibration: CalibrationName, metric: Metric) -> bool:
-    """Whether probabilities are calibrated: `auto` says so for log loss, which alone asks what they mean."""
-    return calibration == "platt" or (calibration == "auto" and metric.name.startswith("log_loss"))
-
-
-def _folded(
+def _folded_scores(
     metric: Metric,
     targets: NDArray[Any],
     tables: Sequence[NDArray[Any]],
-    parts: Ints,
+    folds: Ints,
     groups: Ints | None,
     resamples: int,
 ) -> list[FoldedScore]:
-    insides = [parts == part for part in np.unique(parts)]
-    same = all(np.array_equal(tables[0], table) for table in tables[1:])  # as where nothing is fitted
-    different = tables[:1] if same else tables
-    resampled = np.empty((len(different), 0))
+    masks = [folds == fold for fold in np.unique(folds)]
+    equal = all(np.array_equal(tables[0], table) for table in tables[1:])  # as if nothing is fitted
+    distinct = tables[:1] if equal else tables
+    resampled = np.empty((len(distinct), 0))
     if resamples:
-        resampled = resample(metric, targets, different, groups=groups, resamples=resamples)
+        resampled = resample(metric, targets, distinct, groups=groups, resamples=resamples)
     resampled = np.broadcast_to(resampled, (len(tables), resampled.shape[1]))
     return [
         FoldedScore(
             metric.function(targets, table),
-            tuple(metric.function(take_rows(targets, inside), take_rows(table, inside)).value for inside in insides),
+            tuple(metric.function(take_rows(targets, rows), take_rows(table, rows)).value for rows in masks),
             interval(scores),
         )
         for table, scores in zip(tables, resampled, strict=True)

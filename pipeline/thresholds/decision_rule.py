@@ -1,4 +1,4 @@
-"""Everything that turns the probabilities of new rows into decisions, once it is fitted."""
+"""The fitted rule that turns probabilities of test rows into decisions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class DecisionRule:
         calibration: None leaves probabilities as they are.
         thresholds: (K,) for calibrated probabilities.
         out_of_fold: (N, K) the probabilities that both were fitted on, not calibrated.
-        policy: what the thresholds came from, as `OutOfFoldScores.policy`; `fixed` ones are not transferred.
-        transfer: what stays from out-of-fold to test: the threshold's value or its rate.
-        rules: for rows.
+        policy: the policy of the thresholds, see `OutOfFoldScores.policy`; those of `fixed` keep their values.
+        transfer: see `transferred`.
+        rules: the row rules.
     """
 
     calibration: Calibration | None
@@ -31,11 +31,11 @@ class DecisionRule:
     rules: RowRules
 
     def calibrated(self, probabilities: Floats) -> Floats:
-        """Probabilities (M, K) as the thresholds want them, and as a scorer of probabilities does."""
+        """Calibrated probabilities (M, K), to which the thresholds apply."""
         return probabilities if self.calibration is None else self.calibration.apply(probabilities)
 
     def decide(self, probabilities: Floats) -> Bits:
-        """Decisions (M, K) for all test rows, not calibrated: the rate of a threshold is that over all of them."""
+        """Decisions (M, K) for the uncalibrated probabilities of all test rows, over which rates are taken."""
         test = self.calibrated(probabilities)
         how: Transfer = "value" if self.policy == "fixed" else self.transfer
         thresholds = transferred(how, self.thresholds, self.calibrated(self.out_of_fold), test)

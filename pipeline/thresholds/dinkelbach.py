@@ -1,4 +1,4 @@
-"""The best thresholds for an F over all cells: a ratio of sums over labels, so fractional programming solves it."""
+"""Exact thresholds for an F over all cells, by Dinkelbach's method: F is a ratio of sums over labels."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pipeline.metrics.targets import Bits, Floats
 from pipeline.thresholds.line_search import best_threshold, sweep_unit
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 
-_STEPS = 50  # Dinkelbach converges superlinearly; five are usual
+_STEPS = 50  # the method converges superlinearly, usually in five steps
 _PROBES = np.array([(1, 1, 2, 9), (3, 4, 7, 30), (2, 9, 2, 11), (0, 3, 4, 20), (5, 5, 6, 12)]).T
 
 
 def beta_squared(value: Value) -> float | None:
-    """β² where `value` is (1 + β²) tp / (β² positives + predicted), else None: found out by five probes."""
+    """β² if `value` is (1 + β²) tp / (β² positives + predicted), else None; tests five probes."""
     true_positives, predicted, positives, size = _PROBES
     values = value(Counts(true_positives, predicted, positives, size))
-    if not 0.5 < values[0] < 1.0:  # with one of two positives found, F lies between recall and precision
+    if not 0.5 < values[0] < 1.0:  # the first probe has recall 1/2 and precision 1, and F lies between them
         return None
     weight = float((1.0 - values[0]) / (2.0 * values[0] - 1.0))
     expected = (1.0 + weight) * true_positives / (weight * positives + predicted)
     return weight if np.allclose(values, expected, rtol=1e-9, atol=0) else None
 
 
-def best_for_micro_f(problem: ThresholdProblem, weight: float) -> Floats:
-    """The thresholds (K,) of the highest F_β over all known cells, β² = `weight`, of all that can be chosen.
+def micro_f_thresholds(problem: ThresholdProblem, weight: float) -> Floats:
+    """The thresholds (K,) with the highest F_β over all known cells, β² = `weight`.
 
-    F = N / D with N = (1 + β²) Σ tp and D = Σ (β² positives + predicted). For a trial value λ of F, N − λ D is a
-    sum over labels, so each label's best threshold is found by its own sweep; then λ becomes the ratio reached,
-    until it no longer grows (W. Dinkelbach, On nonlinear fractional programming, Management Science 13, 1967).
+    F = N / D with N = (1 + β²) Σ tp and D = Σ (β² positives + predicted). For a guess λ of F, N − λ D is a sum
+    over labels, so a sweep of each label finds its best threshold; λ becomes the ratio reached, until it no longer
+    grows (W. Dinkelbach, On nonlinear fractional programming, Management Science 13, 1967).
     """
     columns = [
         (problem.bits[known, label], problem.probabilities[known, label]) for label, known in enumerate(problem.known.T)

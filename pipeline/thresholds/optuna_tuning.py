@@ -1,4 +1,4 @@
-"""Numbers tuned by Optuna, where no exact method finds the best ones: thresholds by label, the strength of a pull."""
+"""Optuna as an optimiser of a few numbers: thresholds in logits, or the strength of `shrunk`."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ import optuna
 from pipeline.metrics.targets import Floats
 
 
-def tune(start: Floats, judge: Callable[[Floats], float], *, reach: float, trials: int) -> Floats:
-    """Numbers (D,) that `judge` finds at least as good as `start`, the best of some trials of TPE.
+def tune(start: Floats, objective: Callable[[Floats], float], *, reach: float, trials: int) -> Floats:
+    """The numbers (D,) with the largest objective in some trials of TPE.
 
-    The first trial is `start` itself, so that the result is never worse; the sampler's seed is fixed, so that it is
-    always the same.
+    The first trial is `start`, so the result is never worse; the seed is fixed, so it is always the same.
 
     Args:
-        start: (D,) any finite numbers, such as logits.
-        judge: what is to be large.
-        reach: how far a number may move from its start, either way.
-        trials: how often `judge` is asked.
+        start: (D,) finite numbers.
+        objective: the function to maximise, of numbers (D,); finite.
+        reach: the largest move of a number from its start, up or down.
+        trials: the number of calls of `objective`.
     """
     names = [str(place) for place in range(start.size)]
 
     def moved(moves: dict[str, float]) -> Floats:
         return np.asarray(start + np.array([moves[name] for name in names]))
 
-    def objective(trial: optuna.Trial) -> float:
-        return judge(moved({name: trial.suggest_float(name, -reach, reach) for name in names}))
+    def run_trial(trial: optuna.Trial) -> float:
+        return objective(moved({name: trial.suggest_float(name, -reach, reach) for name in names}))
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
         study.enqueue_trial(dict.fromkeys(names, 0.0))
-        study.optimize(objective, n_trials=trials)
+        study.optimize(run_trial, n_trials=trials)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    own = study.trials[0].value
-    return start if own is not None and study.best_value <= own else moved(study.best_params)
+    first = study.trials[0].value
+    return start if first is not None and study.best_value <= first else moved(study.best_params)

@@ -1,4 +1,4 @@
-"""What a row may look like: how many labels it must and may have, which exclude each other, what an empty one gets."""
+"""Row rules: how many labels a row must and may have, which labels exclude each other, what an empty row gets."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pipeline.errors import ConfigError
 from pipeline.metrics.targets import Bits, Floats, blocks
 
 EmptyPolicy = Literal["none", "argmax"] | int
-_BLOCK_CELLS = 1_000_000  # that the rules are applied to at once
+_BLOCK_CELLS = 1_000_000  # cells that the rules are applied to at once
 
 
 @dataclass(frozen=True)
 class RowRules:
-    """Rules that decisions keep row by row, applied after the thresholds.
+    """Rules for the decisions of each row, applied after the thresholds.
+
+    Labels are preferred by margin, probability − threshold; of equal margins the lower label index comes first.
 
     Attributes:
-        empty: what a row gets in which no probability reaches its threshold: "none" nothing; "argmax" the label
-            of its highest probability, whatever the thresholds, the first of equals; a label index that label.
-        min_labels: a row with fewer takes further labels, the nearest below their thresholds first.
-        max_labels: a row with more keeps those highest above their thresholds; None is no limit.
-        exclusive: sets of label indices of which a row keeps one at most, the highest above its threshold.
+        empty: for a row in which no probability reaches its threshold. "none" leaves it empty, "argmax" adds the
+            label of its highest probability (of equal ones the first), a label index adds that label.
+        min_labels: a row with fewer gets further labels, those with the largest margins. An exclusive set is
+            never broken for it: a row may stay below.
+        max_labels: a row with more keeps those with the largest margins; None is no limit.
+        exclusive: sets of label indices; a row keeps at most one label of each, that with the largest margin.
             A label may be in several sets.
-
-    A margin is probability − threshold; of equal ones the first label goes first. `min_labels` never breaks an
-    exclusive set: where the sets leave no further label, a row stays below it.
     """
 
     empty: EmptyPolicy = "none"
@@ -47,7 +47,7 @@ class RowRules:
 
     @property
     def trivial(self) -> bool:
-        """Whether the thresholds alone decide."""
+        """Whether there is no rule, so that the thresholds alone decide."""
         return self == RowRules()
 
     def apply(self, probabilities: Floats, thresholds: Floats) -> Bits:
@@ -68,30 +68,30 @@ class RowRules:
         decisions = (probabilities >= thresholds).view(np.uint8)
         if not self.trivial:
             for rows in blocks(len(decisions), max(1, _BLOCK_CELLS // thresholds.size)):
-                self._keep(decisions[rows], probabilities[rows], thresholds)
+                self._apply_rules(decisions[rows], probabilities[rows], thresholds)
         return decisions
 
-    def _keep(self, decisions: Bits, probabilities: Floats, thresholds: Floats) -> None:
-        """Change the decisions of some rows so that they keep the rules."""
+    def _apply_rules(self, decisions: Bits, probabilities: Floats, thresholds: Floats) -> None:
+        """Changes decisions (n, K) in place."""
         if self.empty != "none":
             rows = np.flatnonzero(~decisions.any(axis=1))
             decisions[rows, probabilities[rows].argmax(axis=1) if self.empty == "argmax" else self.empty] = 1
-        broken = np.flatnonzero(self._breaks(decisions))
-        if broken.size:
-            decisions[broken] = self._mend(decisions[broken], probabilities[broken] - thresholds)
+        violations = np.flatnonzero(self._violates(decisions))
+        if violations.size:
+            decisions[violations] = self._corrected(decisions[violations], probabilities[violations] - thresholds)
 
-    def _breaks(self, decisions: Bits) -> NDArray[np.bool_]:
-        """Which rows (N,) have too few labels, too many, or two of an exclusive set."""
+    def _violates(self, decisions: Bits) -> NDArray[np.bool_]:
+        """Mask (n,) of the rows with too few labels, too many, or two of an exclusive set."""
         counts = np.count_nonzero(decisions, axis=1)
-        breaks: NDArray[np.bool_] = counts < self.min_labels
+        violates: NDArray[np.bool_] = counts < self.min_labels
         if self.max_labels is not None:
-            breaks |= counts > self.max_labels
+            violates |= counts > self.max_labels
         for labels in self.exclusive:
-            breaks |= np.count_nonzero(decisions[:, list(labels)], axis=1) > 1
-        return breaks
+            violates |= np.count_nonzero(decisions[:, list(labels)], axis=1) > 1
+        return violates
 
-    def _mend(self, decisions: Bits, margins: Floats) -> Bits:
-        """Walk each row's labels by descending margin, decided ones first, and take what the rules allow."""
+    def _corrected(self, decisions: Bits, margins: Floats) -> Bits:
+        """Visits each row's labels, decided ones first, by descending margin, and takes those that the rules allow."""
         rows, labels = np.arange(len(decisions)), decisions.shape[1]
         taken = np.zeros_like(decisions)
         counts = np.zeros(len(decisions), dtype=np.int64)
@@ -108,7 +108,7 @@ class RowRules:
         return taken
 
     def _conflicts(self, labels: int) -> NDArray[np.bool_]:
-        """(K, K): whether two labels share an exclusive set."""
+        """Mask (K, K) of the pairs of labels that share an exclusive set."""
         conflicts = np.zeros((labels, labels), dtype=np.bool_)
         for group in self.exclusive:
             conflicts[np.ix_(group, group)] = True
@@ -122,16 +122,16 @@ class RowRules:
 
 
 def row_rules(submission: SubmissionConfig, competition: CompetitionConfig, labels: tuple[str, ...]) -> RowRules:
-    """What a row of decisions over `labels` must look like.
+    """The row rules of a config, for `labels`.
 
     Raises:
-        ConfigError: as `resolve_empty`, and where more labels are asked for than a row may have.
+        ConfigError: as `resolve_empty`, or `min_labels` is larger than the number of labels.
     """
     empty, _ = resolve_empty(submission.empty, labels, submission.format)
     if submission.min_labels > len(labels):
         raise ConfigError(
             f"submission.min_labels={submission.min_labels}, but there are {len(labels)} labels",
-            remedy="ask for fewer",
+            remedy=f"set it to {len(labels)} or fewer",
         )
     place = {name: number for number, name in enumerate(labels)}
     exclusive = tuple(tuple(place[name] for name in names) for names in competition.labels.exclusive)

@@ -1,4 +1,4 @@
-"""What thresholds are fitted to: targets, probabilities, the metric, and the rules for rows."""
+"""The problem that a policy solves: targets, probabilities, the metric to maximise, and the row rules."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.thresholds.row_rules import RowRules
 
 @dataclass(frozen=True, eq=False)
 class ThresholdProblem:
-    """N rows and K labels, to be decided so that `metric` is best; made by `threshold_problem`.
+    """N rows and K labels for which thresholds are sought; made by `threshold_problem`.
 
     Attributes:
-        metric: a metric of decisions.
+        metric: a metric of decisions, the objective.
         targets: (N, K) as the metric takes them.
         bits: (N, K) the targets as 0/1, 0 where unknown.
-        known: (N, K).
+        known: (N, K) mask of the known cells.
         probabilities: (N, K) in [0, 1].
-        rules: what is applied after the thresholds, and so takes part in the objective.
-        rows: (N,) the rows that the problem is about: no cell of the others is known. None is all.
+        rules: applied after the thresholds, and so part of the objective.
+        rows: (N,) mask of the rows in use; all cells of the others are unknown. None if all rows are in use.
     """
 
     metric: Metric
@@ -47,39 +47,38 @@ class ThresholdProblem:
         return np.asarray(np.count_nonzero(self.bits.view(np.bool_), axis=0))
 
     def value(self, thresholds: Floats) -> float:
-        """The metric of the decisions that thresholds (K,) give, negated where smaller is better; -inf for NaN."""
+        """The metric of the decisions by thresholds (K,), negated if smaller is better; -inf if it is NaN."""
         value = self.metric.function(self.targets, self.rules.apply(self.probabilities, thresholds)).value
         signed = value if self.metric.greater_is_better else -value
         return -math.inf if math.isnan(signed) else signed
 
-    def about(self, rows: NDArray[np.bool_]) -> ThresholdProblem:
-        """The problem of some of its rows (N,) on the same tables, where cells of other rows are not known."""
+    def masked(self, rows: NDArray[np.bool_]) -> ThresholdProblem:
+        """The problem of the rows in a mask (N,), on the same tables: all cells of other rows become unknown."""
         if rows.all():
             return self
-        everything = self.known.strides == (0, 0)  # as `split_targets` says that all cells are known
-        known = np.broadcast_to(rows[:, None], self.known.shape) if everything else self.known & rows[:, None]
+        all_known = self.known.strides == (0, 0)  # how `split_targets` marks it
+        known = np.broadcast_to(rows[:, None], self.known.shape) if all_known else self.known & rows[:, None]
         return replace(self, bits=self.bits & rows[:, None], known=known, rows=rows)
 
-    def of_rows(self, rows: NDArray[np.bool_]) -> ThresholdProblem:
-        """The problem of some of its rows (N,) with tables of their own."""
+    def subset(self, rows: NDArray[np.bool_]) -> ThresholdProblem:
+        """The problem of the rows in a mask (N,), on copies of these rows."""
         tables = (take_rows(table, rows) for table in (self.targets, self.bits, self.known, self.probabilities))
         targets, bits, known, probabilities = tables
         return replace(self, targets=targets, bits=bits, known=known, probabilities=probabilities, rows=None)
 
-    def alone(self) -> ThresholdProblem:
-        """The problem with tables of its own rows only, as the metric itself takes them."""
-        return self if self.rows is None else self.of_rows(self.rows)
+    def unmasked(self) -> ThresholdProblem:
+        """The problem without the rows that are not in use, as the metric itself takes the tables."""
+        return self if self.rows is None else self.subset(self.rows)
 
 
 def threshold_problem(
     metric: Metric, targets: Targets, probabilities: Floats, rules: RowRules | None = None
 ) -> ThresholdProblem:
-    """The problem of deciding for a metric; one of probabilities is decided for f1_macro, as reports show it.
+    """The problem of maximising `metric`; for a metric of probabilities, f1_macro takes its place.
 
-    Raises:
-        ValueError: the tables are not as `split_scores` asks for.
+    Targets and probabilities are (N, K). Raises ValueError as `split_scores`.
     """
     tables = by_label(np.asarray(targets)), by_label(np.asarray(probabilities))
     bits, known, table = split_scores(*tables)
-    judge = metric if metric.takes == "decisions" else METRICS["f1_macro"]
-    return ThresholdProblem(judge, tables[0], bits, known, table, rules or RowRules())
+    objective = metric if metric.takes == "decisions" else METRICS["f1_macro"]
+    return ThresholdProblem(objective, tables[0], bits, known, table, rules or RowRules())

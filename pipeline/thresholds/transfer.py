@@ -1,4 +1,4 @@
-"""From out-of-fold scores of single models to test scores of their mean: what stays, the threshold or the rate."""
+"""Transfer of thresholds from out-of-fold probabilities of single models to the mean of the models on the test set."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pipeline.thresholds.line_search import ABOVE_ONE
 from pipeline.thresholds.policies import quantile_threshold
 
 Transfer = Literal["value", "rate"]
-FEWEST_ROWS = 200  # of a test set, for a share of them to mean something
+FEWEST_ROWS = 200  # of a test set: a share of fewer rows is mostly chance
 
 
 def rates(decisions: Bits, known: Known | None = None) -> Floats:
-    """The share of known rows that each label is decided for, (K,); 0 where none is known."""
+    """Share of the known rows for which each label is predicted, (K,); 0 where no row is known."""
     known = np.broadcast_to(np.True_, decisions.shape) if known is None else known
     decided = np.count_nonzero(decisions & known, axis=0)
     return np.asarray(decided / np.maximum(np.count_nonzero(known, axis=0), 1))
 
 
 def transferred(how: Transfer, thresholds: Floats, out_of_fold: Floats, test: Floats) -> Floats:
-    """The thresholds (K,) to decide test probabilities (M, K) by.
+    """Thresholds (K,) for test probabilities (M, K).
 
-    A mean of several models is less spread than each of them, so a threshold that was found on single models'
-    out-of-fold scores decides another share of the test rows.
+    The mean of several models varies less than each of them, so a threshold fitted on out-of-fold probabilities
+    of single models predicts a label for another share of the test rows.
 
     Args:
-        how: `value` keeps the thresholds. `rate` keeps, label by label, the share of rows at or above the threshold,
-            before any row rule, up to ties: it supposes that labels are as frequent in the test as in training.
-            With fewer than 200 test rows a share is mostly chance, and the thresholds are kept.
+        how: `value` keeps the thresholds. `rate` keeps, for each label, the share of rows at or above the threshold,
+            before any row rule and up to ties; it assumes that labels are as frequent in the test set as in
+            training. With fewer than 200 test rows it keeps the thresholds.
         thresholds: (K,) fitted on the out-of-fold probabilities.
         out_of_fold: (N, K) the probabilities that they were fitted on.
         test: (M, K).

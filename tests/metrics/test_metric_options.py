@@ -1,4 +1,4 @@
-"""Metrics as configs name them: shorthand names, options, names in tables, and what is refused."""
+"""Metrics of configs: shorthand names, options, names in tables, and mistakes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.config import MetricConfig
 from pipeline.errors import ConfigError
 from pipeline.metrics.metric_spec import metric_name
 from pipeline.metrics.registry import METRICS, get_metric
+from tests.thresholds.tables import values_of
 
 LABELS = ("any", "left side", "right")
 RNG = np.random.default_rng(0)
@@ -22,25 +23,25 @@ PROBABILITIES = RNG.random((50, 3))
 
 def measure(**options: Any) -> float:
     metric = get_metric(MetricConfig(**options), LABELS)
-    values = PROBABILITIES if metric.takes == "probabilities" else (PROBABILITIES > 0.5).astype(np.uint8)
+    values = values_of(metric, PROBABILITIES)
     return metric.function(TARGETS, values).value
 
 
 @pytest.mark.parametrize(
     "name", ["f1_macro", "f2_weighted", "mcc_macro", "auc_macro", "auc_weighted", "map", "map_voc"]
 )
-def test_named_labels_alone_make_the_mean(name: str) -> None:
+def test_the_mean_is_over_the_named_labels(name: str) -> None:
     metric = get_metric(MetricConfig(name=name, labels=("right", "any")), LABELS)
-    values: Any = PROBABILITIES if metric.takes == "probabilities" else (PROBABILITIES > 0.5).astype(np.uint8)
+    values = values_of(metric, PROBABILITIES)
     value, per_label, left_out = metric.function(TARGETS, values)
     assert value == pytest.approx(get_metric(name).function(TARGETS[:, [0, 2]], values[:, [0, 2]]).value)
     assert per_label is not None
     assert np.isnan(per_label).tolist() == [False, True, False]
-    assert left_out == ()  # what nobody asked for is not listed
+    assert left_out == ()  # only a named label can be left out
     assert metric.criterion is None  # a sweep would follow all labels
 
 
-def test_log_loss_weighs_labels_and_is_a_mean() -> None:
+def test_log_loss_weights_labels() -> None:
     cells = -np.log(np.where(TARGETS == 1, PROBABILITIES, 1 - PROBABILITIES))
     weights = np.array([2.0, 1.0, 1.0])
     assert measure(name="log_loss", weights={"any": 2}) == pytest.approx((cells * weights).sum() / (50 * 4))
@@ -49,12 +50,12 @@ def test_log_loss_weighs_labels_and_is_a_mean() -> None:
     assert measure(name="log_loss", weights={"any": 0, "right": 0}) == pytest.approx(cells[:, 1].mean())
 
 
-def test_log_loss_clips_where_it_is_told() -> None:
+def test_log_loss_clips_at_its_option() -> None:
     metric = get_metric(MetricConfig(name="log_loss", clip=0.01))
     assert metric.function(np.array([[1]], np.uint8), np.array([[0.0]])).value == pytest.approx(-math.log(0.01))
 
 
-def test_weights_of_labels_count_known_cells_only() -> None:
+def test_label_weights_apply_to_known_cells_only() -> None:
     targets = np.array([[1.0, np.nan], [0.0, 1.0]])
     metric = get_metric(MetricConfig(name="log_loss", weights={"a": 3}), ("a", "b"))
     value = metric.function(targets, np.array([[0.5, 0.9], [0.25, 0.5]])).value
@@ -77,7 +78,7 @@ def test_tables_show_a_metric_with_its_options(options: dict[str, Any], name: st
     assert metric_name(config) == get_metric(config, LABELS).name == name
 
 
-def test_a_shorthand_name_and_its_options_are_one_metric() -> None:
+def test_a_shorthand_name_equals_its_options() -> None:
     assert measure(name="fbeta", average="macro", beta=2) == measure(name="f2_macro")
     assert measure(name="fbeta") == measure(name="f1_macro")
     assert measure(name="map@k", k=2) == measure(name="map@2")
@@ -90,7 +91,7 @@ def test_a_shorthand_name_and_its_options_are_one_metric() -> None:
         ({"name": "lwlrap", "labels": ("any",)}, "lwlrap has no option 'labels'"),
         ({"name": "auc_macro", "labels": ("lefd side",)}, "no label 'lefd side'; did you mean 'left side'?"),
         ({"name": "log_loss", "weights": {"Any": 2}}, "no label 'Any'"),
-        ({"name": "f2_macro", "beta": 1}, "f2_macro says beta 2"),
+        ({"name": "f2_macro", "beta": 1}, "f2_macro sets beta to 2"),
         ({"name": "f1_macro", "empty": 1}, "do not fit the average macro"),
         ({"name": "f1_samples", "labels": ("any",)}, "do not fit the average samples"),
         ({"name": "map@k"}, "map@k needs k"),
@@ -99,14 +100,14 @@ def test_a_shorthand_name_and_its_options_are_one_metric() -> None:
         ({"name": "f0_macro"}, "beta must be above 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(options: dict[str, Any], part: str) -> None:
+def test_mistakes_are_refused_with_a_remedy(options: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError) as caught:
         get_metric(MetricConfig(**options), LABELS)
     assert part in str(caught.value)
     assert caught.value.remedy
 
 
-def test_metrics_can_be_sent_to_another_process() -> None:
+def test_metrics_can_be_pickled() -> None:
     for metric in [*METRICS.values(), get_metric(MetricConfig(name="log_loss", weights={"any": 2}), LABELS)]:
         again = pickle.loads(pickle.dumps(metric))
         assert again.name == metric.name

@@ -1,4 +1,4 @@
-"""Unknown cells: whatever is predicted for one changes nothing, and the rest is scored as if it were alone."""
+"""Unknown cells: the prediction for one changes nothing, and the known cells are scored as if they were alone."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.typing import NDArray
 
 from pipeline.metrics.counts import count
 from pipeline.metrics.label_table import per_label_table
 from pipeline.metrics.registry import METRICS, Metric
 from pipeline.metrics.targets import Floats, split_targets
-from tests.thresholds.tables import masked
+from tests.thresholds.tables import by_metric, masked, quick, values_of
 
-quick = settings(deadline=None, max_examples=60)
-by_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 OVER_LABELS = ("f1_macro", "mcc_macro", "auc_macro", "map", "map_voc")
 OVER_CELLS = ("f1_micro", "accuracy_cells", "hamming", "mcc_micro", "log_loss")
 OVER_ROWS = ("f1_samples", "f2_samples", "accuracy_subset")
 
 
-def judged(metric: Metric, probabilities: Floats) -> NDArray[Any]:
-    return probabilities if metric.takes == "probabilities" else (probabilities >= 0.5).astype(np.uint8)
-
-
 def value(name: str, targets: NDArray[Any], probabilities: Floats) -> float:
-    return METRICS[name].function(targets, judged(METRICS[name], probabilities)).value
+    return METRICS[name].function(targets, values_of(METRICS[name], probabilities)).value
 
 
 @quick
@@ -45,13 +39,13 @@ def test_targets_are_split_into_bits_and_known_cells(table: tuple[Floats, Floats
         assert all_known.all()
 
 
-@by_metric
+@by_metric(*METRICS.values())
 @quick
 @given(table=masked())
-def test_what_is_predicted_for_an_unknown_cell_changes_nothing(metric: Metric, table: tuple[Floats, Floats]) -> None:
+def test_the_prediction_for_an_unknown_cell_changes_nothing(metric: Metric, table: tuple[Floats, Floats]) -> None:
     targets, probabilities = table
     others = np.where(np.isnan(targets), 1.0 - probabilities, probabilities)
-    before, after = (metric.function(targets, judged(metric, scores)) for scores in (probabilities, others))
+    before, after = (metric.function(targets, values_of(metric, scores)) for scores in (probabilities, others))
     assert after.value == pytest.approx(before.value, nan_ok=True)
     assert after.left_out == before.left_out
 
@@ -61,7 +55,7 @@ def test_what_is_predicted_for_an_unknown_cell_changes_nothing(metric: Metric, t
 @given(table=masked())
 def test_each_label_is_scored_on_its_known_rows(name: str, table: tuple[Floats, Floats]) -> None:
     targets, probabilities = table
-    per_label = METRICS[name].function(targets, judged(METRICS[name], probabilities)).per_label
+    per_label = METRICS[name].function(targets, values_of(METRICS[name], probabilities)).per_label
     assert per_label is not None
     for label, column in enumerate(targets.T):
         known = ~np.isnan(column)
@@ -98,16 +92,14 @@ def test_rows_are_scored_on_their_known_labels_and_left_out_without_any(
     assert value(name, targets, probabilities) == pytest.approx(np.mean(rows) if rows else math.nan, nan_ok=True)
 
 
-@by_metric
-def test_where_nothing_is_known_there_is_no_value(metric: Metric) -> None:
-    probabilities = np.full((3, 2), 0.7)
-    result = metric.function(np.full((3, 2), np.nan), judged(metric, probabilities))
-    assert math.isnan(result.value)
+@by_metric(*METRICS.values())
+def test_without_known_cells_there_is_no_value(metric: Metric) -> None:
+    assert math.isnan(value(metric.name, np.full((3, 2), np.nan), np.full((3, 2), 0.7)))
 
 
 @quick
 @given(masked())
-def test_the_table_of_labels_leaves_unknown_rows_out(table: tuple[Floats, Floats]) -> None:
+def test_the_label_table_ignores_unknown_rows(table: tuple[Floats, Floats]) -> None:
     targets, probabilities = table
     figures = per_label_table(targets, probabilities, (probabilities >= 0.5).astype(np.uint8))
     for label, column in enumerate(targets.T):
@@ -125,4 +117,4 @@ def test_the_table_of_labels_leaves_unknown_rows_out(table: tuple[Floats, Floats
 def test_unknown_cells_are_in_no_count() -> None:
     bits, known = split_targets(np.array([[1.0, np.nan], [0.0, 1.0]]))
     counts = count(bits, np.ones((2, 2), np.uint8), "row", known)
-    assert [part.tolist() for part in map(np.asarray, counts)] == [[1, 1], [1, 2], [1, 1], [1, 2]]
+    assert [field.tolist() for field in map(np.asarray, counts)] == [[1, 1], [1, 2], [1, 1], [1, 2]]

@@ -17,7 +17,7 @@ def squeezed(rows: int = 3000) -> tuple[Floats, Floats]:
     return targets, 1 / (1 + np.exp(-(0.4 * logits + 1.0)))
 
 
-def test_a_squeeze_and_a_shift_are_undone() -> None:
+def test_calibration_undoes_a_squeeze_and_a_shift() -> None:
     targets, probabilities = squeezed()
     fitted = fit_platt(targets, probabilities)
     np.testing.assert_allclose(fitted.slopes, 1 / 0.4, rtol=0.1)
@@ -26,7 +26,7 @@ def test_a_squeeze_and_a_shift_are_undone() -> None:
     assert loss(targets, fitted.apply(probabilities)).value < loss(targets, probabilities).value - 0.1
 
 
-def test_it_is_the_maximum_that_scikit_learn_finds() -> None:
+def test_the_fit_equals_scikit_learns() -> None:
     targets, probabilities = squeezed()
     fitted = fit_platt(targets, probabilities)
     logits = np.log(probabilities / (1 - probabilities))
@@ -36,7 +36,7 @@ def test_it_is_the_maximum_that_scikit_learn_finds() -> None:
         assert fitted.intercepts[label] == pytest.approx(float(reference.intercept_[0]), abs=0.01)
 
 
-def test_rare_labels_share_the_fit_of_all_cells() -> None:
+def test_rare_labels_get_the_fit_of_all_cells() -> None:
     targets, probabilities = squeezed()
     targets = np.concatenate([targets, np.zeros((3000, 2))], axis=1)
     targets[: FEWEST_POSITIVES - 1, 2] = 1
@@ -47,7 +47,7 @@ def test_rare_labels_share_the_fit_of_all_cells() -> None:
     np.testing.assert_allclose(fitted.intercepts[2:], together.intercepts[0], rtol=1e-6)
 
 
-def test_unknown_cells_are_not_looked_at() -> None:
+def test_unknown_cells_are_ignored() -> None:
     targets, probabilities = squeezed()
     targets[:1000] = np.nan
     whole, known = fit_platt(targets, probabilities), fit_platt(targets[1000:], probabilities[1000:])
@@ -55,7 +55,7 @@ def test_unknown_cells_are_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_classes_that_part_or_run_the_wrong_way_stay_finite_and_in_order(sign: float) -> None:
+def test_separable_and_reversed_classes_stay_finite_and_in_order(sign: float) -> None:
     targets = np.repeat([[0.0], [1.0]], 50, axis=0)
     probabilities = 0.5 + sign * 0.4 * (targets - 0.5)
     calibrated = fit_platt(targets, probabilities).apply(np.array([[0.0], [0.3], [0.7], [1.0]]))

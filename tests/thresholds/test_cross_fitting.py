@@ -13,16 +13,16 @@ from pipeline.metrics.means import MetricValue
 from pipeline.metrics.registry import METRICS
 from pipeline.metrics.targets import Bits, Floats, Ints
 from pipeline.thresholds.cross_fitting import FoldedScore, OutOfFoldScores, score_out_of_fold
-from pipeline.thresholds.policies import decide, fit_thresholds
 from pipeline.thresholds.row_rules import EmptyPolicy, RowRules
+from tests.thresholds.tables import fitted
 
 DECISIONS = [name for name, metric in METRICS.items() if metric.takes == "decisions"]
 PROBABILITIES = [name for name, metric in METRICS.items() if metric.takes == "probabilities"]
-FITTED = ["global", "per_label"]
+by_policy = pytest.mark.parametrize("policy", ["global", "per_label"])
 
 
 def out_of_fold(seed: int = 0, rows: int = 120, labels: int = 4) -> tuple[Bits, Floats, Ints]:
-    """Targets, probabilities that know something of them, and parts named 2, 5 and 9 of unequal size."""
+    """Targets, probabilities that predict them, and folds 2, 5 and 9 of unequal size."""
     rng = np.random.default_rng(seed)
     probabilities = rng.random((rows, labels))
     targets = (rng.random((rows, labels)) < probabilities**2).astype(np.uint8)
@@ -35,60 +35,55 @@ def score(
     return score_out_of_fold(METRICS[name], *data, policy=policy, rules=RowRules(empty))
 
 
-@pytest.mark.parametrize("policy", FITTED)
+@by_policy
 @pytest.mark.parametrize("name", list(METRICS))
-def test_a_parts_thresholds_do_not_look_at_the_part(name: str, policy: str) -> None:
-    targets, probabilities, parts = out_of_fold()
-    before = score(name, (targets, probabilities, parts), policy)
-    for row, part in enumerate([2, 5, 9]):
-        inside = parts == part
+def test_thresholds_of_a_fold_do_not_depend_on_its_rows(name: str, policy: str) -> None:
+    targets, probabilities, folds = out_of_fold()
+    before = score(name, (targets, probabilities, folds), policy)
+    for row, fold in enumerate([2, 5, 9]):
+        inside = folds == fold
         changed = np.where(inside[:, None], 1 - targets, targets), np.where(inside[:, None], 0.01, probabilities)
-        after = score(name, (*changed, parts), policy)
-        np.testing.assert_array_equal(after.part_thresholds[row], before.part_thresholds[row])
-        assert (after.part_thresholds != before.part_thresholds).any()  # those of the others do
+        after = score(name, (*changed, folds), policy)
+        np.testing.assert_array_equal(after.fold_thresholds[row], before.fold_thresholds[row])
+        assert (after.fold_thresholds != before.fold_thresholds).any()  # those of the other folds do
 
 
 @pytest.mark.parametrize("empty", ["none", "argmax", 1])
-@pytest.mark.parametrize("policy", FITTED)
+@by_policy
 @pytest.mark.parametrize("name", DECISIONS)
 def test_each_score_is_the_metric_of_its_decisions(name: str, policy: str, empty: EmptyPolicy) -> None:
-    targets, probabilities, parts = data = out_of_fold()
-    metric, scores = METRICS[name], score(name, data, policy, empty)
-
+    targets, probabilities, folds = data = out_of_fold()
+    metric, scores, rules = METRICS[name], score(name, data, policy, empty), RowRules(empty)
     assert scores.fitted
-    rules = RowRules(empty)
-    thresholds = fit_thresholds(policy, metric, targets, probabilities, rules=rules)
+    thresholds = fitted(policy, metric, targets, probabilities, rules)
     np.testing.assert_array_equal(scores.thresholds, thresholds)
-    in_sample = decide(probabilities, thresholds, empty=empty)
     cross_fitted = np.zeros_like(targets)
-    for part in (2, 5, 9):
-        inside, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-        unseen = fit_thresholds(policy, metric, targets[others], probabilities[others], rules=rules)
-        cross_fitted[inside] = decide(probabilities[inside], unseen, empty=empty)
-    assert scores.part_ids.tolist() == [2, 5, 9]
+    for fold in (2, 5, 9):
+        inside, others = folds == fold, folds != fold
+        unseen = fitted(policy, metric, targets[others], probabilities[others], rules)
+        cross_fitted[inside] = rules.apply(probabilities[inside], unseen)
+    assert scores.fold_ids.tolist() == [2, 5, 9]
     for decisions, expected, folded in (
-        (scores.in_sample_decisions, in_sample, scores.in_sample),
+        (scores.in_sample_decisions, rules.apply(probabilities, thresholds), scores.in_sample),
         (scores.cross_fitted_decisions, cross_fitted, scores.cross_fitted),
     ):
         np.testing.assert_array_equal(decisions, expected)
         assert folded.pooled.value == metric.function(targets, expected).value
-        folds = [metric.function(targets[parts == part], expected[parts == part]).value for part in (2, 5, 9)]
-        assert list(folded.folds) == folds
-        assert folded.mean == pytest.approx(np.mean(folds))
+        by_fold = [metric.function(targets[folds == fold], expected[folds == fold]).value for fold in (2, 5, 9)]
+        assert list(folded.folds) == by_fold
+        assert folded.mean == pytest.approx(np.mean(by_fold))
 
 
-def test_the_policy_for_empty_rows_is_part_of_the_score() -> None:
+@pytest.mark.parametrize(("empty", "value"), [("none", 0.0), ("argmax", 1.0), (0, 0.5)])
+def test_the_rule_for_empty_rows_is_part_of_the_score(empty: EmptyPolicy, value: float) -> None:
     targets = np.array([[1, 0], [0, 1]] * 4, np.uint8)
-    probabilities = np.where(targets == 1, 0.4, 0.1)
-    data = targets, probabilities, np.arange(8) % 2
-    expected: dict[EmptyPolicy, float] = {"none": 0.0, "argmax": 1.0, 0: 0.5}
-    for empty, value in expected.items():
-        scores = score("accuracy_subset", data, "fixed", empty)
-        assert scores.in_sample.pooled.value == scores.cross_fitted.pooled.value == value
+    data = targets, np.where(targets == 1, 0.4, 0.1), np.arange(8) % 2
+    scores = score("accuracy_subset", data, "fixed", empty)
+    assert scores.in_sample.pooled.value == scores.cross_fitted.pooled.value == value
 
 
-@pytest.mark.parametrize("policy", FITTED)
-def test_thresholds_fitted_to_noise_flatter_only_the_rows_they_have_seen(policy: str) -> None:
+@by_policy
+def test_thresholds_fitted_to_noise_flatter_only_the_in_sample_score(policy: str) -> None:
     rng = np.random.default_rng(1)
     targets = (rng.random((60, 30)) < 0.05).astype(np.uint8)
     scores = score("f1_macro", (targets, rng.random(targets.shape), np.arange(60) % 5), policy)
@@ -97,20 +92,20 @@ def test_thresholds_fitted_to_noise_flatter_only_the_rows_they_have_seen(policy:
 
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_a_metric_of_probabilities_is_scored_on_them_and_nothing_is_fitted(name: str) -> None:
-    targets, probabilities, parts = data = out_of_fold()
+    targets, probabilities, folds = data = out_of_fold()
     scores = score(name, data)
     assert not scores.fitted
     for folded in (scores.in_sample, scores.cross_fitted):
         assert folded.pooled.value == METRICS[name].function(targets, probabilities).value
         assert folded.folds == tuple(
-            METRICS[name].function(targets[parts == part], probabilities[parts == part]).value for part in (2, 5, 9)
+            METRICS[name].function(targets[folds == fold], probabilities[folds == fold]).value for fold in (2, 5, 9)
         )
     as_macro_f1 = score("f1_macro", data)
     np.testing.assert_array_equal(scores.cross_fitted_decisions, as_macro_f1.cross_fitted_decisions)
     np.testing.assert_array_equal(scores.in_sample_decisions, as_macro_f1.in_sample_decisions)
 
 
-def test_fixed_thresholds_are_not_called_fitted() -> None:
+def test_fixed_thresholds_are_not_fitted() -> None:
     scores = score("f1_macro", out_of_fold(), "fixed")
     assert not scores.fitted
     assert scores.in_sample.folds == scores.cross_fitted.folds
@@ -118,33 +113,29 @@ def test_fixed_thresholds_are_not_called_fitted() -> None:
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
-    targets, probabilities, parts = data = out_of_fold()
-    order = np.random.default_rng(2).permutation(parts.size)
-    once, again = score("f1_macro", data), score("f1_macro", (targets[order], probabilities[order], parts[order]))
-    np.testing.assert_array_equal(again.part_thresholds, once.part_thresholds)
+    targets, probabilities, folds = data = out_of_fold()
+    order = np.random.default_rng(2).permutation(folds.size)
+    once, again = score("f1_macro", data), score("f1_macro", (targets[order], probabilities[order], folds[order]))
+    np.testing.assert_array_equal(again.fold_thresholds, once.fold_thresholds)
     np.testing.assert_array_equal(again.cross_fitted_decisions, once.cross_fitted_decisions[order])
     assert again.cross_fitted.folds == once.cross_fitted.folds
 
 
-def test_a_fold_without_any_positive_is_nan_and_out_of_the_mean() -> None:
-    targets, probabilities, parts = out_of_fold()
-    targets[parts == 5] = 0
-    folded = score("f1_macro", (targets, probabilities, parts)).cross_fitted
+def test_a_fold_without_positives_is_nan_and_left_out_of_the_mean() -> None:
+    targets, probabilities, folds = out_of_fold()
+    targets[folds == 5] = 0
+    folded = score("f1_macro", (targets, probabilities, folds)).cross_fitted
     assert [math.isnan(value) for value in folded.folds] == [False, True, False]
     assert folded.mean == pytest.approx((folded.folds[0] + folded.folds[2]) / 2)
     assert math.isnan(FoldedScore(MetricValue(math.nan), (math.nan, math.nan), Interval(math.nan, math.nan)).mean)
 
 
-def test_one_part_leaves_nothing_to_fit_on() -> None:
-    targets, probabilities, parts = out_of_fold()
-    with pytest.raises(ValueError, match=r"at least 2 parts, .* got 1"):
-        score("f1_macro", (targets, probabilities, np.zeros_like(parts)))
-
-
-def test_parts_that_do_not_fit_the_rows_are_refused() -> None:
-    targets, probabilities, parts = out_of_fold()
-    with pytest.raises(ValueError, match=r"a part for each row, \(120,\), got \(119,\)"):
-        score("f1_macro", (targets, probabilities, parts[1:]))
+def test_folds_that_leave_nothing_to_fit_on_or_do_not_match_the_rows_are_refused() -> None:
+    targets, probabilities, folds = out_of_fold()
+    with pytest.raises(ValueError, match=r"at least 2 folds, .* got 1"):
+        score("f1_macro", (targets, probabilities, np.zeros_like(folds)))
+    with pytest.raises(ValueError, match=r"a fold for each row, \(120,\), got \(119,\)"):
+        score("f1_macro", (targets, probabilities, folds[1:]))
 
 
 def test_an_unknown_policy_is_a_mistake_of_the_config() -> None:
@@ -153,16 +144,16 @@ def test_an_unknown_policy_is_a_mistake_of_the_config() -> None:
 
 
 @pytest.mark.parametrize("policy", ["fixed", "per_label"])
-def test_scoring_makes_no_further_copy_of_the_probabilities(policy: str) -> None:
+def test_scoring_does_not_copy_the_probabilities(policy: str) -> None:
     rng = np.random.default_rng(0)
     targets = np.asfortranarray((rng.random((1_000, 500)) < 0.05).astype(np.uint8))
     probabilities = np.asfortranarray(np.clip(0.3 * targets + 0.7 * rng.random(targets.shape), 0, 1))
     tracemalloc.start()
     try:
-        honest = score_out_of_fold(
+        scores = score_out_of_fold(
             METRICS["f1_macro"], targets, probabilities, np.arange(1_000) % 5, policy=policy, resamples=20
         )
-        per_label_table(targets, probabilities, honest.cross_fitted_decisions)
+        per_label_table(targets, probabilities, scores.cross_fitted_decisions)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

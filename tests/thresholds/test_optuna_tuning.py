@@ -6,15 +6,15 @@ from pipeline.metrics.targets import Floats
 from pipeline.thresholds.optuna_tuning import tune
 
 
-def test_tuned_numbers_are_better_where_the_start_is_not_the_best() -> None:
+def test_tuned_numbers_are_better_than_the_start_and_always_the_same() -> None:
     best = np.array([-0.4, 0.6])
 
-    def judge(numbers: Floats) -> float:
+    def objective(numbers: Floats) -> float:
         return -float(np.abs(numbers - best).sum())
 
-    tuned = tune(np.zeros(2), judge, reach=1.0, trials=100)
-    assert judge(tuned) > judge(np.zeros(2)) / 2
-    np.testing.assert_array_equal(tuned, tune(np.zeros(2), judge, reach=1.0, trials=100))
+    tuned = tune(np.zeros(2), objective, reach=1.0, trials=100)
+    assert objective(tuned) > objective(np.zeros(2)) / 2
+    np.testing.assert_array_equal(tuned, tune(np.zeros(2), objective, reach=1.0, trials=100))
 
 
 def test_numbers_stay_within_reach() -> None:
@@ -22,7 +22,7 @@ def test_numbers_stay_within_reach() -> None:
     assert 5.3 < tuned[0] <= 5.5
 
 
-def test_the_best_start_is_given_back_as_it_is() -> None:
+def test_the_start_is_returned_unchanged_if_it_is_the_best() -> None:
     start = np.array([0.1, 0.3])
     tuned = tune(start, lambda numbers: float((numbers == start).all()), reach=1.0, trials=20)
     np.testing.assert_array_equal(tuned, start)

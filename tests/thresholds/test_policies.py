@@ -1,24 +1,21 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
-from pipeline.errors import ConfigError
 from pipeline.metrics.counts import count
-from pipeline.metrics.registry import METRICS, Metric
+from pipeline.metrics.registry import METRICS, Metric, get_metric
 from pipeline.metrics.targets import Bits, Floats
-from pipeline.thresholds.policies import POLICIES, decide, fit_thresholds
-from tests.thresholds.tables import Scored, scored
+from pipeline.thresholds.policies import POLICIES, shrink
+from tests.thresholds.tables import Scored, by_metric, fitted, quick, scored
 
 ABOVE_ONE = np.nextafter(1.0, 2.0)
 DECISIONS = [metric for metric in METRICS.values() if metric.name.startswith(("f", "accuracy"))]
-quick = settings(deadline=None, max_examples=60)
-by_metric = pytest.mark.parametrize("metric", DECISIONS, ids=lambda metric: metric.name)
+by_decision_metric = by_metric(*DECISIONS)
 
 
 def value_at(metric: Metric, targets: Bits, probabilities: Floats, thresholds: Floats) -> float:
@@ -31,7 +28,7 @@ def every_threshold(scores: Floats) -> list[float]:
 
 
 def middle_of_the_widest_best_plateau(metric: Metric, targets: Bits, probabilities: Floats) -> float:
-    """The rule restated: walk the intervals (low, high] of thresholds upward, joining neighbours that are best."""
+    """The rule restated: visits the intervals (low, high] of thresholds upwards and joins neighbours that are best."""
     edges = sorted({0.0, 1.0, *probabilities.ravel().tolist()})
     intervals = [(0.0, 0.0), *itertools.pairwise(edges), (1.0, float(ABOVE_ONE))]
     values = [value_at(metric, targets, probabilities, np.asarray(high)) for _, high in intervals]
@@ -51,28 +48,29 @@ def middle_of_the_widest_best_plateau(metric: Metric, targets: Bits, probabiliti
     return middle if value_at(metric, targets, probabilities, np.asarray(middle)) >= max(values) - 1e-12 else high
 
 
-@by_metric
+@by_metric(*DECISIONS, *map(get_metric, ("mcc_macro", "mcc_micro", "hamming", "f0.5_samples")))
 @quick
 @given(table=scored())
 def test_the_global_threshold_is_the_best_of_all(metric: Metric, table: Scored) -> None:
     targets, probabilities = table
-    thresholds = fit_thresholds("global", metric, targets, probabilities)
+    thresholds = fitted("global", metric, targets, probabilities)
     assert thresholds.shape == targets.shape[1:]
     assert np.unique(thresholds).size == 1
     candidates = [np.asarray(t) for t in every_threshold(probabilities)]
     values = [value_at(metric, targets, probabilities, candidate) for candidate in candidates]
-    fitted = value_at(metric, targets, probabilities, thresholds)
-    np.testing.assert_allclose(fitted, max(values), rtol=0, atol=1e-12)  # NaN equals NaN: no label has positives
+    best = max(values) if metric.greater_is_better else min(values)
+    found = value_at(metric, targets, probabilities, thresholds)
+    np.testing.assert_allclose(found, best, rtol=0, atol=1e-12)  # NaN equals NaN: no label has positives
 
 
-@by_metric
+@by_decision_metric
 @quick
 @given(table=scored())
 def test_the_global_threshold_is_the_middle_of_the_widest_best_plateau(metric: Metric, table: Scored) -> None:
     targets, probabilities = table
     if not targets.any():
         targets[0, 0] = 1  # F1 over no label is NaN, which has no plateau
-    (threshold, *_) = fit_thresholds("global", metric, targets, probabilities)
+    (threshold, *_) = fitted("global", metric, targets, probabilities)
     assert threshold == middle_of_the_widest_best_plateau(metric, targets, probabilities)
 
 
@@ -83,10 +81,10 @@ def test_no_thresholds_beat_those_of_each_label_for_a_mean_over_labels(name: str
     targets, probabilities = table
     metric = METRICS[name]
     targets[0] = 1  # a label without positives is not fitted
-    fitted = value_at(metric, targets, probabilities, fit_thresholds("per_label", metric, targets, probabilities))
+    found = value_at(metric, targets, probabilities, fitted("per_label", metric, targets, probabilities))
     choices = itertools.product(*(every_threshold(column) for column in probabilities.T))
     best = max(value_at(metric, targets, probabilities, np.array(thresholds)) for thresholds in choices)
-    assert fitted == pytest.approx(best, abs=1e-12)
+    assert found == pytest.approx(best, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", [METRICS["f1_macro"], METRICS["accuracy_cells"]], ids=lambda metric: metric.name)
@@ -94,7 +92,7 @@ def test_no_thresholds_beat_those_of_each_label_for_a_mean_over_labels(name: str
 @given(table=scored())
 def test_each_label_takes_the_best_threshold_of_its_criterion(metric: Metric, table: Scored) -> None:
     targets, probabilities = table
-    thresholds = fit_thresholds("per_label", metric, targets, probabilities)
+    thresholds = fitted("per_label", metric, targets, probabilities)
 
     def value(label: int, threshold: float) -> float:
         columns = targets[:, [label]], (probabilities[:, [label]] >= threshold).astype(np.uint8)
@@ -107,22 +105,22 @@ def test_each_label_takes_the_best_threshold_of_its_criterion(metric: Metric, ta
 
 
 @pytest.mark.parametrize("name", ["f1_macro", "f1_micro", "accuracy_cells"])
-def test_the_criterion_of_each_label_is_of_the_metrics_kind(name: str) -> None:
-    """Four positives at 0.9, 0.6, 0.5, 0.4 among many negatives: F1 wants three of them, accuracy one only."""
+def test_thresholds_per_label_are_best_for_the_metric_itself(name: str) -> None:
+    """Four positives at 0.9, 0.6, 0.5, 0.4 among many negatives: three of them are best for F1, one for accuracy."""
     scores = np.array([0.9, 0.7, 0.6, 0.58, 0.55, 0.5, 0.45, 0.42, 0.41, 0.4])
     targets = np.isin(scores, [0.9, 0.6, 0.5, 0.4]).astype(np.uint8)
-    (threshold,) = fit_thresholds("per_label", METRICS[name], targets[:, None], scores[:, None])
+    (threshold,) = fitted("per_label", METRICS[name], targets[:, None], scores[:, None])
     expected = {"f1": (0.45 + 0.5) / 2, "accuracy": (0.7 + 0.9) / 2}
     assert threshold == pytest.approx(expected[name.split("_")[0]])
 
 
-@by_metric
+@by_decision_metric
 def test_a_label_without_positives_takes_the_global_threshold(metric: Metric) -> None:
     rng = np.random.default_rng(3)
     probabilities = rng.random((60, 3))
     targets = (rng.random((60, 3)) < probabilities * [1, 0.3, 0]).astype(np.uint8)
-    (shared, *_) = fit_thresholds("global", metric, targets, probabilities)
-    own = fit_thresholds("per_label", metric, targets, probabilities)
+    (shared, *_) = fitted("global", metric, targets, probabilities)
+    own = fitted("per_label", metric, targets, probabilities)
     assert own[2] == shared
     assert shared not in own[:2]
 
@@ -133,10 +131,10 @@ def test_only_micro_f1_moves_its_threshold_for_a_label_without_positives(name: s
     probabilities = rng.random((50, 3))
     targets = (rng.random((50, 3)) < probabilities).astype(np.uint8)
     targets[:, 2] = 0
-    (without, *_) = fit_thresholds("global", METRICS[name], targets[:, :2], probabilities[:, :2])
+    (without, *_) = fitted("global", METRICS[name], targets[:, :2], probabilities[:, :2])
     scores = probabilities[:, :2]
     probabilities[:, 2] = scores[scores > without].min()  # all wrong, just above the threshold
-    (threshold, *_) = fit_thresholds("global", METRICS[name], targets, probabilities)
+    (threshold, *_) = fitted("global", METRICS[name], targets, probabilities)
     assert bool(threshold == without) is stays
 
 
@@ -149,14 +147,16 @@ def test_only_micro_f1_moves_its_threshold_for_a_label_without_positives(name: s
         ([0.0, 1.0], [0, 1], 0.5),
         ([0.2, 0.8], [0, 0], 0.9),  # nothing: from the highest to 1
         ([0.2, 1.0], [0, 0], ABOVE_ONE),  # nothing, although a score is 1
-        ([0.3, 0.3, 0.9], [0, 1, 0], 0.95),  # one right and one wrong at 0.3: tied scores cannot be parted
+        ([0.3, 0.3, 0.9], [0, 1, 0], 0.95),  # one right and one wrong at 0.3: a threshold cannot separate ties
         ([1 - 2.0**-53, 0.5], [0, 0], 1.0),  # no number lies between the highest score and 1
         ([0.5, np.nextafter(0.5, 1.0)], [0, 1], np.nextafter(0.5, 1.0)),
     ],
 )
-def test_where_a_threshold_lies(scores: list[float], targets: list[int], expected: float) -> None:
+def test_a_threshold_lies_in_the_middle_of_its_plateau(
+    scores: list[float], targets: list[int], expected: float
+) -> None:
     columns = np.array(targets, np.uint8)[:, None], np.array(scores)[:, None]
-    (threshold,) = fit_thresholds("global", METRICS["accuracy_cells"], *columns)
+    (threshold,) = fitted("global", METRICS["accuracy_cells"], *columns)
     assert threshold == pytest.approx(expected, rel=0, abs=0)
 
 
@@ -164,20 +164,20 @@ def test_of_two_best_plateaus_the_wider_is_taken() -> None:
     # Two of three cells are right with nothing decided and with the two highest scores decided.
     targets = np.array([[0], [1], [0]], np.uint8)
     scores = np.array([[0.9], [0.4], [0.35]])
-    assert fit_thresholds("global", METRICS["accuracy_cells"], targets, scores) == pytest.approx([0.95])
+    assert fitted("global", METRICS["accuracy_cells"], targets, scores) == pytest.approx([0.95])
     scores = np.array([[0.99], [0.9], [0.3]])
-    assert fit_thresholds("global", METRICS["accuracy_cells"], targets, scores) == pytest.approx([0.6])
+    assert fitted("global", METRICS["accuracy_cells"], targets, scores) == pytest.approx([0.6])
 
 
-@by_metric
-def test_without_any_positive_label_f1_has_no_preference_and_takes_one_half(metric: Metric) -> None:
+@by_decision_metric
+def test_without_positives_all_thresholds_are_equal_for_f1_which_takes_one_half(metric: Metric) -> None:
     table = np.zeros((4, 2), np.uint8), np.full((4, 2), 0.3)
     expected = 0.5 if metric.name.startswith("f") else (0.3 + 1.0) / 2
     for policy in ("global", "per_label"):
-        assert fit_thresholds(policy, metric, *table) == pytest.approx([expected, expected])
+        assert fitted(policy, metric, *table) == pytest.approx([expected, expected])
 
 
-@by_metric
+@by_decision_metric
 @quick
 @given(table=scored(min_rows=2), seed=st.integers(0, 2**32))
 def test_the_order_of_rows_and_labels_changes_nothing(metric: Metric, table: Scored, seed: int) -> None:
@@ -185,19 +185,19 @@ def test_the_order_of_rows_and_labels_changes_nothing(metric: Metric, table: Sco
     rng = np.random.default_rng(seed)
     rows, labels = rng.permutation(targets.shape[0]), rng.permutation(targets.shape[1])
     if metric.criterion is not None and metric.criterion.unit == "row":
-        labels = np.arange(targets.shape[1])  # coordinate ascent goes through the labels in their order
+        labels = np.arange(targets.shape[1])  # coordinate ascent visits the labels in order
     for policy in POLICIES:
-        once = fit_thresholds(policy, metric, targets, probabilities)
-        again = fit_thresholds(policy, metric, targets[rows][:, labels], probabilities[rows][:, labels])
+        once = fitted(policy, metric, targets, probabilities)
+        again = fitted(policy, metric, targets[rows][:, labels], probabilities[rows][:, labels])
         np.testing.assert_array_equal(again, once[labels])
 
 
 @pytest.mark.parametrize("name", ["f1_samples", "f1_macro"])
-def test_a_table_of_many_blocks_is_swept_as_one(name: str) -> None:
+def test_a_large_table_has_the_best_global_threshold(name: str) -> None:
     rng = np.random.default_rng(5)
     probabilities = rng.integers(0, 51, (70_001, 3)) / 50
     targets = (rng.random(probabilities.shape) < probabilities**2).astype(np.uint8)
-    (threshold, *_) = fit_thresholds("global", METRICS[name], targets, probabilities)
+    (threshold, *_) = fitted("global", METRICS[name], targets, probabilities)
     candidates = every_threshold(probabilities)
     values = [value_at(METRICS[name], targets, probabilities, np.asarray(t)) for t in candidates]
     best = int(np.argmax(values))
@@ -205,53 +205,20 @@ def test_a_table_of_many_blocks_is_swept_as_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["auc_macro", "map", "map_voc", "log_loss"])
-def test_a_metric_of_probabilities_is_given_the_thresholds_of_macro_f1(name: str) -> None:
+def test_a_metric_of_probabilities_gets_the_thresholds_of_macro_f1(name: str) -> None:
     rng = np.random.default_rng(6)
     table = (rng.random((40, 3)) < 0.4).astype(np.uint8), rng.random((40, 3))
     for policy in POLICIES:
-        expected = fit_thresholds(policy, METRICS["f1_macro"], *table)
-        np.testing.assert_array_equal(fit_thresholds(policy, METRICS[name], *table), expected)
+        expected = fitted(policy, METRICS["f1_macro"], *table)
+        np.testing.assert_array_equal(fitted(policy, METRICS[name], *table), expected)
 
 
 def test_fixed_is_one_half() -> None:
     table = np.zeros((2, 3), np.uint8), np.full((2, 3), 0.9)
-    assert fit_thresholds("fixed", METRICS["f1_macro"], *table).tolist() == [0.5, 0.5, 0.5]
+    assert fitted("fixed", METRICS["f1_macro"], *table).tolist() == [0.5, 0.5, 0.5]
 
 
-def test_an_unknown_policy_is_answered_with_the_choices() -> None:
-    table = np.zeros((2, 3), np.uint8), np.full((2, 3), 0.9)
-    with pytest.raises(ConfigError, match=r"unknown threshold policy 'per_lable'; did you mean 'per_label'\?") as error:
-        fit_thresholds("per_lable", METRICS["f1_macro"], *table)
-    assert error.value.remedy == "choose one of fixed, global, per_label, shrunk, prevalence"
-
-
-PROBABILITIES = np.array([[0.5, 0.2, 0.6], [0.1, 0.3, 0.2], [0.4, 0.4, 0.0], [0.49, 0.1, 0.7]])
-THRESHOLDS = np.array([0.5, 0.5, 0.7])
-
-
-@pytest.mark.parametrize(
-    ("empty", "rows_without"),
-    [("none", [[0, 0, 0], [0, 0, 0]]), ("argmax", [[0, 1, 0], [1, 0, 0]]), (2, [[0, 0, 1], [0, 0, 1]])],
-)
-def test_only_rows_without_a_decision_get_what_the_policy_says(empty: Any, rows_without: list[list[int]]) -> None:
-    decisions = decide(PROBABILITIES, THRESHOLDS, empty=empty)
-    assert decisions.dtype == np.uint8
-    assert decisions.tolist() == [[1, 0, 0], *rows_without, [0, 0, 1]]  # a probability at the threshold is decided
-
-
-def test_above_one_decides_nothing_and_zero_everything() -> None:
-    certain = np.array([[1.0, 0.0]])
-    assert decide(certain, np.full(2, ABOVE_ONE)).tolist() == [[0, 0]]
-    assert decide(certain, np.zeros(2)).tolist() == [[1, 1]]
-
-
-@pytest.mark.parametrize("empty", [3, -1, "max", 0.0])
-def test_an_empty_policy_that_names_no_label_is_refused(empty: Any) -> None:
-    with pytest.raises(ValueError, match="a label index below 3"):
-        decide(PROBABILITIES, THRESHOLDS, empty=empty)
-
-
-@pytest.mark.parametrize("thresholds", [np.float64(0.5), np.full(2, 0.5), np.full((1, 3), 0.5)])
-def test_thresholds_that_do_not_fit_the_labels_are_refused(thresholds: Floats) -> None:
-    with pytest.raises(ValueError, match=r"thresholds \(K,\)"):
-        decide(PROBABILITIES, thresholds)
+def test_shrunk_thresholds_are_weighted_means_of_logits() -> None:
+    own, shared = np.array([0.2, 0.2, 0.2, ABOVE_ONE]), np.full(4, 0.5)
+    shrunk = shrink(own, shared, np.array([0, 10, 10**9, 10**9]), 10.0)
+    np.testing.assert_allclose(shrunk, [0.5, 1 / 3, 0.2, 1 - 1e-6], rtol=1e-6)  # odds 1/4 and 1: their mean is 1/2

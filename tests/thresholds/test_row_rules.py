@@ -3,12 +3,11 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from pipeline.metrics.targets import Floats
 from pipeline.thresholds.row_rules import EmptyPolicy, RowRules
-
-quick = settings(deadline=None, max_examples=150)
+from tests.thresholds.tables import quick
 
 
 @st.composite
@@ -27,7 +26,7 @@ def ruled(draw: st.DrawFn) -> tuple[RowRules, Floats, Floats]:
     return RowRules(empty, least, most, tuple(sets)), table, thresholds
 
 
-def one_row(rules: RowRules, row: Floats, thresholds: Floats) -> list[int]:
+def row_by_definition(rules: RowRules, row: Floats, thresholds: Floats) -> list[int]:
     """The rules restated for one row, label by label."""
     decided = [int(p >= t) for p, t in zip(row, thresholds, strict=True)]
     if not any(decided) and rules.empty != "none":
@@ -44,24 +43,9 @@ def one_row(rules: RowRules, row: Floats, thresholds: Floats) -> list[int]:
 
 @quick
 @given(case=ruled())
-def test_the_rules_hold_for_every_row(case: tuple[RowRules, Floats, Floats]) -> None:
+def test_decisions_equal_the_rules_applied_row_by_row(case: tuple[RowRules, Floats, Floats]) -> None:
     rules, table, thresholds = case
-    decisions = rules.apply(table, thresholds)
-    assert decisions.dtype == np.uint8
-    if rules.max_labels is not None:
-        assert decisions.sum(axis=1).max() <= rules.max_labels
-    for group in rules.exclusive:
-        assert decisions[:, list(group)].sum(axis=1).max() <= 1
-    if not rules.exclusive:
-        assert decisions.sum(axis=1).min() >= rules.min_labels
-
-
-@quick
-@given(case=ruled())
-def test_all_rows_at_once_are_decided_as_one_by_one(case: tuple[RowRules, Floats, Floats]) -> None:
-    rules, table, thresholds = case
-    expected = [one_row(rules, row, thresholds) for row in table]
-    assert rules.apply(table, thresholds).tolist() == expected
+    assert rules.apply(table, thresholds).tolist() == [row_by_definition(rules, row, thresholds) for row in table]
 
 
 def test_by_hand() -> None:
@@ -73,18 +57,45 @@ def test_by_hand() -> None:
     assert RowRules(min_labels=3, exclusive=((0, 1),)).apply(row, thresholds).tolist() == [[0, 1, 1, 1]]
 
 
-def test_the_label_of_an_empty_row_counts_towards_the_least() -> None:
+def test_the_fallback_of_an_empty_row_counts_for_min_labels() -> None:
     row, thresholds = np.array([[0.1, 0.2, 0.3]]), np.array([0.15, 0.5, 0.9])
     assert RowRules("argmax", min_labels=2).apply(row, thresholds).tolist() == [[1, 0, 1]]
 
 
 @pytest.mark.parametrize(("least", "most"), [(-1, None), (0, 0), (3, 2)])
-def test_limits_that_no_row_can_keep_are_refused(least: int, most: int | None) -> None:
+def test_limits_that_contradict_each_other_are_refused(least: int, most: int | None) -> None:
     with pytest.raises(ValueError, match="min_labels <= max_labels"):
         RowRules(min_labels=least, max_labels=most)
 
 
-@pytest.mark.parametrize("rules", [RowRules(3), RowRules("max"), RowRules(exclusive=((0, 3),))])  # type: ignore[arg-type]
-def test_a_rule_on_a_label_that_does_not_exist_is_refused(rules: Any) -> None:
-    with pytest.raises(ValueError, match="below 3"):
-        rules.apply(np.zeros((2, 3)), np.zeros(3))
+@pytest.mark.parametrize("empty", [3, -1, "max", 0.0])
+def test_a_rule_on_a_label_that_does_not_exist_is_refused(empty: Any) -> None:
+    for rules in (RowRules(empty), RowRules(exclusive=((0, 3),))):
+        with pytest.raises(ValueError, match="below 3"):
+            rules.apply(np.zeros((2, 3)), np.zeros(3))
+
+
+ABOVE_ONE = np.nextafter(1.0, 2.0)
+PROBABILITIES = np.array([[0.5, 0.2, 0.6], [0.1, 0.3, 0.2], [0.4, 0.4, 0.0], [0.49, 0.1, 0.7]])
+
+
+@pytest.mark.parametrize(
+    ("empty", "empty_rows"),
+    [("none", [[0, 0, 0], [0, 0, 0]]), ("argmax", [[0, 1, 0], [1, 0, 0]]), (2, [[0, 0, 1], [0, 0, 1]])],
+)
+def test_only_empty_rows_fall_back(empty: Any, empty_rows: list[list[int]]) -> None:
+    decisions = RowRules(empty).apply(PROBABILITIES, np.array([0.5, 0.5, 0.7]))
+    assert decisions.dtype == np.uint8
+    assert decisions.tolist() == [[1, 0, 0], *empty_rows, [0, 0, 1]]  # probability == threshold is decided
+
+
+def test_a_threshold_above_one_decides_nothing_and_zero_everything() -> None:
+    certain = np.array([[1.0, 0.0]])
+    assert RowRules().apply(certain, np.full(2, ABOVE_ONE)).tolist() == [[0, 0]]
+    assert RowRules().apply(certain, np.zeros(2)).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("thresholds", [np.float64(0.5), np.full(2, 0.5), np.full((1, 3), 0.5)])
+def test_thresholds_that_do_not_match_the_labels_are_refused(thresholds: Floats) -> None:
+    with pytest.raises(ValueError, match=r"thresholds \(K,\)"):
+        RowRules().apply(PROBABILITIES, thresholds)

@@ -14,17 +14,17 @@ def test_rates_count_known_cells_only() -> None:
     assert rates(decisions, known).tolist() == [2 / 3, 1.0]
 
 
-def test_the_rate_stays_where_the_spread_does_not() -> None:
+def test_the_rate_stays_where_the_variance_shrinks() -> None:
     rng = np.random.default_rng(0)
     out_of_fold = rng.random((1000, 3))
-    test = 0.5 + (rng.random((4000, 3)) - 0.5) / 3  # less spread, as a mean of models is
+    test = 0.5 + (rng.random((4000, 3)) - 0.5) / 3  # less variance, as in a mean of models
     thresholds = np.array([0.9, 0.7, 0.2])
     moved = transferred("rate", thresholds, out_of_fold, test)
     np.testing.assert_allclose((test >= moved).mean(axis=0), (out_of_fold >= thresholds).mean(axis=0), atol=2e-4)
     assert transferred("value", thresholds, out_of_fold, test) is thresholds
 
 
-def test_a_label_that_is_never_decided_stays_undecided() -> None:
+def test_a_label_that_is_never_predicted_stays_so() -> None:
     rng = np.random.default_rng(1)
     thresholds = np.array([np.nextafter(1.0, 2.0), 0.9])
     test = np.ones((500, 2))
@@ -32,7 +32,7 @@ def test_a_label_that_is_never_decided_stays_undecided() -> None:
     assert not (test >= moved).any()
 
 
-def test_a_handful_of_rows_has_no_rate() -> None:
+def test_few_rows_keep_the_thresholds() -> None:
     thresholds, few = np.array([0.5]), np.full((FEWEST_ROWS - 1, 1), 0.2)
     assert transferred("rate", thresholds, np.full((9, 1), 0.9), few) is thresholds
 
@@ -41,5 +41,5 @@ def test_a_handful_of_rows_has_no_rate() -> None:
     ("scores", "count", "expected"),
     [([0.2, 0.8, 0.6], 1, 0.7), ([0.2, 0.8], 0, 0.9), ([0.2, 0.8], 2, 0.1), ([0.5, 0.5, 0.1], 1, 0.5)],
 )
-def test_where_a_quantile_threshold_lies(scores: list[float], count: int, expected: float) -> None:
+def test_a_quantile_threshold_lies_between_two_scores(scores: list[float], count: int, expected: float) -> None:
     assert quantile_threshold(np.array(scores), count) == pytest.approx(expected)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import RunError
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.metrics.metric_spec import metric_name
-from pipeline.metrics.registry import judged_by
+from pipeline.metrics.registry import metric_input
 from pipeline.run.folder import RunFolder
 from pipeline.run.trained_run import TrainedRun
 
@@ -33,7 +33,7 @@ def write_decided(
     first: TrainedRun, ids: Sequence[str], *, decisions: NDArray[Any], calibrated: NDArray[np.float64]
 ) -> None:
     """What the first run's metric judges of each test row, both (N, K)."""
-    takes_decisions = judged_by(first.config.competition.metric, first.labels) == "decisions"
+    takes_decisions = metric_input(first.config.competition.metric, first.labels) == "decisions"
     table = pd.DataFrame(decisions if takes_decisions else calibrated, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     write_parquet(first.run.decided, table)

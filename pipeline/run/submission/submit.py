@@ -33,7 +33,7 @@ from pipeline.run.submission.test_predictions import load_ensemble, predict_test
 from pipeline.run.submission.test_thresholds import choose_decision_rule
 from pipeline.run.submission.unreadable_images import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
 from pipeline.run.trained_run import TrainedRun, require_same_labels
-from pipeline.thresholds.cross_fitting import EPOCH_MARK
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 from pipeline.thresholds.row_rules import row_rules
 
 
@@ -109,7 +109,7 @@ def submit(
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     decider, scores, notes = choose_decision_rule(runs, rules)
     notes = [*asked.notes, *(note for run in runs for note in run.notes), *notes]
-    notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
+    notes += [f"{run.run.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
     predicted = _predict(runs, asked.table, views=views, on_image=on_image)

@@ -16,7 +16,7 @@ from pipeline.run.submission.joined_out_of_fold import join_out_of_fold
 from pipeline.run.submission.submission_record import promised_by
 from pipeline.run.trained_run import TrainedRun
 from pipeline.thresholds.calibration import Calibration
-from pipeline.thresholds.cross_fitting import EPOCH_MARK, score_out_of_fold
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
 from pipeline.thresholds.decision_rule import DecisionRule
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.transfer import rates
@@ -87,7 +87,7 @@ def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> tuple[D
         "in_sample": honest.in_sample.pooled.value,
         "cross_fitted": honest.cross_fitted.pooled.value,
         "map": get_metric("map").function(rows.targets, probabilities).value,
-        "notes": [*notes, *(f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best")],
+        "notes": [*notes, *(f"{run.run.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best")],
         "rates": dict(zip(labels, decided.tolist(), strict=True)),
     }
     decider = DecisionRule(
