@@ -19,7 +19,7 @@ from pipeline.errors import RunError, listing
 from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.geometry import image_form
 from pipeline.images.readers import ImageSource
-from pipeline.model.weights import load_model
+from pipeline.model.build import load_model
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
 from pipeline.prediction.tta import parse_views
 
