@@ -106,7 +106,7 @@ class TestQueryInit:
     )
     def test_refuses_anything_but_a_table_of_numbers(self, tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
         np.save(tmp_path / "names.npy", values, allow_pickle=True)
-        with pytest.raises(ConfigError, match=r"model\.query_init"):
+        with pytest.raises(ConfigError, match=r"model\.query_init: "):
             self.start(tmp_path / "names.npy")
 
     def test_executes_nothing(self, tmp_path: Path) -> None:
