@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.device import Precision, autocast
 from pipeline.errors import PipelineError
-from pipeline.images.dataset import EvalBatch, ImageForm
+from pipeline.images.dataset import EvalBatch
+from pipeline.images.geometry import ImageForm
 from pipeline.prediction.ensemble import Average, combine_logits
 from pipeline.prediction.tta import View
 

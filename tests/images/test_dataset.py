@@ -18,14 +18,13 @@ from pipeline.images.augmentation.augment import Augmentation, build_augmentatio
 from pipeline.images.caching.cache import ImageCache
 from pipeline.images.dataset import (
     EvalImages,
-    ImageForm,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
 from pipeline.images.decoding.decode import load_image
-from pipeline.images.geometry import Pixels
+from pipeline.images.geometry import ImageForm, Pixels
 from pipeline.images.readers import DecodedSource, ImageSource
 
 FORM = ImageForm((16, 16), "stretch", 3)

@@ -21,13 +21,13 @@ from pipeline.images.augmentation.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalBatch,
     EvalImages,
-    ImageForm,
     TrainBatch,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
+from pipeline.images.geometry import ImageForm
 from pipeline.images.loader import Loader
 from pipeline.images.readers import DecodedSource
 

@@ -16,9 +16,10 @@ from torch import nn
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
-from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
+from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.decoding import decode
 from pipeline.images.decoding.samples import Samples
+from pipeline.images.geometry import ImageForm
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.prediction.ensemble import combine_logits, sigmoid
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
