@@ -36,6 +36,12 @@ def write_images(tmp_path: Path) -> Callable[[int], list[ImagePaths]]:
     return write
 
 
+def exif_orientation(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif.tobytes()
+
+
 def interrupt(cache: ImageCache, *forms: ImageForm, kept_as: CacheFormat, at: int) -> None:
     """Press Ctrl-C after image number `at`."""
 

@@ -42,7 +42,7 @@ def test_rows_follow_their_label_and_new_labels_stay_fresh() -> None:
     assert set(report.missing) == PER_LABEL
 
 
-def test_the_same_labels_take_everything() -> None:
+def test_equal_labels_load_everything() -> None:
     source, target = build(3, seed=0, query_groups=2), build(3, seed=1, query_groups=2)
     report = load_for_labels(target, source.state_dict(), labels=["a", "b", "c"], source_labels=["a", "b", "c"])
     assert report == (tuple(source.state_dict()), {}, ())
@@ -52,7 +52,7 @@ def test_the_same_labels_take_everything() -> None:
 
 
 @pytest.mark.parametrize("source_labels", [None, ["x", "y", "z"]])
-def test_labels_that_do_not_match_say_why(source_labels: list[str] | None) -> None:
+def test_labels_that_do_not_match_are_reported_with_the_reason(source_labels: list[str] | None) -> None:
     target = build(3, seed=1)
     fresh = target.query_embed.clone()
     report = load_for_labels(target, build(3, seed=0).state_dict(), labels=["a", "b", "c"], source_labels=source_labels)
