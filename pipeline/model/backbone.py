@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import timm
@@ -31,13 +30,12 @@ class Backbone(nn.Module):
         multiple: image sides must be multiples of it; None where the network reads `size` only.
     """
 
-    def __init__(self, body: Any, *, name: str, index: int, size: Size) -> None:
+    def __init__(self, body: Any, *, name: str, index: int, size: Size, multiple: int | None = 1) -> None:
         super().__init__()
         stage = body.feature_info[index]
         self.channels, self.stride = int(stage["num_chs"]), int(stage["reduction"])
-        self.mean, self.std = _statistics(body.pretrained_cfg)
-        self.name, self.index, self.size = name, index, size
-        self.multiple: int | None = 1
+        self.mean, self.std = (tuple(map(float, body.pretrained_cfg[key])) for key in ("mean", "std"))
+        self.name, self.index, self.size, self.multiple = name, index, size, multiple
         self.frozen_batch_norm = False
         self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
@@ -142,9 +140,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
     """
     traits = _probe(name, feature_stride, channels, size)
     body = _create(name, pretrained, in_chans=channels, **dict(traits.options))
-    backbone = Backbone(body, name=name, index=traits.stage, size=size)
-    backbone.multiple = traits.multiple
-    return backbone
+    return Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple)
 
 
 class _Traits(NamedTuple):
@@ -163,12 +159,8 @@ def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Traits
         plain = timm.create_model(name, num_classes=0, in_chans=channels)
         index = _stage(name, plain, feature_stride)
         options = _size_options(type(plain), size)
-        probe = Backbone(
-            timm.create_model(name, num_classes=0, in_chans=channels, **options),
-            name=name,
-            index=index,
-            size=size,
-        )
+        body = timm.create_model(name, num_classes=0, in_chans=channels, **options)
+        probe = Backbone(body, name=name, index=index, size=size)
     probe.multiple = _smallest_multiple(probe, channels)
     probe.check_size(size)
     if not _runs(probe, channels, size):
@@ -259,8 +251,3 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
             "or point model.weights to a local checkpoint",
         ) from error
     return network
-
-
-def _statistics(pretrained: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, std = (tuple(float(value) for value in pretrained[key]) for key in ("mean", "std"))
-    return mean, std
