@@ -1,4 +1,4 @@
-"""Where the numbers are computed, and in which precision."""
+"""The device, its precision, and the numbers of threads and loading processes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device() -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
+    """The GPU of this process, or the CPU where there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def loading_workers(asked: int | Literal["auto"], device: torch.device, *, beside: int = 1) -> int:
-    """How many processes load images, by `train.workers`: 0 where the training's own does.
+    """The number of processes that load images, by `train.workers`; with 0 the training process loads them.
 
-    `auto` is on a GPU what the cores give each of `beside` trainings, on a CPU none: a CPU that trains has no core
-    to spare, and loading in the same process is faster there.
+    On a GPU `auto` divides the cores among `beside` trainings. On a CPU it is 0: training uses all cores, and loading
+    in the same process is faster.
     """
     if asked != "auto":
         return asked
@@ -42,7 +42,7 @@ def explained_memory_errors(
     remedy: str = "halve train.batch_size and double train.accumulate, lower predict.batch_size or images.size, "
     "or train fewer folds side by side (train.parallel_folds)",
 ) -> Iterator[None]:
-    """Raise a full GPU as a PipelineError that names the keys to lower."""
+    """Raise a PipelineError that names the keys to lower when the GPU's memory is full."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -54,9 +54,9 @@ def explained_memory_errors(
 
 
 def resolve_precision(asked: str, device: torch.device) -> Precision:
-    """What `train.precision` means on `device`.
+    """The precision on `device` by `train.precision`.
 
-    `auto` is bf16 where the GPU computes it natively, fp16 where not (T4, P100), float32 on a CPU.
+    `auto` is bf16 on a GPU that computes it natively, fp16 on any other (T4, P100), and float32 on a CPU.
 
     Raises:
         ConfigError: fp16 on a CPU, where its loss scaling has no support.
@@ -71,23 +71,23 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision as a context; nothing happens under fp32."""
+    """Mixed precision as a context; does nothing for fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
 
 def use_threads(count: int) -> None:
-    """Compute with so many threads in this process, by torch and by OpenCV."""
+    """Set the number of threads of torch and OpenCV in this process."""
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
 
 
 def share_cores(beside: int) -> None:
-    """One of `beside` processes on this machine takes its share of the cores, or what OMP_NUM_THREADS says."""
+    """Use OMP_NUM_THREADS threads, or where it is not set, a share of the cores for each of `beside` processes."""
     if "OMP_NUM_THREADS" in os.environ:
-        use_threads(torch.get_num_threads())  # torch has read it when it was loaded, OpenCV never does
+        use_threads(torch.get_num_threads())  # torch read the variable at its import, OpenCV does not read it
         return
     threads = max(1, (os.cpu_count() or 1) // beside)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # or Accelerate takes a number of its own
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # otherwise Accelerate sets a number of its own
     use_threads(threads)

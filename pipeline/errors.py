@@ -1,4 +1,4 @@
-"""The one tree of exceptions: whatever a user can mend is a `PipelineError` and ends with exit code 2."""
+"""The exceptions: a mistake that a user can correct is a `PipelineError` and ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 class PipelineError(Exception):
-    """A mistake in the user's input, told as problem, expected, got and remedy.
+    """A mistake in the user's input.
 
     Args:
         problem: one line that names the file, key or value at fault.
-        expected: what would have been right, where that helps.
-        got: what was found instead.
-        remedy: what to do about it.
+        expected: what is right, where that helps.
+        got: what was found.
+        remedy: what the user can do.
     """
 
     def __init__(self, problem: str, *, remedy: str, expected: str | None = None, got: str | None = None) -> None:
@@ -25,7 +25,7 @@ class PipelineError(Exception):
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Rebuild from all four parts, so that an error crosses process borders whole."""
+        """Pickle all four parts, so that another process receives the whole error."""
         return (_rebuild, (type(self), self.problem, self.expected, self.got, self.remedy))
 
 
@@ -48,11 +48,11 @@ class ImageError(PipelineError):
 
 
 class FoldError(PipelineError):
-    """Folds cannot be made, or an external fold file does not fit the data."""
+    """Folds cannot be made, or a fold file does not fit the data."""
 
 
 class RunError(PipelineError):
-    """A run folder does not fit what was asked of it."""
+    """A run folder does not fit the command."""
 
 
 class SubmissionError(PipelineError):
@@ -60,13 +60,13 @@ class SubmissionError(PipelineError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The sentence part "; did you mean 'x'?" for the closest of `choices`, or nothing."""
+    """The words "; did you mean 'x'?" for the closest of `choices`, or an empty string."""
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
 def listing(items: Iterable[object], limit: int = 5) -> str:
-    """`items` joined by commas; past `limit` the rest is counted: "a, b, c and 7 more"."""
+    """`items` joined by commas; those after `limit` are counted: "a, b, c and 7 more"."""
     names = [str(item) for item in items]
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -91,3 +91,7 @@ Event = (
     | TrialFinished
 )
 Listener = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """Drop an event."""

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and read with plain words where they are missing or broken.
+"""Writes files whole or not at all, and reads them with clear errors where they are missing or broken.
 
-Every file is written to a temporary name, flushed to the disk and renamed, so that a name either holds a
-whole file or nothing. Nothing here executes what it reads: JSON, CSV and parquet only.
+Every file is written to a temporary name, flushed to the disk and renamed. Nothing here executes what it reads: JSON,
+CSV and parquet only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.errors import RunError, listing
 
 TEMPORARY_PREFIX = ".writing-"
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{8}-\d+-.")
-_ABANDONED_SECONDS = 24 * 3600  # of another host's file: nobody there is asked whether its process lives
+_ABANDONED_SECONDS = 24 * 3600  # for files of other hosts, whose processes cannot be checked
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -57,11 +57,11 @@ def require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
     """Refuse to replace a file that this pipeline did not write.
 
     Args:
-        path: a place that a person named for an output.
-        is_ours: whether the file at `path` looks like an earlier output.
+        path: the path of an output, given by the user.
+        is_ours: whether the file at `path` seems to be an earlier output.
 
     Raises:
-        RunError: something is there that does not.
+        RunError: `path` exists and `is_ours` is False for it.
     """
     if path.exists() and not (path.is_file() and is_ours(path)):
         raise RunError(
@@ -71,13 +71,13 @@ def require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until what `path` holds is on the disk."""
+    """Wait until the content of `path` is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def temporary_name(name: str, *, host: str | None = None, process: int | None = None) -> str:
-    """What `name` is called while it is written: by which host, shortened to a mark, and process, else by this one."""
+    """The name of a file while it is written; it holds a short hash of the host and the process number."""
     return f"{TEMPORARY_PREFIX}{_mark(host or socket.gethostname())}-{process or os.getpid()}-{name}"
 
 
@@ -86,12 +86,12 @@ def _mark(host: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `name` is one that `temporary_name` gives."""
+    """Whether `name` comes from `temporary_name`."""
     return _TEMPORARY.match(name) is not None
 
 
 def subfolders(folder: Path, name: str) -> list[Path]:
-    """The folders in `folder`, and links to folders, whose whole name matches the regular expression `name`; sorted."""
+    """The folders in `folder`, and links to folders, whose name matches the regular expression `name`; sorted."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(name, path.name) and path.is_dir())
@@ -100,7 +100,7 @@ def subfolders(folder: Path, name: str) -> list[Path]:
 def delete_files(folder: Path, names: Collection[str]) -> None:
     """Delete these files and all temporary ones directly in `folder`, then the folder itself if it is empty.
 
-    A link to a folder is not followed. A link to a file goes, the file it leads to stays.
+    A link to a folder is not followed. A link to a file is deleted, but not its target.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -114,8 +114,8 @@ def delete_files(folder: Path, names: Collection[str]) -> None:
 def remove_leftovers(folders: Iterable[Path]) -> None:
     """Delete the temporary files of dead processes; a living one may be training another fold of this run.
 
-    The folders may be shared by several hosts, each of which knows its own processes only. What another one wrote
-    is deleted when it has not been written on for a day.
+    Several hosts may share the folders, and each knows only its own processes. A file of another host is deleted when
+    it has not changed for a day.
     """
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
@@ -129,7 +129,7 @@ def _is_left(temporary: Path) -> bool:
         return not psutil.pid_exists(int(owner))
     try:
         return time.time() - temporary.stat().st_mtime > _ABANDONED_SECONDS
-    except FileNotFoundError:  # its process has just given it its name
+    except FileNotFoundError:  # its process has just renamed it
         return False
 
 
@@ -139,12 +139,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON; a float that is not finite is refused with ValueError."""
+    """Write `data` as indented JSON. Raises ValueError for a float that is not finite."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_json_once(path: Path, data: Any) -> None:
-    """Write `data` as `write_json`, unless `path` is there: of several who do so at once, one is the first."""
+    """Write `data` as `write_json` unless `path` exists; if several processes do so at once, the first one wins."""
     if path.exists():
         return
     claimed = path.with_name(temporary_name(f"once-{path.name}"))
@@ -160,7 +160,7 @@ def write_json_once(path: Path, data: Any) -> None:
 
 
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
 
 
@@ -175,7 +175,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def csv_columns(path: Path) -> list[str]:
-    """The cells of the first row of a CSV; none where the file is not one."""
+    """The cells of the first row of a CSV file; empty for any other file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return next(csv.reader(file), [])
@@ -184,7 +184,7 @@ def csv_columns(path: Path) -> list[str]:
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names of the columns of a parquet file; none where it is not one."""
+    """The column names of a parquet file; empty for any other file."""
     try:
         return list(parquet.read_schema(path).names)
     except (OSError, ValueError):
@@ -196,15 +196,13 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
-        ) from None
+        raise _missing(path) from None
     except ValueError as error:
         raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
 
 
 def parse_json(text: str) -> Any:
-    """The JSON in `text`. Raises ValueError where it is none, or holds a number that is not finite."""
+    """The JSON in `text`. Raises ValueError where it is broken, or holds a number that is not finite."""
     return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
@@ -215,8 +213,12 @@ def _finite(text: str) -> float:
     return number
 
 
+def _missing(path: Path) -> RunError:
+    return RunError(f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it")
+
+
 def read_folds(path: Path) -> pd.DataFrame:
-    """The `folds.csv` of a run, indexed by id: `group` (text, blank without groups) and `fold` (int).
+    """The `folds.csv` of a run, indexed by id, with the columns `group` (text, empty without groups) and `fold` (int).
 
     Raises:
         RunError: it is missing or unreadable.
@@ -229,7 +231,7 @@ def read_folds(path: Path) -> pd.DataFrame:
 
 
 def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
-    """The columns `labels` of a parquet file of predictions, indexed by id (strings); no other one is read.
+    """The columns `labels` of a parquet file of predictions, indexed by id (strings); reads no other columns.
 
     Raises:
         RunError: the file is missing or unreadable, lacks one of the labels, repeats an id, or holds a number that
@@ -240,9 +242,7 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
         missing = [name for name in ["id", *labels] if name not in names]
         frame = pd.read_parquet(path, columns=[name for name in ["id", *labels] if name in names])
     except FileNotFoundError:
-        raise RunError(
-            f"{path} is missing", remedy="finish the run first: the same run_cv.py command continues it"
-        ) from None
+        raise _missing(path) from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is not readable as parquet: {error}", remedy="start with --fresh") from None
     if missing or frame["id"].duplicated().any():

@@ -1,4 +1,4 @@
-"""Seeds from meaning: the same parts give the same number, always."""
+"""Seeds that are functions of names and numbers."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def stable_seed(*parts: int | str) -> int:
 
     1 and "1" differ, and so do ("ab", "c") and ("a", "bc"). torch, numpy and `random` take it as it is.
     """
-    # JSON keeps the borders between the parts and the types apart, whatever characters an id contains.
+    # JSON separates the parts and shows their types, whatever characters an id contains.
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big")

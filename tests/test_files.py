@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what reading says of broken ones."""
+"""Files are written whole or not at all, and broken ones raise clear errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_predictions_are_read_by_id_and_checked(tmp_path: Path) -> None:
         read_predictions(path, ["a"])
 
 
-def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
+def test_json_with_nan_and_broken_json_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"a": float("nan")})
@@ -61,14 +61,14 @@ def test_json_holds_no_nan_and_broken_json_is_told(tmp_path: Path) -> None:
         read_json(path)
 
 
-def test_what_another_host_may_still_be_writing_is_kept(tmp_path: Path) -> None:
+def test_files_that_another_host_may_be_writing_are_kept(tmp_path: Path) -> None:
     dead = 2**22 + 1  # no process has this number
     names = [
         temporary_name("oof.parquet", process=dead),
         temporary_name("oof.parquet"),
         temporary_name("oof.parquet", host="node-2.cluster", process=dead),
         temporary_name("oof.parquet", host="node-3.cluster"),
-        f"{TEMPORARY_PREFIX}{os.getpid()}-oof.parquet",  # of nobody known
+        f"{TEMPORARY_PREFIX}{os.getpid()}-oof.parquet",  # without a host
     ]
     for name in names:
         (tmp_path / name).write_text("half")

@@ -1,1 +1,1 @@
-"""From image files to batches of uint8 tensors: decode, fit, cache, augment, load."""
+"""Image files to batches of uint8 tensors: decode, fit, cache, augment, load."""

@@ -1,4 +1,4 @@
-"""Are all images there and whole? Asked before a long run, of headers where they tell."""
+"""Checks before a long run that all images exist and are whole; by headers where these are enough."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ def check_images(
     decode: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[str | None]:
-    """What is wrong with each image, None for nothing, in the order of `paths`.
+    """The problem of each image, None for a good one, in the order of `paths`.
 
-    Quick, for before a long run: JPEG and PNG files must have a header that parses and an end marker, only
-    the others are decoded.
+    JPEG and PNG files must have a valid header and an end marker; only other files are decoded.
 
     Args:
         paths: the files of N images.
-        form: how they are to be read.
+        form: how they are read.
         threads: that read at the same time.
-        decode: decode every image, which is slow and finds what only decoding can.
+        decode: decode every image, which is slow and finds more.
         progress: called in this thread with the number of images done so far.
     """
 
     def problem(image: ImagePaths) -> str | None:
         try:
-            if decode or not _look_whole(image):
+            if decode or not _seem_whole(image):
                 channels, window, alpha = form.reading
                 read_image(image, channels=channels, window=window, alpha=alpha)
         except ImageError as error:
@@ -62,13 +61,13 @@ def require_images(
     threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """`check_images`, as one `ImageError` that names the first bad images and counts the rest."""
+    """Check all images; raises one `ImageError` that names the first bad ones and counts the rest."""
     problems = check_images(paths, form, threads=threads, progress=progress)
     refuse_images([problem for problem in problems if problem is not None], paths)
 
 
 def refuse_images(problems: Sequence[str], paths: Sequence[ImagePaths]) -> None:
-    """Raise one `ImageError` for all `problems` (a line each) found among the images of `paths`, if there are any."""
+    """Raise one `ImageError` for the `problems` (a line each) of the images of `paths`, if there are any."""
     if not problems:
         return
     missing = next((path for image in paths for path in image if not path.exists()), None)
@@ -80,14 +79,14 @@ def refuse_images(problems: Sequence[str], paths: Sequence[ImagePaths]) -> None:
     )
 
 
-def _look_whole(paths: ImagePaths) -> bool:
-    """Whether all files are JPEG or PNG with a header that parses and an end marker, and of one size."""
+def _seem_whole(paths: ImagePaths) -> bool:
+    """Whether all files are JPEG or PNG with a valid header and an end marker, and of one size."""
     sizes = {_size_of_whole(path) for path in paths}
     return len(sizes) == 1 and None not in sizes
 
 
 def _size_of_whole(path: Path) -> Size | None:
-    """The size that the header of a whole JPEG or PNG tells; None for anything else, which is for the decoder."""
+    """The size of a whole JPEG or PNG by its header; None for anything else, which must be decoded."""
     try:
         with path.open("rb") as file:
             if not has_end(*_ends(file)):
@@ -95,7 +94,7 @@ def _size_of_whole(path: Path) -> Size | None:
             file.seek(0)
             with Image.open(file) as image:
                 return (image.height, image.width) if min(image.size) > 0 else None
-    except Exception:  # noqa: BLE001 (Pillow's parsers raise whatever a damaged file makes them)
+    except Exception:  # noqa: BLE001 (Pillow's parsers raise errors of any type on damaged files)
         return None
 
 

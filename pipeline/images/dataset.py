@@ -1,4 +1,4 @@
-"""From rows of the table to uint8 batches: datasets, loaders, the order of an epoch."""
+"""Datasets and loaders of uint8 batches, and the order of an epoch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
 from pipeline.images.decoding.decode import load_forms
-from pipeline.images.geometry import ImageForm as ImageForm  # part of what this module offers
-from pipeline.images.geometry import Pixels
+from pipeline.images.geometry import ImageForm, Pixels
 from pipeline.images.loader import Loader
 from pipeline.images.readers import ImageSource
 from pipeline.seeds import stable_seed
@@ -38,7 +37,7 @@ class EvalBatch(NamedTuple):
     Attributes:
         images: per form one (B, C, h, w) uint8 tensor in channels-last memory.
         indices: (B,) int64.
-        problems: by index what is wrong with an image that cannot be read; its pixels are zeros.
+        problems: by index, why an image cannot be read; its pixels are zeros.
     """
 
     images: tuple[Tensor, ...]
@@ -47,7 +46,7 @@ class EvalBatch(NamedTuple):
 
 
 class EvalItem(NamedTuple):
-    """One image as a uint8 tensor (C, h, w) per form, its row, and why it is black: it cannot be read."""
+    """One image as a uint8 tensor (C, h, w) per form, its row, and why it cannot be read (its pixels are zeros)."""
 
     images: tuple[Tensor, ...]
     row: int
@@ -57,9 +56,8 @@ class EvalItem(NamedTuple):
 class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
     """Augmented images with their targets.
 
-    An item is asked for by (epoch, index), so that workers need not be told of the epoch. It is the uint8
-    image (C, H, W), changed as a function of (seed, epoch, ids[index]) alone, the float32 targets (K,), and
-    the index.
+    The key of an item is (epoch, index), so the workers need not know the epoch. The item is the uint8 image
+    (C, H, W), augmented as a function of (seed, epoch, ids[index]) alone, the float32 targets (K,), and the index.
 
     Args:
         source: N images.
@@ -87,7 +85,7 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         if source.shape != augmentation.takes:
             raise ValueError(f"expected images of the augmentation's {augmentation.takes} but got {source.shape}")
         self._source, self._ids, self._augmentation, self._seed = source, list(ids), augmentation, seed
-        # A copy: torch takes no array that is read-only or reversed, and those from pandas often are.
+        # A copy: torch refuses read-only and reversed arrays, and those from pandas often are.
         self._targets = torch.from_numpy(np.array(targets, np.float32, order="C"))
 
     def __len__(self) -> int:
@@ -102,14 +100,13 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
 class EvalImages(Dataset[EvalItem]):
     """Images without augmentation, each in all `forms`.
 
-    A file is decoded once for all forms
-    of the same reading, and not at all where `source` holds the only form that is asked for.
+    A file is decoded once for all forms of the same reading, and not at all where `source` has the only form.
 
     Args:
         paths: the files of N images.
         forms: at least one.
-        source: the same N images in one form. Its `fit` must be that of `forms`: pixels do not tell.
-        tolerant: give zeros and a word on the problem for an image that cannot be read, and go on.
+        source: the same N images in one form. Its `fit` must be that of `forms`; this is not checked.
+        tolerant: for an image that cannot be read, give zeros and the problem instead of an error.
 
     Raises:
         ValueError: there is no form, or the source has another number of images.
@@ -153,7 +150,7 @@ class EvalImages(Dataset[EvalItem]):
 def train_loader(
     dataset: TrainImages, batches: Sequence[Sequence[tuple[int, int]]], *, workers: int, pin_memory: bool
 ) -> Loader[TrainBatch]:
-    """Walk `batches`, made by `epoch_batches` or the rest of it, in `workers` processes (0: in this one)."""
+    """Load `batches`, all or the rest of `epoch_batches`, in `workers` processes (0: in this one)."""
     return Loader(dataset, batches, _collate_train, workers=workers, pin_memory=pin_memory)
 
 
@@ -165,7 +162,7 @@ def eval_loader(
     workers: int,
     pin_memory: bool,
 ) -> Loader[EvalBatch]:
-    """Walk `rows` in their order, `batch_size` at a time, the last batch as short as it comes."""
+    """Load `rows` in their order, `batch_size` at a time; the last batch may be shorter."""
     numbers = [int(row) for row in rows]
     batches = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
     return Loader(dataset, batches, _collate_eval, workers=workers, pin_memory=pin_memory)
@@ -176,9 +173,9 @@ def epoch_batches(
 ) -> list[list[tuple[int, int]]]:
     """The shuffled batches of one epoch, as keys (epoch, index) of `TrainImages`.
 
-    The order of ids is a function of `seed`, `epoch` and the set of ids alone, wherever their rows stand. A
-    short last batch is dropped, because batch-norm learns noise from a few images and fails on one; other
-    rows miss out in the next epoch. Fewer rows than `batch_size` make one short batch.
+    The order of ids is a function of `seed`, `epoch` and the set of ids alone; the order of rows does not matter. A
+    short last batch is dropped, because batch norm learns noise from a few images and fails on one; the next epoch
+    drops other rows. Fewer rows than `batch_size` make one short batch.
 
     Args:
         indices: the rows to train on.
@@ -212,7 +209,7 @@ def _collate_eval(items: list[EvalItem]) -> EvalBatch:
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
-    """(C, H, W) each, channels last in memory, to (B, C, H, W) of the same layout: no transposing."""
+    """Stack (C, H, W) tensors in channels-last memory to (B, C, H, W) of the same layout, without a transpose."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What an image is turned into, and how it is brought to its size."""
+"""The form of an image (size, fit, channels), and the resizing to it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Window: TypeAlias = tuple[float, float]
 Colour: TypeAlias = tuple[int, int, int]
 
 _AT_ONCE = 4  # channels that OpenCV resizes
-# Up to this factor linear interpolation comes as near to a Lanczos filter on photographs as averaging does (41 to
-# 42 dB both), and takes a third of the time; from twofold on it passes over pixels.
+# Up to this factor linear interpolation is as near to a Lanczos filter on photographs as averaging (both 41 to 42 dB),
+# and takes a third of the time; from a factor of 2 on it skips pixels.
 _MILD = 1.5
-_LONGER = 1.2  # so that what is 1.25 times the size of a crop, as is usual, shrinks by 1.5 at most
+_LONGER = 1.2  # so that the usual images of 1.25 times the crop shrink by 1.5 at most
 
 
 class Reading(NamedTuple):
-    """How samples become channels: all of an `ImageForm` that the decoder must know."""
+    """How samples become channels: the part of an `ImageForm` that the decoder needs."""
 
     channels: int
     window: Window | None
@@ -33,16 +33,16 @@ class Reading(NamedTuple):
 
 
 class ImageForm(NamedTuple):
-    """What the files of an image are turned into.
+    """The size and kind of pixels to which an image is brought.
 
     Attributes:
         size: (H, W).
-        fit: how the image is brought to that size.
+        fit: how the image is resized to `size`.
         channels: C.
         window: the sample values that become 0 and 255; None: the full range of 8 or 16 bits.
-        alpha: the RGB colour that lies behind transparent pixels; None: transparency is not looked at.
-        bound: an image stays as it is where it has no more pixels than `size`, and neither side is over 1.2
-            times as long: for those who cut and resize it anyway. `fit` is stretch.
+        alpha: the RGB colour behind transparent pixels; None: transparency is ignored.
+        bound: `size` is an upper bound: an image keeps its size where it has no more pixels than `size`, and neither
+            side is more than 1.2 times as long. For images that are cut and resized later; `fit` is stretch.
     """
 
     size: Size
@@ -59,12 +59,12 @@ class ImageForm(NamedTuple):
 
     @property
     def reading(self) -> Reading:
-        """What two forms must share to be made of one decoded image."""
+        """How the image is decoded; forms of equal readings share one decoded image."""
         return Reading(self.channels, self.window, self.alpha)
 
 
 def to_form(image: Pixels, form: ImageForm) -> Pixels:
-    """The image (h, w, C) in a form, whose channels it has already."""
+    """Bring a decoded image (h, w, C) to a form with C channels."""
     height, width = form.size
     small = image.shape[0] * image.shape[1] <= height * width and _shrinkage(image, form.size) <= _LONGER
     return image if form.bound and small else fit_image(image, size=form.size, fit=form.fit)
@@ -73,9 +73,9 @@ def to_form(image: Pixels, form: ImageForm) -> Pixels:
 def fit_image(image: Pixels, *, size: Size, fit: Fit) -> Pixels:
     """Bring (h, w, C) to (H, W, C), where size is (H, W).
 
-    "stretch" ignores the aspect ratio; "crop" covers the size and cuts the centre; "pad" fits inside and pads
-    evenly with zeros (an odd remainder goes below and to the right). An axis that shrinks averages areas, one that
-    is enlarged is linear; all is linear where no axis shrinks by more than 1.5.
+    "stretch" ignores the aspect ratio; "crop" covers the size and cuts out the centre; "pad" fits inside and pads
+    evenly with zeros (an odd remainder goes below and to the right). Shrinking averages areas and enlarging is
+    linear; where no axis shrinks by more than 1.5, both are linear.
     """
     if fit == "stretch":
         return _resize(image, size)
@@ -94,7 +94,7 @@ def _resize(image: Pixels, size: Size) -> Pixels:
         return np.concatenate(parts, axis=2)
     resized: NDArray[Any] = image
     if _shrinkage(image, size) > _MILD:
-        # OpenCV's area mode does not average where the other axis is enlarged, so the axes that shrink go first.
+        # OpenCV's area mode does not average where the other axis is enlarged, so the axes that shrink come first.
         shrunk = (min(height, size[0]), min(width, size[1]))
         resized = cv2.resize(resized, shrunk[::-1], interpolation=cv2.INTER_AREA)
     if resized.shape[:2] != size:
@@ -103,12 +103,12 @@ def _resize(image: Pixels, size: Size) -> Pixels:
 
 
 def _shrinkage(image: Pixels, size: Size) -> float:
-    """By what factor the axis shrinks that shrinks more; below 1 where both grow."""
+    """The larger of the factors by which the two axes shrink; below 1 where both grow."""
     return max(float(have) / want for have, want in zip(image.shape[:2], size, strict=True))
 
 
 def _scaled(image: Pixels, size: Size, choose: Callable[[float, float], float]) -> Size:
-    """The size of `image` scaled by one factor, the smaller or larger of the two that meet `size`."""
+    """The size of `image` scaled by one factor: `choose` takes one of the two that meet `size` on an axis."""
     height, width = image.shape[:2]
     scale = choose(size[0] / height, size[1] / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -127,5 +127,5 @@ def _pad_evenly(image: Pixels, size: Size) -> Pixels:
 
 
 def image_form(images: ImagesConfig) -> ImageForm:
-    """What an image of the training size looks like."""
+    """The form of an image at the training size."""
     return ImageForm(images.height_width, images.fit, images.channels, images.window, images.alpha)

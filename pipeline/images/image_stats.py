@@ -1,6 +1,6 @@
-"""What one look at an image file tells: whether it is whole, its kind, size and brightness, a digest and a thumbnail.
+"""Statistics of image files: problem, mode, size, brightness, digest and thumbnail.
 
-Quick, for audits: each file is read once, and a JPEG is decoded at a part of its size.
+Fast, for audits: each file is read once, and a JPEG is decoded at a fraction of its size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.images.decoding.decode import has_end, read_image
 from pipeline.images.geometry import Reading
 from pipeline.images.near_duplicates import SIDE, thumbnail
 
-_ENOUGH = 2 * SIDE  # pixels of the shorter side that a thumbnail is made from
+_ENOUGH = 2 * SIDE  # pixels of the shorter side from which a thumbnail is made
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -34,10 +34,10 @@ _REDUCED = {
 
 @dataclass(frozen=True, eq=False)
 class ImageStats:
-    """What was seen of one image; of several files, the first gives mode and size.
+    """The statistics of one image; where it has several files, the first gives mode and size.
 
     Attributes:
-        problem: what is wrong with it, one line; None where it can be read. Without it the rest is empty.
+        problem: why it cannot be read, one line; the other attributes are then empty. None where it can be read.
         mode: Pillow's name of the kind of pixels, such as RGB, L, P, CMYK, RGBA, I;16.
         width, height: in pixels, as stored.
         brightness: mean grey from 0 to 255.
@@ -59,18 +59,18 @@ class ImageStats:
 def read_image_stats(
     paths: Sequence[ImagePaths], reading: Reading, *, threads: int, progress: Callable[[int], None] | None = None
 ) -> list[ImageStats]:
-    """`image_stats` for each image, in their order; `progress` is called in this thread with the number done so far."""
-    looks = []
+    """The statistics of each image, in their order; `progress` is called in this thread with the number done so far."""
+    stats = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, look in enumerate(pool.map(partial(image_stats, reading=reading), paths), start=1):
-            looks.append(look)
+        for done, one in enumerate(pool.map(partial(_image_stats, reading=reading), paths), start=1):
+            stats.append(one)
             if progress is not None:
                 progress(done)
-    return looks
+    return stats
 
 
-def image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
-    """One image, read as the config says; what is wrong with it is told and not raised."""
+def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
+    """The statistics of one image; a problem is returned, not raised."""
     digest, greys, kind = hashlib.blake2b(digest_size=16), [], ("", 0, 0)
     for number, path in enumerate(paths):
         try:
@@ -81,7 +81,7 @@ def image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
         digest.update(data)
         found = _kind(data)
         grey = None if found is None or not has_end(data[:8], data[-8:]) else _grey(data, *found)
-        if grey is None:  # whatever is unusual is for the pipeline's own reader to judge, which also says why
+        if grey is None:  # the pipeline's own decoder reads unusual files, and gives the reason where it cannot
             try:
                 grey = _grey_as_read(path, reading, alone=len(paths) == 1)
             except ImageError as error:
@@ -104,7 +104,7 @@ def image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
 
 
 def _kind(data: bytes) -> tuple[str, int, int] | None:
-    """Mode, width and height from the header; None where Pillow cannot tell."""
+    """Mode, width and height from the header; None where Pillow cannot read it."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.mode, image.width, image.height
@@ -113,7 +113,7 @@ def _kind(data: bytes) -> tuple[str, int, int] | None:
 
 
 def _grey_as_read(path: Path, reading: Reading, *, alone: bool) -> NDArray[np.uint8]:
-    """Grey of a file that is an image `alone`, or one of its channels: luma of colours, the mean of other bands."""
+    """Grey of a file, which is an image `alone` or one of its channels: luma of colours, the mean of other bands."""
     channels = reading.channels if alone and reading.channels not in (1, 3) else 1
     pixels = read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha)
     grey = pixels[:, :, 0] if channels == 1 else pixels.mean(axis=2).round().astype(np.uint8)
@@ -121,10 +121,10 @@ def _grey_as_read(path: Path, reading: Reading, *, alone: bool) -> NDArray[np.ui
 
 
 def _grey(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
-    """Grey pixels, of a JPEG only as many as needed; 16-bit samples over the range they use, else all may be black."""
+    """Grey pixels, of a JPEG only as many as needed; 16-bit samples over their own range, or all may be black."""
     deep = mode.startswith(("I", "F"))
-    part = min(width, height) // _ENOUGH
-    reduced = next((flag for scale, flag in _REDUCED.items() if scale <= part), cv2.IMREAD_GRAYSCALE)
+    largest = min(width, height) // _ENOUGH
+    reduced = next((flag for scale, flag in _REDUCED.items() if scale <= largest), cv2.IMREAD_GRAYSCALE)
     flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH if deep else reduced
     try:
         grey = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -139,10 +139,10 @@ def _grey(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] 
 
 
 def _all_constant(paths: ImagePaths, reading: Reading) -> bool:
-    """Asked only of images that look constant: a reduced decode may have averaged a fine pattern away."""
+    """Whether the whole image is constant: a reduced decode may have averaged a fine pattern away."""
     channels = reading.channels if len(paths) == 1 and reading.channels != 1 else 3
     try:
         whole = [read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha) for path in paths]
-    except ImageError:  # it can be looked at, so it is not broken; what a run makes of it is for the run to say
+    except ImageError:  # it was decoded above, so it is not broken; a run reports why it cannot use it
         return False
     return all(int(np.ptp(pixels.reshape(-1, channels), axis=0).max()) == 0 for pixels in whole)

@@ -1,4 +1,4 @@
-"""The walk over a dataset's batches, in worker processes or in this one: the same batches either way."""
+"""Loads the batches of a dataset, in worker processes or in this one, with equal results."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _SMALL = 2**16  # bytes
 
 
 class Loader(Generic[Batch]):
-    """Walks `batches`, lists of a dataset's keys, in their order; every `iter` walks them from the start.
+    """An iterable over `batches`, lists of a dataset's keys, in their order; every `iter` begins at the first.
 
-    A `PipelineError` in a worker is raised here as it is. torch's global generator is left alone.
+    A `PipelineError` in a worker is raised unchanged. torch's global generator is not used.
 
     Args:
-        dataset: gives an item for a key; must be picklable where processes are spawned.
+        dataset: returns an item for a key; must be picklable where processes are spawned.
         batches: the keys of each batch.
-        collate: makes one batch of a list of items.
-        workers: processes that load; they live as long as the loader. 0: all in this process.
-        pin_memory: copy batches to page-locked memory, from where a GPU fetches them faster.
+        collate: makes a batch of a list of items.
+        workers: processes that load; they live as long as the loader. 0: this process loads.
+        pin_memory: copy batches to page-locked memory, which a GPU reads faster.
     """
 
     def __init__(
@@ -43,25 +43,25 @@ class Loader(Generic[Batch]):
         workers: int,
         pin_memory: bool,
     ) -> None:
-        # The list itself is the sampler: changed in place, it is followed by workers that live on.
+        # The list itself is the sampler: workers that live on follow its changes.
         self._batches = [list(keys) for keys in batches]
         self._loader: DataLoader[Any] = DataLoader(
             _Guarded(dataset, collate),
             batch_sampler=self._batches,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
-            # A fold's own process would else start them as it was started, and each would import everything anew.
+            # A spawned process would otherwise spawn its workers, and each would import everything again.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             persistent_workers=workers > 0,
-            # Else each walk would draw from the global generator, and a resumed run would differ.
+            # Otherwise each iteration would draw from the global generator, and a resumed run would differ.
             generator=torch.Generator(),
         )
 
     @property
     def batches(self) -> Batches:
-        """May be set anew between two walks: the next epoch, or the rest of one that was interrupted."""
+        """The keys of each batch; set them between two iterations, for the next epoch or the rest of one."""
         return self._batches
 
     @batches.setter
@@ -72,17 +72,17 @@ class Loader(Generic[Batch]):
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._walk():
+        for batch in self._load():
             if isinstance(batch, PipelineError):
                 try:
                     raise batch
                 finally:
-                    # The error holds this frame, and the frame the error and the workers. Left to the garbage
-                    # collector, that ring would cost a timeout of 5 s per worker at some later moment.
+                    # The error refers to this frame, and the frame to the error and the workers. If the garbage
+                    # collector had to end this cycle, each worker would cost a timeout of 5 s later.
                     del batch
             yield batch
 
-    def _walk(self) -> Iterator[Any]:
+    def _load(self) -> Iterator[Any]:
         try:
             for batch in self._loader:
                 yield _unpacked(batch)
@@ -97,7 +97,7 @@ class Loader(Generic[Batch]):
 
 
 class _Guarded(Dataset[Any]):
-    """Makes whole batches, and hands a user's error over as a value: torch would re-raise it as another."""
+    """Makes whole batches, and returns a PipelineError as a value: torch would raise another error."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
         self._dataset, self._collate = dataset, collate
@@ -110,9 +110,9 @@ class _Guarded(Dataset[Any]):
 
 
 def _packed(batch: Any) -> Any:
-    """A batch that is a named tuple, its small tables as arrays, which travel between processes inside the message.
+    """Turn the small tensors of a batch (a named tuple) into arrays, which a worker sends inside its message.
 
-    A tensor travels as shared memory, which takes a connection of its own: a millisecond, whatever its size.
+    A tensor is sent as shared memory, which takes a connection of its own and thus a millisecond, whatever its size.
     """
     return _changed(batch, _is_small_table, Tensor.numpy)
 
@@ -131,11 +131,11 @@ def _changed(batch: Any, which: Callable[[Any], bool], change: Callable[[Any], A
     return batch._replace(**changed) if changed else batch
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001
     cv2.setNumThreads(0)  # torch limits itself to one thread per worker, OpenCV does not
-    # Ctrl-C reaches the whole process group; the main process ends its workers, without a traceback of each.
+    # Ctrl-C reaches the whole process group; the main process ends its workers, without a traceback from each.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Which images are nearly the same: perceptual hashes find candidates, small thumbnails confirm them.
+"""Finds images that are nearly the same: perceptual hashes give candidates, small thumbnails confirm them.
 
-A hash alone is not to be trusted: two calm seas may share one. So each candidate is compared again by its
-thumbnails, over all and in detail, and images without contrast are never compared.
+Different images may share a hash, such as two calm seas. So the thumbnails of each candidate pair are compared, as a
+whole and in detail, and images without contrast are never compared.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
 
 SIDE = 32
-# The standard deviation of a thumbnail, in grey levels, below which it is sky, sea or paper: what is left is noise.
+# The standard deviation of a thumbnail, in grey levels. Below it the image is sky, sea or paper with noise.
 CONTRAST = 6.0
-# Of aerial and underwater photographs, turned copies at half the size and JPEG quality 30 to 50 are at 0.9 and above,
-# those at 0.3 of the size mostly so; every pair of different files from 0.7 up was the same scene, seen again.
+# Measured on aerial and underwater photographs: turned copies at half the size and JPEG quality 30 to 50 have 0.9 and
+# more, most copies at 0.3 of the size too; every pair of different files above 0.7 showed the same scene.
 SIMILARITY = 0.8
-# 63 bits in 7 bands of 9: two hashes that differ in at most 6 bits agree in a whole band, so none of them is missed.
+# 63 bits in 7 bands of 9: two hashes that differ in at most 6 bits agree in a whole band, so no such pair is missed.
 _BANDS, _BAND_BITS, _MOST_BITS = 7, 9, 6
 _MOST_AT_ONCE = 2_000_000  # pairs in memory at a time
-_COARSE = 4  # frequencies per axis that the comparison in detail leaves out
+_COARSE = 4  # lowest frequencies per axis, which are not details
 
 
 class NearPairs(NamedTuple):
@@ -72,17 +72,16 @@ def near_pairs(thumbnails: Thumbnails, *, turned: bool) -> NearPairs:
 
 
 def turn_thumbnails(thumbnails: Thumbnails, turn: int) -> Thumbnails:
-    """(N, SIDE, SIDE) in one of the eight positions of a square: bit 0 mirrors, bit 1 flips, bit 2 transposes after."""
+    """(N, SIDE, SIDE) in one of the eight positions of a square: bit 0 mirrors, bit 1 flips, then bit 2 transposes."""
     turned = thumbnails[:, :, ::-1] if turn & 1 else thumbnails
     turned = turned[:, ::-1] if turn & 2 else turned
     return turned.transpose(0, 2, 1) if turn & 4 else turned
 
 
 def similarity_of(ours: Thumbnails, theirs: Thumbnails) -> FloatArray:
-    """(P,) the correlation of P pairs of thumbnails, or that of their details where it is smaller.
+    """(P,) the correlation of P pairs of thumbnails, or of their details where that is smaller.
 
-    Details are what is left without the lowest frequencies: two different pictures of one horizon agree in
-    the coarse, but not in these.
+    Details are thumbnails without the lowest frequencies: two different pictures of one horizon differ in them.
     """
     a, b = ours.astype(np.float32), theirs.astype(np.float32)
     return np.minimum(_correlation(a, b), _correlation(_details(a), _details(b)))
@@ -107,10 +106,10 @@ def _waves(count: int) -> FloatArray:
 
 
 def _hashes(thumbnails: Thumbnails, *, turned: bool) -> NDArray[np.uint64]:
-    """(V, N) perceptual hashes: the signs of the 8x8 lowest frequencies but the mean; V is 8 positions, or 1.
+    """(V, N) perceptual hashes: the signs of the 8 x 8 lowest frequencies without the mean; V is 8 positions, or 1.
 
-    Mirroring an image changes the sign of its odd frequencies and transposing it transposes them, so that the
-    hashes of all eight positions come from one transform.
+    Mirroring an image changes the sign of its odd frequencies, and transposing it transposes them, so one transform
+    gives the hashes of all eight positions.
     """
     waves = _waves(8)
     coefficients = waves @ thumbnails.astype(np.float32) @ waves.T  # (N, 8 vertical, 8 horizontal)
@@ -121,7 +120,7 @@ def _hashes(thumbnails: Thumbnails, *, turned: bool) -> NDArray[np.uint64]:
         one = one * odd[:, None] if turn & 2 else one
         one = one.transpose(0, 2, 1) if turn & 4 else one
         bits = (one.reshape(-1, 64)[:, 1:] > 0).astype(np.uint64)
-        # Neighbouring frequencies go into different bands, so that no band is much less telling than others.
+        # Neighbouring frequencies go into different bands, so that all bands carry similar information.
         order = np.arange(63).reshape(_BAND_BITS, _BANDS).T.ravel()
         hashes.append(bits[:, order] @ (np.uint64(1) << np.arange(63, dtype=np.uint64)))
     return np.stack(hashes)

@@ -1,4 +1,4 @@
-"""Where pixels come from, by row: decoded anew, or out of a cache file in either of its formats."""
+"""Image sources: decode a file, or read a row of a cache file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.images.geometry import ImageForm, Pixels
 
 
 class ImageSource(Protocol):
-    """Images in one form by row index."""
+    """Images in one form, by row."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -25,13 +25,13 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Pixels:
-        """A fresh uint8 array that the caller may write into: (H, W, C), or smaller where the form is bound."""
+        """A new uint8 array, which the caller may change: (H, W, C), or smaller where the form is bound."""
 
 
 class ImageSources(NamedTuple):
-    """The same N images twice: `train` as the augmentation takes them, `evaluation` at the training size.
+    """The same N images in two forms: `train` for the augmentation, `evaluation` at the training size.
 
-    One and the same object where the two do not differ.
+    Where the forms are equal, both are one object.
     """
 
     train: ImageSource
@@ -39,7 +39,7 @@ class ImageSources(NamedTuple):
 
 
 class DecodedSource:
-    """Images decoded from `paths` anew each time."""
+    """Images decoded from their files at every load."""
 
     def __init__(self, paths: Sequence[ImagePaths], form: ImageForm) -> None:
         self._paths, self._form = list(paths), form
@@ -53,12 +53,12 @@ class DecodedSource:
         return len(self._paths)
 
     def load(self, index: int) -> Pixels:
-        """Raises ImageError if the file cannot be read."""
+        """Decode row `index`. Raises ImageError if the file cannot be read."""
         return load_image(self._paths[index], self._form)
 
 
 class CachedSource:
-    """Images copied out of a file of raw pixels; crosses process borders as a file name, not as pixels."""
+    """Images copied from a cache of raw pixels; pickled as a file name, without pixels."""
 
     def __init__(self, file: Path) -> None:
         self._file, rows = file, open_pixels(file)
@@ -81,12 +81,12 @@ class CachedSource:
         return self._pixels[index, : height * width * channels].reshape(height, width, channels).copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Map the same file again on the other side."""
+        """The other process maps the same file."""
         return CachedSource, (self._file,)
 
 
 class JpegSource:
-    """Images decoded out of a file of small JPEGs; crosses process borders as a file name."""
+    """Images decoded from a cache of JPEGs; pickled as a file name."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -101,7 +101,7 @@ class JpegSource:
         return len(self._ends)
 
     def load(self, index: int) -> Pixels:
-        """Row `index`, decoded."""
+        """Decode row `index`."""
         start = int(self._ends[index - 1]) if index else 0
         data = self._data[start : int(self._ends[index])]
         grey = self._shape[2] == 1
@@ -111,5 +111,5 @@ class JpegSource:
         return np.atleast_3d(np.asarray(pixels, np.uint8))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Map the same file again on the other side."""
+        """The other process maps the same file."""
         return JpegSource, (self._file,)

@@ -1,4 +1,4 @@
-"""The network: a timm backbone, Query2Label on top of it, and what goes in and out of weight files."""
+"""The network: a timm backbone with a Query2Label head, and its weight files."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Backbones from timm: one feature map of the wanted stride, at any image size the network can read."""
+"""Backbones from timm: one feature map of a given stride, at any image size the network can read."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import timm
@@ -18,34 +17,32 @@ Size = tuple[int, int]  # height, width
 
 
 class Backbone(nn.Module):
-    """A timm network up to one stage; what comes after that stage is neither computed nor kept.
+    """A timm network up to one stage; later layers are removed.
 
-    A final norm, where the network has one and the stage is its last, is applied. The keys of the state
-    dict are timm's own behind "body.".
+    Where the stage is the last and the network has a final norm, it is applied. The state dict has timm's keys with
+    the prefix "body.".
 
     Attributes:
         channels: D, the width of the feature map.
         stride: pixels per position of the feature map.
-        mean, std: of pixels between 0 and 1, as the pretrained weights expect them; one number per channel
-            they were trained with.
-        size: height and width it was built for.
-        multiple: image sides must be multiples of it; None where only `size` can be read.
+        mean, std: of pixels between 0 and 1 in the pretraining, one number per channel.
+        size: the height and width it was built for.
+        multiple: image sides must be multiples of it; None where the network reads `size` only.
     """
 
-    def __init__(self, body: Any, *, name: str, index: int, size: Size) -> None:
+    def __init__(self, body: Any, *, name: str, index: int, size: Size, multiple: int | None = 1) -> None:
         super().__init__()
         stage = body.feature_info[index]
         self.channels, self.stride = int(stage["num_chs"]), int(stage["reduction"])
-        self.mean, self.std = _statistics(body.pretrained_cfg)
-        self.name, self.index, self.size = name, index, size
-        self.multiple: int | None = 1
+        self.mean, self.std = (tuple(map(float, body.pretrained_cfg[key])) for key in ("mean", "std"))
+        self.name, self.index, self.size, self.multiple = name, index, size, multiple
         self.frozen_batch_norm = False
         self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
         self.body = body
 
     def freeze(self, *, stem: bool, batch_norm: bool) -> None:
-        """Keep parts of the network as they are during training, as the official recipe does for ResNets.
+        """Freeze parts of the network during training, as the official recipe does for ResNets.
 
         Args:
             stem: the stem and the first group of layers, as timm groups them (ResNet: up to layer1).
@@ -61,7 +58,7 @@ class Backbone(nn.Module):
                 module.eval().requires_grad_(False)
 
     def hold(self, held: bool) -> None:
-        """Keep the whole network as it is, batch statistics included, or let go what `freeze` does not keep."""
+        """Freeze the whole network, batch statistics included, or undo that; what `freeze` froze stays frozen."""
         if held and not self._held:
             self._held = [parameter for parameter in self.parameters() if parameter.requires_grad]
         for parameter in self._held:
@@ -70,11 +67,7 @@ class Backbone(nn.Module):
             self._held = []
 
     def checkpoint_gradients(self) -> None:
-        """Compute activations again in the backward pass instead of keeping them.
-
-        Raises:
-            ConfigError: timm cannot do so for this network.
-        """
+        """Compute activations again in the backward pass instead of keeping them; ConfigError where timm cannot."""
         try:
             self.body.set_grad_checkpointing(True)
         except (AttributeError, AssertionError, TypeError):
@@ -92,7 +85,7 @@ class Backbone(nn.Module):
         return [[f"body.{name}" for name in groups[depth]] for depth in sorted(groups)]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch as usual, but leave what is held, and frozen batch norms, in evaluation mode."""
+        """Switch the mode; a network on hold and frozen batch norms stay in evaluation mode."""
         super().train(mode and not self._held)
         if self.frozen_batch_norm:
             for module in self._batch_norms():
@@ -103,17 +96,13 @@ class Backbone(nn.Module):
         return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float (B, C, H, W), to a feature map (B, D, h, w).
-
-        Raises:
-            ConfigError: the network cannot read images of this size; see `check_size`.
-        """
+        """Normalised images, float (B, C, H, W), to a feature map (B, D, h, w); ConfigError as `check_size`."""
         height, width = images.shape[-2:]
         self.check_size((height, width))
         return self._features(images)
 
     def check_size(self, size: Size) -> None:
-        """Refuse a height and width that the network cannot read, naming those it can, as ConfigError."""
+        """Raise ConfigError for a size that the network cannot read; the error names those it can."""
         if self.multiple is None and size != self.size:
             expected = f"{self.size[0]} x {self.size[1]}, the size this kind of network was built for"
         elif self.multiple is not None and (size[0] % self.multiple or size[1] % self.multiple):
@@ -139,45 +128,39 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
     """The timm network `name` up to its last stage of `feature_stride` pixels per position.
 
     Args:
-        name: as timm calls it, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
-        pretrained: load timm's weights for it, from the local cache or the network.
+        name: timm's name, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
+        pretrained: load timm's weights, from the local cache or the internet.
         feature_stride: 32 for the last stage of most networks; a plain ViT has its patch size only.
         channels: of the images; the first layer is adapted.
         size: height and width of the images; most networks can read others too, see `Backbone.multiple`.
 
     Raises:
         ConfigError: the name is unknown, there is no stage of that stride, the size cannot be read, or the
-            pretrained weights cannot be had.
+            pretrained weights cannot be loaded.
     """
-    offer = _probe(name, feature_stride, channels, size)
-    body = _create(name, pretrained, in_chans=channels, **dict(offer.options))
-    backbone = Backbone(body, name=name, index=offer.stage, size=size)
-    backbone.multiple = offer.multiple
-    return backbone
+    traits = _probe(name, feature_stride, channels, size)
+    body = _create(name, pretrained, in_chans=channels, **dict(traits.options))
+    return Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple)
 
 
-class _Offer(NamedTuple):
-    """What a network can do for images of one size."""
+class _Traits(NamedTuple):
+    """How to build a network for images of one size, and which other sizes it reads."""
 
     stage: int  # its index
-    options: tuple[tuple[str, Any], ...]  # to create it with
+    options: tuple[tuple[str, Any], ...]  # for timm.create_model
     multiple: int | None
 
 
 @functools.cache  # it takes longer than the network itself, and a run builds the same one for every fold
-def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Offer:
-    """Raises ConfigError as `build_backbone` does, but for weights."""
+def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Traits:
+    """The traits of a network; raises ConfigError as `build_backbone` does, except for weights."""
     _check_name(name)
-    with torch.device("meta"):  # shapes without weights: what the network offers costs next to nothing
+    with torch.device("meta"):  # shapes without weights cost next to nothing
         plain = timm.create_model(name, num_classes=0, in_chans=channels)
         index = _stage(name, plain, feature_stride)
         options = _size_options(type(plain), size)
-        probe = Backbone(
-            timm.create_model(name, num_classes=0, in_chans=channels, **options),
-            name=name,
-            index=index,
-            size=size,
-        )
+        body = timm.create_model(name, num_classes=0, in_chans=channels, **options)
+        probe = Backbone(body, name=name, index=index, size=size)
     probe.multiple = _smallest_multiple(probe, channels)
     probe.check_size(size)
     if not _runs(probe, channels, size):
@@ -186,11 +169,11 @@ def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Offer:
             remedy="set images.size to the size it was trained for, "
             f"{probe.body.pretrained_cfg['input_size'][1:]}, or choose another model.backbone",
         )
-    return _Offer(index, tuple(options.items()), probe.multiple)
+    return _Traits(index, tuple(options.items()), probe.multiple)
 
 
 def _check_name(name: str) -> None:
-    """Registered architectures only: timm would also read folders and hubs that a config names."""
+    """Refuse all but registered architectures: timm would also read a folder or a hub that a config names."""
     architecture, tag = split_model_name_tag(name)
     known = timm.list_models()
     if architecture not in known:
@@ -227,7 +210,7 @@ def _stage(name: str, network: Any, feature_stride: int) -> int:
 
 
 def _size_options(network: type, size: Size) -> dict[str, Any]:
-    """What makes a network of this class read any size, or where it cannot, the wanted one."""
+    """The options that let a network of this class read any size, or else this one."""
     known = inspect.signature(network).parameters
     if "strict_img_size" in known:  # Swin: windows slide over any map
         return {"strict_img_size": False}
@@ -268,8 +251,3 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
             "or point model.weights to a local checkpoint",
         ) from error
     return network
-
-
-def _statistics(pretrained: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, std = (tuple(float(value) for value in pretrained[key]) for key in ("mean", "std"))
-    return mean, std

@@ -1,13 +1,34 @@
-"""From the config's model section to a network, and to the pixel statistics it expects."""
+"""Builds a network from the config: a fresh one, one that starts from other weights, or a trained one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.config import ImagesConfig, ModelConfig
+from pipeline.errors import ConfigError, RunError, listing
+from pipeline.events import Listener, Note
 from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer, statistics_for
+from pipeline.model.official.checkpoint import load_official_checkpoint
 from pipeline.model.query2label import PooledClassifier, Query2Label
+from pipeline.model.weights import load_tensors
+
+
+class TrainedModel(NamedTuple):
+    """A trained model with what its use needs: labels in the order of its outputs, and the images section."""
+
+    model: nn.Module
+    normalizer: PixelNormalizer
+    labels: tuple[str, ...]
+    images: ImagesConfig
 
 
 def build_model(
@@ -18,7 +39,7 @@ def build_model(
     pretrained: bool,
     initial_queries: Tensor | None = None,
 ) -> nn.Module:
-    """The network that `config` names, for `num_labels` labels and images of `images`' size and channels.
+    """The network of the model section `config`, for `num_labels` labels and images of `images`' size and channels.
 
     Args:
         config: the model section.
@@ -28,7 +49,7 @@ def build_model(
         initial_queries: starting value of the label queries (queries, hidden_dim); None for noise.
 
     Raises:
-        ConfigError: the backbone is unknown, has no stage of that stride, or its weights cannot be had.
+        ConfigError: the backbone is unknown, has no stage of that stride, or its weights cannot be loaded.
     """
     backbone = build_backbone(
         config.backbone,
@@ -57,6 +78,56 @@ def build_model(
     )
 
 
+def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[str], listen: Listener) -> nn.Module:
+    """A network for `labels` with the starting values that the config names; notes what it took from `model.weights`.
+
+    `model.query_init` sets the label queries first; queries from `model.weights` then replace them.
+
+    Raises:
+        ConfigError, RunError: the network cannot be built, or a file it starts from is missing or does not fit.
+    """
+    queries = None
+    if config.query_init is not None:
+        if config.head != "q2l":
+            raise ConfigError(
+                f"model.query_init is set, but model.head={config.head} has no label queries",
+                remedy="set model.head=q2l, or leave model.query_init out",
+            )
+        queries = _load_queries(Path(config.query_init))
+    model = build_model(config, images, num_labels=len(labels), pretrained=config.pretrained, initial_queries=queries)
+    if config.weights is not None:
+        report = _start_from(model, Path(config.weights), labels)
+        for line in str(report).splitlines():
+            listen(Note(f"model.weights={config.weights}: {line}"))
+    return model
+
+
+def load_model(path: Path, *, device: torch.device) -> TrainedModel:
+    """The model saved at `path`, in evaluation mode on `device`; reads no other file.
+
+    Raises:
+        RunError: the file is missing, broken, or does not hold the model its facts describe.
+    """
+    tensors, facts = load_tensors(path)
+    try:
+        config = ModelConfig.model_validate(facts["model"])
+        images = ImagesConfig.model_validate(facts["images"])
+        labels = tuple(str(name) for name in facts["labels"])
+    except (KeyError, ValidationError) as error:
+        raise RunError(f"{path}: its facts describe no model: {error}", remedy="train again with --fresh") from None
+    model = build_model(config, images, num_labels=len(labels), pretrained=False)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            f"{path}: the tensors do not fit the model: {listing(str(error).splitlines(), 3)}",
+            remedy="use the version of the pipeline that trained it, or train again with --fresh",
+        ) from None
+    normalizer = build_normalizer(images, model).to(device)
+    model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return TrainedModel(model, normalizer, labels, images)
+
+
 def backbone_of(model: nn.Module) -> Backbone:
     """The backbone of a network from `build_model`."""
     backbone = model.backbone
@@ -65,8 +136,41 @@ def backbone_of(model: nn.Module) -> Backbone:
 
 
 def build_normalizer(images: ImagesConfig, model: nn.Module) -> PixelNormalizer:
-    """Normalisation by the config's mean and std, or where they are null by the backbone's own."""
+    """Normalisation by the config's mean and std; where they are null, by those of the backbone's pretraining."""
     backbone = backbone_of(model)
     mean = images.mean if images.mean is not None else statistics_for(backbone.mean, images.channels)
     std = images.std if images.std is not None else statistics_for(backbone.std, images.channels)
     return PixelNormalizer(mean, std)
+
+
+def _load_queries(path: Path) -> Tensor:
+    """The array at `path` (.npy), one embedding per label, as float32."""
+    try:
+        values = np.load(path, allow_pickle=False)
+        embeddings = torch.from_numpy(np.asarray(values, dtype=np.float32))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ConfigError(
+            f"model.query_init: {path} is not readable as an array",
+            got=f"{type(error).__name__}: {error}",
+            remedy="write it with numpy.save(path, array), one row per label in the labels' order",
+        ) from error
+    if embeddings.ndim != 2 or not embeddings.isfinite().all():
+        raise ConfigError(
+            f"model.query_init: {path} holds no label embeddings",
+            expected="finite numbers of shape (labels, model.hidden_dim)",
+            got=f"shape {tuple(embeddings.shape)}",
+            remedy="write one row per label, in the labels' order",
+        )
+    return embeddings
+
+
+def _start_from(model: nn.Module, path: Path, labels: Sequence[str]) -> LoadReport:
+    """Load weights of this pipeline (`.safetensors`), or an official checkpoint (any other name), into `model`.
+
+    An official checkpoint does not name its labels, so queries and classifier rows stay fresh.
+    """
+    if path.suffix == ".safetensors":
+        tensors, facts = load_tensors(path)
+        return load_for_labels(model, tensors, labels=labels, source_labels=facts.get("labels"))
+    official = load_official_checkpoint(path)
+    return load_for_labels(model, official.state_dict(), labels=labels, source_labels=official.label_names)

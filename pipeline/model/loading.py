@@ -1,12 +1,10 @@
-"""Starting values from elsewhere: weights of a model with other labels, embeddings of the labels' names."""
+"""Loads the weights of a model with other labels, label by label."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +15,12 @@ _OPTIONAL = "num_batches_tracked"  # a counter that batch norm does not need
 
 
 class LoadReport(NamedTuple):
-    """What became of every tensor of a checkpoint, and of every tensor of the model.
+    """The result of loading a checkpoint, tensor by tensor.
 
     Attributes:
         used: names in the checkpoint whose tensors are now in the model.
         ignored: names in the checkpoint that were left out, each with the reason.
-        missing: names in the model that kept their fresh values, wholly or for some labels.
+        missing: names in the model that kept their fresh values, for all or for some labels.
     """
 
     used: tuple[str, ...]
@@ -30,7 +28,7 @@ class LoadReport(NamedTuple):
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Three short paragraphs for a log."""
+        """One line on the used tensors, one per ignored tensor, one on the missing ones."""
         lines = [f"{len(self.used)} tensors used"]
         lines += [f"ignored {name}: {reason}" for name, reason in self.ignored.items()]
         lines += [f"missing, left as it was: {listing(self.missing, limit=20)}"] if self.missing else []
@@ -44,20 +42,20 @@ def load_for_labels(
     labels: Sequence[str],
     source_labels: Sequence[str] | None,
 ) -> LoadReport:
-    """Start `model`, whose labels are `labels`, from the tensors of a model with other labels.
+    """Load the tensors of a model with other labels into `model`.
 
-    Queries and classifier rows go to the label of the same name and stay fresh for labels the source did not
-    have. Queries shared by groups of labels mean something for these groups only: they and the classifier are
-    taken where the labels are the same in the same order, or not at all.
+    A query and a classifier row are copied to the label of the same name; a label that the source lacks keeps its
+    fresh values. Queries shared by groups of labels have no meaning for other groups: they and the classifier are
+    loaded only where the labels are the same in the same order.
 
     Args:
         model: changed in place.
-        tensors: a state dict with this project's names.
+        tensors: a state dict with the names of this project.
         labels: K names, in the order of the model's outputs.
-        source_labels: likewise for `tensors`; None where they are not known.
+        source_labels: the same for `tensors`; None where they are not known.
 
     Raises:
-        ConfigError: not one tensor fits.
+        ConfigError: no tensor fits.
     """
     own = model.state_dict()
     used, ignored, missing = [], {}, set(own) - set(tensors)
@@ -83,31 +81,6 @@ def load_for_labels(
     return LoadReport(tuple(used), ignored, tuple(sorted(name for name in missing if _OPTIONAL not in name)))
 
 
-def load_query_init(path: Path) -> Tensor:
-    """The array at `path` (.npy), one embedding per label, for `Query2Label(initial_queries=...)`, float32.
-
-    Raises:
-        ConfigError: the file is missing, no plain array of finite numbers, or not of two dimensions.
-    """
-    try:
-        values = np.load(path, allow_pickle=False)
-        embeddings = torch.from_numpy(np.asarray(values, dtype=np.float32))
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ConfigError(
-            f"model.query_init: {path} is not readable as an array",
-            got=f"{type(error).__name__}: {error}",
-            remedy="write it with numpy.save(path, array), one row per label in the labels' order",
-        ) from error
-    if embeddings.ndim != 2 or not embeddings.isfinite().all():
-        raise ConfigError(
-            f"model.query_init: {path} holds no label embeddings",
-            expected="finite numbers of shape (labels, model.hidden_dim)",
-            got=f"shape {tuple(embeddings.shape)}",
-            remedy="write one row per label, in the labels' order",
-        )
-    return embeddings
-
-
 def _reason(
     name: str,
     tensor: Tensor,
@@ -115,7 +88,7 @@ def _reason(
     labels: Sequence[str],
     source_labels: Sequence[str] | None,
 ) -> str | None:
-    """Why this tensor cannot be used, or None."""
+    """The reason why this tensor cannot be loaded, or None."""
     if name not in own:
         return "the model has no such part"
     if name not in _PER_LABEL or (source_labels is not None and list(labels) == list(source_labels)):
@@ -132,7 +105,7 @@ def _reason(
 
 
 def _copy_rows(target: Tensor, source: Tensor, labels: Sequence[str], source_labels: Sequence[str]) -> int:
-    """Copy the rows of the labels known to both; the number of labels without one."""
+    """Copy the rows of the labels known to both; returns the number of labels without one."""
     rows = {label: row for row, label in enumerate(source_labels)}
     pairs = [(row, rows[label]) for row, label in enumerate(labels) if label in rows]
     target_rows, source_rows = (torch.tensor(column) for column in zip(*pairs, strict=True))

@@ -1,4 +1,4 @@
-"""From uint8 images to what the network reads, on the device."""
+"""Normalises uint8 images on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class PixelNormalizer(nn.Module):
-    """uint8 (B, C, H, W) to float32 (pixel / 255 - mean) / std, channels-last, wherever the input lies.
+    """uint8 (B, C, H, W) to float32 (pixel / 255 - mean) / std, channels-last, on the device of the input.
 
     Args:
         mean: C numbers on the scale 0 to 1.
@@ -37,7 +37,7 @@ class PixelNormalizer(nn.Module):
 
 
 def statistics_for(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """A backbone's statistics for `channels` channels: the average for a single or a further one."""
+    """The statistics `values` for `channels` channels: a single or a further channel gets their average."""
     if len(values) == channels:
         return tuple(values)
     average = sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""The sine encoding of positions, computed for the size of the feature map at hand."""
+"""The sine encoding of positions, computed for the size of each feature map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EPS = 1e-6
 
 
 class SinePosition(nn.Module):
-    """Position encodings as a transformer adds them, kept per map size, device and type; none in checkpoints."""
+    """Position encodings, computed once per map size, device and type; checkpoints hold none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class SinePosition(nn.Module):
 def sine_position_encoding(height: int, width: int, channels: int, *, device: torch.device | None = None) -> Tensor:
     """The encoding of a height x width map, float32 of shape (1, channels, height, width).
 
-    The first half of the channels encodes the row, the second half the column: sine and cosine in turn of
-    the position (1 to n, scaled to end at 2 pi) over temperature ** (2i / (channels / 2)), as
-    `PositionEmbeddingSine(normalize=True)` of DETR (Carion et al. 2020) and of the Query2Label code.
+    The first half of the channels encodes the row, the second half the column. Channels 2i and 2i + 1 of a half are
+    the sine and the cosine of the position (1 to n, scaled to end at 2 pi) over temperature ** (2i / (channels / 2)),
+    as in `PositionEmbeddingSine(normalize=True)` of DETR (Carion et al. 2020) and of the Query2Label code.
 
     Raises:
-        ValueError: `channels` is not a multiple of 4, so halves of sine-cosine pairs do not fit.
+        ValueError: `channels` is not a multiple of 4.
     """
     if channels % 4:
         raise ValueError(f"expected channels divisible by 4, got {channels=}")

@@ -1,4 +1,4 @@
-"""Query2Label (Liu et al. 2021): one query per label looks for its evidence in the feature map."""
+"""Query2Label (Liu et al. 2021): one query per label attends to the feature map."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipeline.model.transformer import Decoder, Encoder
 
 SelfAttention = Literal["none", "first", "others", "all"]
 
-# Whether the first decoder layer, and each further one, lets the label queries attend to each other. In the
-# first all states are still zero, so there it adds a constant at most: the official code has the option.
+# Whether the label queries attend to each other in the first decoder layer, and in each further one. In the first
+# all states are still zero, so there it adds a constant at most; the option exists because the official code has it.
 SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
     "none": (False, False),
     "first": (True, False),
@@ -27,28 +27,28 @@ SELF_ATTENTION: dict[SelfAttention, tuple[bool, bool]] = {
 
 
 class Query2Label(nn.Module):
-    """Backbone, 1x1 projection, transformer encoder, label queries in a decoder, one linear unit per label.
+    """Backbone, 1x1 projection, transformer encoder, decoder of label queries, one linear unit per label.
 
     Args:
         backbone: images (B, C, H, W) to a feature map (B, `backbone.channels`, h, w).
         num_labels: K.
         hidden_dim: D, the width of the transformer; divisible by `heads` and by 4.
         heads: of every attention.
-        ffn_dim: hidden width of the feed-forward parts.
+        ffn_dim: hidden width of the feed-forward networks.
         encoder_layers: over the feature map; 0 for none.
         decoder_layers: at least 1.
         self_attention: the decoder layers in which label queries attend to each other; the published models
             have `none`.
-        dropout: probability, in attention weights, feed-forward parts and residual branches.
-        input_projection: False feeds the feature map as it is; `hidden_dim` must then be its width.
+        dropout: probability, in attention weights, feed-forward networks and residual branches.
+        input_projection: False passes the feature map on unchanged; `hidden_dim` must then be its width.
         pre_norm: normalise before attention and feed-forward instead of after the sum.
-        query_groups: decode K labels from this many queries, at a cost linear in it (Ridnik et al. 2023,
+        query_groups: number of queries that decode the K labels, at a cost linear in it (Ridnik et al. 2023,
             ML-Decoder); None for a query per label.
         initial_queries: starting value of the queries, float (queries, D); None for normal noise.
 
     Attributes:
-        load_report: how a checkpoint was read into this model; None for a fresh one.
-        label_names: of the K outputs, where such a checkpoint's names are known.
+        load_report: how an official checkpoint was loaded into this model; None for any other model.
+        label_names: of the K outputs of such a checkpoint, where they are known.
 
     Raises:
         ConfigError: the widths do not fit, or there are more groups than labels.
@@ -105,8 +105,8 @@ class Query2Label(nn.Module):
     def forward(self, images: Tensor, *, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Normalised images, float (B, C, H, W), to logits (B, K).
 
-        With `return_attention`, also what each decoder layer looks at: one tensor (B, heads, queries, h, w)
-        per layer, whose weights sum to 1 over the map. A query stands for a label, or for a group of them.
+        With `return_attention`, also the cross-attention weights: per decoder layer one tensor
+        (B, heads, queries, h, w), whose sums over the map are 1. A query belongs to a label, or to a group of labels.
         """
         features = self.projection(self.backbone(images))  # (B, D, h, w)
         height, width = features.shape[-2:]
@@ -120,10 +120,10 @@ class Query2Label(nn.Module):
 
 
 class GroupWiseLinear(nn.Module):
-    """A linear unit of its own for every label, on the state of its group.
+    """One linear unit per label, applied to the state of the label's group.
 
-    The labels lie in order in groups whose sizes differ by one at most. As many groups as labels make the
-    group-wise linear layer of Query2Label, fewer the one of ML-Decoder.
+    Groups are runs of consecutive labels, and their sizes differ by one at most. With as many groups as labels this
+    is the group-wise linear layer of Query2Label, with fewer that of ML-Decoder.
     """
 
     slots: Tensor
@@ -158,7 +158,7 @@ class GroupWiseLinear(nn.Module):
 
 
 class PooledClassifier(nn.Module):
-    """Average pooling and one linear layer: the baseline that label queries have to beat."""
+    """Average pooling and one linear layer: the baseline of Query2Label."""
 
     def __init__(self, backbone: Backbone, *, num_labels: int) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from query (B or 1, Q, D) to key and value (B, P, D).
 
-        Returns the result (B, Q, D) and, where asked for, the weights (B, N, Q, P) before dropout. A query
+        Returns the result (B, Q, D) and, with `need_weights`, the weights (B, N, Q, P) before dropout. A query
         of batch size 1 is projected once and shared by all images.
         """
         q = self._split(self.query(query)).expand(len(key), -1, -1, -1)
@@ -65,7 +65,7 @@ class FeedForward(nn.Sequential):
 
 
 class _Layer(nn.Module):
-    """What both kinds of layer share: x + dropout(f(x)), with the norm after the sum or before f."""
+    """The residual branch of both kinds of layer: x + dropout(f(x)), with the norm after the sum or before f."""
 
     def __init__(self, dropout: float, *, pre_norm: bool) -> None:
         super().__init__()
@@ -114,27 +114,27 @@ class DecoderLayer(_Layer):
     def forward(
         self, state: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """One step of the label states.
+        """Update the state of the label queries.
 
         Args:
             state: (B, Q, D), or (1, Q, D) while it does not yet depend on the image.
-            queries: the label embeddings (1, Q, D), added to the state wherever it asks.
+            queries: the label embeddings (1, Q, D), added to the state in queries and keys of attention.
             keys: the encoded image with its positions (B, P, D).
             values: the encoded image (B, P, D).
             need_weights: return the cross-attention weights (B, N, Q, P) too.
         """
         if self.self_attention is not None and self.norm1 is not None:
-            told = self._read(state, self.norm1)
-            attended, _ = self.self_attention(told + queries, told + queries, told)
+            value = self._read(state, self.norm1)
+            attended, _ = self.self_attention(value + queries, value + queries, value)
             state = self._add(state, attended, self.norm1)
-        asking = self._read(state, self.norm2) + queries
-        seen, weights = self.cross_attention(asking, keys, values, need_weights=need_weights)
-        state = self._add(state, seen, self.norm2)
+        query = self._read(state, self.norm2) + queries
+        attended, weights = self.cross_attention(query, keys, values, need_weights=need_weights)
+        state = self._add(state, attended, self.norm2)
         return self._add(state, self.feed_forward(self._read(state, self.norm3)), self.norm3), weights
 
 
 class Encoder(nn.Module):
-    """Encoder layers; with pre-norm a last norm, as in DETR."""
+    """Encoder layers, followed by a norm with pre-norm, as in DETR."""
 
     def __init__(self, dim: int, *, layers: int, heads: int, ffn_dim: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Decoder(nn.Module):
             for attends in self_attention
         )
         self.norm = nn.LayerNorm(dim)
-        # Without self-attention the first layer asks the same of every image, so its queries are projected
+        # Without self-attention the queries of the first layer are the same for every image, so they are projected
         # once. With it, dropout has to differ between images.
         self.starts_shared = not self_attention[0]
 

@@ -1,1 +1,1 @@
-"""From trained folds and images to predictions: test-time views, ensembles, one decode per image."""
+"""Predictions of trained models: test-time views, ensembles, out-of-fold logits."""

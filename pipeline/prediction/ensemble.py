@@ -1,4 +1,4 @@
-"""The one place that says what an ensemble or a set of views averages. Pure numpy."""
+"""The average of an ensemble and its views; nothing else averages predictions. Pure numpy."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def sigmoid(logits: NDArray[np.floating]) -> Floats:
 
 
 def combine_logits(logits: NDArray[np.floating], *, average: Average) -> Floats:
-    """The logits of the average of M predictions, (M, ..., K) to (..., K) in float64.
+    """Average M predictions: logits (M, ..., K) to logits (..., K) in float64.
 
-    `probability` averages sigmoid(logits) and gives the logit of that mean, as
+    `probability` averages sigmoid(logits) and returns the logit of that mean, computed as
     log(mean sigmoid(z)) - log(mean sigmoid(-z)), which stays finite where a probability rounds to 0 or 1.
-    `logit` averages the logits themselves. One prediction comes back as it is.
+    `logit` averages the logits. A single prediction is returned unchanged.
     """
-    members = logits.astype(np.float64)
-    if len(members) == 1:
-        return np.asarray(members[0])
+    predictions = logits.astype(np.float64)
+    if len(predictions) == 1:
+        return np.asarray(predictions[0])
     if average == "logit":
-        return np.asarray(members.mean(axis=0))
-    log_present = np.logaddexp.reduce(-np.logaddexp(0.0, -members), axis=0)
-    log_absent = np.logaddexp.reduce(-np.logaddexp(0.0, members), axis=0)
+        return np.asarray(predictions.mean(axis=0))
+    log_present = np.logaddexp.reduce(-np.logaddexp(0.0, -predictions), axis=0)
+    log_absent = np.logaddexp.reduce(-np.logaddexp(0.0, predictions), axis=0)
     return np.asarray(log_present - log_absent)

@@ -1,4 +1,4 @@
-"""Predictions for training rows: the validation after each epoch and the final out-of-fold logits."""
+"""Predictions of training rows: validation after each epoch, and out-of-fold logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.errors import RunError, listing
 from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.geometry import image_form
 from pipeline.images.readers import ImageSource
-from pipeline.model.weights import load_model
+from pipeline.model.build import load_model
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
 from pipeline.prediction.tta import parse_views
 
@@ -36,7 +36,7 @@ def predict_rows(
 ) -> NDArray[np.float64]:
     """Logits (len(rows), K) of these rows of the training table, in the order of `rows`.
 
-    Several processes may call this together: each predicts a part, and all get the whole.
+    Where several processes call this together, each predicts a part, and all of them get the logits of all rows.
     """
     own = list(processes.part_of(range(len(rows))))
     loader = eval_loader(
@@ -50,8 +50,8 @@ def predict_rows(
     logits = np.full((len(rows), len(table.labels)), np.nan)
     if own:
         (logits[own],) = predict([ensemble], loader, device=device, precision=precision)
-    for places, answers in processes.gather((own, logits[own])):
-        logits[places] = answers
+    for places, predicted in processes.gather((own, logits[own])):
+        logits[places] = predicted
     return logits
 
 
@@ -64,27 +64,27 @@ def predict_fold(
     weights: Sequence[Path],
     workers: int,
 ) -> pd.DataFrame:
-    """Out-of-fold logits of a fold: a frame with the id and one column per label, a row per validation row.
+    """Out-of-fold logits of a fold: a row per validation row, with the id and one column per label.
 
     Args:
-        weights: the files of the fold's seed models; their predictions are averaged over models and views.
+        weights: the files of the fold's seed models; predictions are averaged over models and views.
 
     Raises:
         RunError: the fold's weights are missing or broken.
     """
     device = pick_device()
-    trained = [load_model(path, device=device) for path in weights]
-    for path, model in zip(weights, trained, strict=True):
-        if model.labels != table.labels:
+    models = [load_model(path, device=device) for path in weights]
+    for path, trained in zip(weights, models, strict=True):
+        if trained.labels != table.labels:
             raise RunError(
                 f"{path} predicts other labels than the training data have now, or in another order",
                 expected=listing(table.labels, 12),
-                got=listing(model.labels, 12),
+                got=listing(trained.labels, 12),
                 remedy="restore the sample submission or competition.labels the run began with",
             )
     views = parse_views(config.predict.tta, size=config.images.height_width)
-    models, form = [model.model for model in trained], image_form(config.images)
-    ensemble = Ensemble(models, trained[0].normalizer, views, form, config.predict.average)
+    networks, form = [trained.model for trained in models], image_form(config.images)
+    ensemble = Ensemble(networks, models[0].normalizer, views, form, config.predict.average)
     logits = predict_rows(config, ensemble, table, rows.validation, source, workers=workers, device=device)
     frame = pd.DataFrame(logits, columns=list(table.labels))
     frame.insert(0, "id", [table.ids[row] for row in rows.validation])

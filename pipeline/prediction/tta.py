@@ -1,4 +1,4 @@
-"""Test-time views of an image: what is turned, mirrored or resized before the network sees it."""
+"""Test-time views: the image is turned, mirrored or resized before prediction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.errors import ConfigError, nearest
 
 
 class View(NamedTuple):
-    """One way to look at an image.
+    """A transformation of images before prediction.
 
     Attributes:
-        name: as written in `predict.tta`.
-        size: (height, width) in pixels that the file is fitted to.
+        name: as in `predict.tta`.
+        size: (height, width) in pixels to which the file is fitted.
         apply: uint8 (B, C, H, W) to uint8 (B, C, H', W').
     """
 
@@ -53,9 +53,9 @@ _SIZE = re.compile(r"size:(\d+)(?:x(\d+))?")
 
 
 def parse_views(names: Sequence[str], *, size: tuple[int, int]) -> tuple[View, ...]:
-    """The views called `names` for a model trained at `size`.
+    """The views with these names, for a model trained at `size`.
 
-    `identity`, `hflip`, `vflip` and `rot90` (a quarter turn) look at the training size; `size:448` and
+    `identity`, `hflip`, `vflip` and `rot90` (a quarter turn) have the training size; `size:448` and
     `size:448x320` (height x width) fit the file to another size.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_views(names: Sequence[str], *, size: tuple[int, int]) -> tuple[View, .
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if not names or repeated:
         raise ConfigError(
-            f"predict.tta: {'no view is named' if not names else f'{repeated[0]} stands twice'}",
+            f"predict.tta: {'no view is named' if not names else f'{repeated[0]} is named twice'}",
             remedy="name each view once, for example [identity, hflip]",
         )
     return tuple(_parse(name, size) for name in names)

@@ -18,8 +18,8 @@ from pipeline.device import pick_device
 from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
+from pipeline.model.build import TrainedModel, load_model
 from pipeline.model.query2label import Query2Label
-from pipeline.model.weights import TrainedModel, load_model
 from pipeline.report.figures import save_figure, visible
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.test_thresholds import read_decision_rule

@@ -27,13 +27,12 @@ from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config, TrainConfig, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
-from pipeline.events import ImageProgress, Listener
+from pipeline.events import Event, ImageProgress, Listener, Note
 from pipeline.images.check import check_images, refuse_images, require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.custom_metric import try_custom_metric
 from pipeline.metrics.registry import Metric, get_metric
-from pipeline.model.build import build_normalizer
-from pipeline.model.start import start_model
+from pipeline.model.build import build_normalizer, start_model
 from pipeline.prediction.tta import parse_views
 from pipeline.run.image_groups import with_image_groups
 from pipeline.seeds import stable_seed
@@ -169,7 +168,8 @@ def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
     build_loss(config.loss, labels=labels)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.tta, size=images.height_width)
-    model, notes = start_model(config.model, images, labels=labels)
+    events: list[Event] = []
+    model = start_model(config.model, images, labels=labels, listen=events.append)
     normalizer = build_normalizer(images, model)
     model.eval()
     for view in views:
@@ -184,7 +184,7 @@ def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
                 got=str(error).splitlines()[0],
                 remedy="change images.size or predict.tta to a size this backbone takes",
             ) from None
-    return notes
+    return [event.sentence for event in events if isinstance(event, Note)]
 
 
 def _few_rows(

@@ -23,7 +23,7 @@ from pipeline.competition.folds.rows import FoldRows, rows_of
 from pipeline.config import Config
 from pipeline.device import autocast, explained_memory_errors, loading_workers, pick_device, resolve_precision
 from pipeline.errors import ConfigError
-from pipeline.events import FoldNote, Listener, StepFinished, TrialStep
+from pipeline.events import FoldNote, Listener, StepFinished, TrialStep, ignore
 from pipeline.files import write_atomically, write_json
 from pipeline.images.dataset import (
     EvalImages,
@@ -35,9 +35,7 @@ from pipeline.images.dataset import (
 )
 from pipeline.images.geometry import image_form
 from pipeline.images.readers import ImageSource
-from pipeline.model.build import backbone_of
-from pipeline.model.start import start_model
-from pipeline.model.weights import TrainedModel, load_model
+from pipeline.model.build import TrainedModel, backbone_of, load_model, start_model
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.objective import OnScore
@@ -136,7 +134,7 @@ def _head_training(config: Config, fold: int, labels: tuple[str, ...], *, total_
     config = config.model_copy(update={"train": config.train.model_copy(update=no_backbone)})
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     plain = config.model.model_copy(update={"pretrained": False, "weights": None})
-    model, _ = start_model(plain, config.images, labels=labels)
+    model = start_model(plain, config.images, labels=labels, listen=ignore)
     model.backbone = nn.Identity()
     return training_of(model, _ToFloat(), config=config, labels=labels, total_steps=total_steps)
 

@@ -15,9 +15,9 @@ from pipeline import processes
 from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
-from pipeline.model.build import backbone_of, build_normalizer
+from pipeline.events import ignore
+from pipeline.model.build import backbone_of, build_normalizer, start_model
 from pipeline.model.shared_norm import share_batch_norms
-from pipeline.model.start import start_model
 from pipeline.seeds import stable_seed
 from pipeline.training.checkpoint import load_training_state, save_training_state
 from pipeline.training.fold_folder import FoldFolder
@@ -114,7 +114,7 @@ class Training(Learner):
 def build_training(config: Config, *, fold: int, labels: Sequence[str], total_steps: int) -> Training:
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
-    model, _ = start_model(config.model, config.images, labels=labels)
+    model = start_model(config.model, config.images, labels=labels, listen=ignore)
     normalizer = build_normalizer(config.images, model)
     training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps)
     training.mixer = BatchMixer(**config.augment.mix.model_dump())

@@ -15,7 +15,7 @@ import pytest
 from pipeline import files
 from pipeline.config import load_config
 from pipeline.images.caching import cache_writer
-from pipeline.images.caching.cache_writer import Partial
+from pipeline.images.caching.cache_writer import PartialCache
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, prepare
@@ -82,7 +82,7 @@ def before_a_state_is_deleted() -> None:
 
 def while_the_cache_is_built() -> None:
     cache_writer._SAVED_EVERY = 4
-    Partial.append = nth(11, lambda *_: die(), Partial.append, lambda *_: True)  # type: ignore[method-assign]
+    PartialCache.append = nth(11, lambda *_: die(), PartialCache.append, lambda *_: True)  # type: ignore[method-assign]
 
 
 POINTS = {

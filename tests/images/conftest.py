@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.images.geometry import Pixels
+from pipeline.images.caching.cache import ImageCache
+from pipeline.images.caching.cache_format import CacheFormat
+from pipeline.images.geometry import ImageForm, Pixels
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def picture() -> Pixels:
 
 @pytest.fixture
 def write_images(tmp_path: Path) -> Callable[[int], list[ImagePaths]]:
-    """Write that many different noisy PNG files of (20, 24) and return the paths of each."""
+    """Writes a number of different noisy PNG files of (20, 24); returns the paths of each image."""
 
     def write(count: int) -> list[ImagePaths]:
         paths = [tmp_path / "images" / f"{index}.png" for index in range(count)]
@@ -32,3 +34,20 @@ def write_images(tmp_path: Path) -> Callable[[int], list[ImagePaths]]:
         return [(path,) for path in paths]
 
     return write
+
+
+def exif_orientation(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif.tobytes()
+
+
+def interrupt(cache: ImageCache, *forms: ImageForm, kept_as: CacheFormat, at: int) -> None:
+    """Press Ctrl-C after image number `at`."""
+
+    def progress(done: int) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.open(forms, kept_as=kept_as, threads=1, progress=progress)

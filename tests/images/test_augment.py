@@ -39,7 +39,7 @@ def build(specs: list[Any], channels: int = 3) -> Augmentation:
 
 @pytest.fixture
 def image() -> Pixels:
-    """Read-only: no transform may write into what it is given."""
+    """Read-only: no transform may write into its input."""
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     smooth = np.asarray(cv2.GaussianBlur(noise, (5, 5), 2), np.uint8)
     smooth.setflags(write=False)
@@ -47,7 +47,7 @@ def image() -> Pixels:
 
 
 def assert_key_decides_all(used: Augmentation, fresh: Augmentation, image: Pixels) -> None:
-    """`used` has a past and other global generators than `fresh` had, and meets the keys in another order."""
+    """`used` has augmented before, with other global generators, and gets the keys in another order."""
     keys = [(0, epoch, name) for epoch in range(2) for name in ("a", "b")]
     np.random.seed(1)  # noqa: NPY002
     random.seed(1)
@@ -66,7 +66,7 @@ CROP: list[Spec] = [{"RandomResizedCrop": {"size": [*SIZE], "scale": [0.3, 1.0],
 
 
 def test_a_crop_of_an_image_of_the_given_size_is_that_of_albumentations(image: Pixels) -> None:
-    import albumentations as A  # after the adapter, which keeps it off the network
+    import albumentations as A  # after the adapter, which stops its request for updates
 
     plain = A.Compose([A.RandomResizedCrop(size=SIZE, scale=(0.3, 1.0), ratio=(0.5, 2.0))])
     cropping = build(CROP)
@@ -77,7 +77,7 @@ def test_a_crop_of_an_image_of_the_given_size_is_that_of_albumentations(image: P
 
 @pytest.mark.parametrize("own", [(24, 80), (80, 24), (1, 300), (17, 31)])
 def test_a_crop_cuts_the_same_part_of_an_image_of_another_size(own: tuple[int, int]) -> None:
-    """Pixels that hold their own place, from 0 to 240 down and to the right."""
+    """The values of a pixel are its own position, from 0 to 240 down and to the right."""
     frame = (64, 64)
     cropping = build_augmentation(CROP, size=SIZE, channels=3, source_size=frame)
     for epoch in range(20):
@@ -147,7 +147,7 @@ def test_grey_images_stay_three_dimensional() -> None:
     assert augmented.shape == (*SIZE, 1)
 
 
-def test_lists_from_yaml_stand_for_tuples_and_size_keeping_crops_are_fine(image: Pixels) -> None:
+def test_lists_from_yaml_are_taken_as_tuples_and_crops_may_keep_the_size(image: Pixels) -> None:
     specs: list[Spec] = [
         {"RandomResizedCrop": {"size": [32, 32], "scale": [0.5, 1.0], "p": 1.0}},
         {"Affine": {"scale": [0.9, 1.1], "translate_percent": {"x": [-0.1, 0.1], "y": [0, 0.1]}}},
@@ -192,7 +192,7 @@ def test_a_transform_that_cannot_take_the_channels_is_refused() -> None:
         build([{"HEStain": None}], channels=1)
 
 
-def test_an_output_that_no_trial_met_is_refused_when_it_comes(image: Pixels) -> None:
+def test_a_wrong_output_that_no_trial_met_is_refused_later(image: Pixels) -> None:
     untried = Augmentation([{"ToFloat": {"p": 1.0}}], size=SIZE, channels=3)
     with pytest.raises(ConfigError, match="changes the kind"):
         untried(image, key=(0, 0, "a"))

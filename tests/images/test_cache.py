@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -24,12 +23,12 @@ from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.caching import cache_writer
 from pipeline.images.caching.cache import ImageCache
-from pipeline.images.caching.cache_format import CacheFormat, JpegPacking
-from pipeline.images.caching.cache_writer import Partial
+from pipeline.images.caching.cache_format import CacheFormat, JpegRows
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import ImageForm
 from pipeline.images.readers import ImageSource
 from tests.conftest import PROJECT
+from tests.images.conftest import interrupt
 
 FORM = ImageForm((16, 16), "stretch", 3)
 LARGE = FORM._replace(size=(20, 20))
@@ -40,7 +39,7 @@ Write = Callable[[int], list[ImagePaths]]
 def opened(
     paths: Sequence[ImagePaths], folder: Path, *forms: ImageForm, kept_as: CacheFormat = "raw"
 ) -> tuple[tuple[ImageSource, ...], list[int]]:
-    """The sources, and the progress that building them reported."""
+    """The sources, and the progress of the build."""
     built: list[int] = []
     cache = ImageCache(paths, folder=folder)
     return cache.open(forms or [FORM], kept_as=kept_as, threads=2, progress=built.append), built
@@ -51,7 +50,7 @@ def pixels(source: ImageSource) -> NDArray[np.uint8]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Of all files but the locks, which are empty and stay."""
+    """All files but the locks, which are empty and stay."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
 
 
@@ -78,7 +77,7 @@ def test_jpegs_are_nearly_the_images_with_their_colours(tmp_path: Path, channels
         kept, expected = source.load(row), load_image(paths[row], form)
         assert np.abs(kept.astype(int) - expected).max() <= 6
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).load(row), kept)
-        kept[:] = 0  # the caller's own
+        kept[:] = 0  # the caller may change it
     raw = 70 * 40 * 60 * channels
     assert sum(map(len, contents(tmp_path / "cache").values())) < raw / 2
 
@@ -99,11 +98,10 @@ def test_several_forms_are_built_from_one_decoding(
     for source, form in ((large, LARGE), (small, FORM)):
         (alone,), _ = opened(paths, tmp_path / "alone", form, kept_as=kept_as)
         np.testing.assert_array_equal(pixels(source), pixels(alone))
-    both = contents(tmp_path / "cache")
-    assert both == contents(tmp_path / "alone")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "alone")
 
 
-def test_a_form_that_is_there_is_not_built_again(write_images: Write, tmp_path: Path) -> None:
+def test_an_existing_form_is_not_built_again(write_images: Write, tmp_path: Path) -> None:
     paths = write_images(3)
     opened(paths, tmp_path / "cache", LARGE)
     before = contents(tmp_path / "cache")
@@ -115,7 +113,7 @@ def test_a_form_that_is_there_is_not_built_again(write_images: Write, tmp_path: 
 
 
 def test_the_pixels_of_a_form_do_not_depend_on_the_other_forms(tmp_path: Path) -> None:
-    """Of 100 x 100 a form of 45 pixels is read at half size, one of 60 is not."""
+    """An image of 100 x 100 is decoded at half its size for a form of 45 pixels, but not for one of 60."""
     noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
     path = (tmp_path / "image.jpg",)
     Image.fromarray(noise).save(path[0], quality=95)
@@ -162,7 +160,7 @@ def test_a_changed_size_or_time_of_an_image_is_noticed(tmp_path: Path, longer: i
 
 
 @pytest.mark.parametrize("kept_as", FORMATS)
-def test_all_bad_images_are_told_at_once_and_leave_nothing_behind(
+def test_one_error_names_all_bad_images_and_no_file_is_left(
     write_images: Write, tmp_path: Path, kept_as: CacheFormat
 ) -> None:
     paths = write_images(5)
@@ -180,7 +178,7 @@ def test_all_bad_images_are_told_at_once_and_leave_nothing_behind(
     assert len(opened(paths, tmp_path / "cache")[0][0]) == 5
 
 
-def test_missing_images_are_told_at_once(write_images: Write, tmp_path: Path) -> None:
+def test_one_error_names_all_missing_images(write_images: Write, tmp_path: Path) -> None:
     paths = [(tmp_path / "one.png",), *write_images(1), (tmp_path / "two.png",)]
     with pytest.raises(ImageError, match=r"2 of 3 images cannot be read(.|\n)*one.png(.|\n)*two.png"):
         opened(paths, tmp_path / "cache")
@@ -196,16 +194,11 @@ def test_the_file_appears_only_when_it_is_complete(write_images: Write, tmp_path
 
 
 @pytest.mark.parametrize("kept_as", FORMATS)
-def test_an_interrupted_build_goes_on_where_it_stopped(
+def test_an_interrupted_build_continues_where_it_stopped(
     write_images: Write, tmp_path: Path, kept_as: CacheFormat
 ) -> None:
-    def interrupt(done: int) -> None:
-        if done == 70:
-            raise KeyboardInterrupt
-
     paths, folder, forms = write_images(80), tmp_path / "cache", (LARGE, FORM)
-    with pytest.raises(KeyboardInterrupt):
-        ImageCache(paths, folder=folder).open(forms, kept_as=kept_as, threads=1, progress=interrupt)
+    interrupt(ImageCache(paths, folder=folder), *forms, kept_as=kept_as, at=70)
     assert not any(name.endswith((".npy", ".jpegs")) for name in contents(folder))
     for partial in folder.glob("*.partial"):  # a row that a kill would have cut off
         partial.write_bytes(partial.read_bytes() + b"x" * 100)
@@ -217,10 +210,10 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
 
 @pytest.mark.parametrize("kept_as", FORMATS)
 @pytest.mark.parametrize("flush", [1, 2, 3])
-def test_an_interruption_while_rows_are_noted_counts_none_twice(
+def test_an_interruption_while_rows_are_saved_counts_none_twice(
     write_images: Write, tmp_path: Path, kept_as: CacheFormat, flush: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows are flushed, then the note that tells of them; what is left to do at the interruption notes again."""
+    """Rows are flushed first, their number second; the interruption itself then saves again."""
     paths, folder, through, calls = write_images(12), tmp_path / "cache", cache_writer._flush, itertools.count(1)
 
     def interrupted(stream: Any) -> None:
@@ -239,61 +232,43 @@ def test_an_interruption_while_rows_are_noted_counts_none_twice(
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_forms_that_stopped_at_different_rows_go_on_each_from_its_own(write_images: Write, tmp_path: Path) -> None:
-    def interrupted(*forms: ImageForm, at: int) -> None:
-        def interrupt(done: int) -> None:
-            if done == at:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            ImageCache(paths, folder=folder).open(forms, kept_as="jpeg", threads=1, progress=interrupt)
-
+def test_forms_that_stopped_at_different_rows_continue_there(write_images: Write, tmp_path: Path) -> None:
     paths, folder = write_images(9), tmp_path / "cache"
-    interrupted(LARGE, at=6)
-    interrupted(FORM, at=3)
+    interrupt(ImageCache(paths, folder=folder), LARGE, kept_as="jpeg", at=6)
+    interrupt(ImageCache(paths, folder=folder), FORM, kept_as="jpeg", at=3)
     _, built = opened(paths, folder, LARGE, FORM, kept_as="jpeg")
     assert built == [4, 5, 6, 7, 8, 9]
     opened(paths, tmp_path / "whole", LARGE, FORM, kept_as="jpeg")
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("note", [None, "", "[]", '{"rows": "many"}', '{"rows": 4}'])
+@pytest.mark.parametrize(
+    ("kept_as", "partial", "saved"),
+    [
+        ("raw", b"x" * 1000, None),
+        *(("raw", b"x" * 1000, broken) for broken in ("", "[]", '{"rows": "many"}')),
+        ("raw", b"x" * 1000, '{"rows": 4}'),  # more rows than the file has room for
+        ("jpeg", JpegRows(5, FORM).header, '{"rows": 4}'),  # the table holds no ends yet
+        ("jpeg", None, '{"rows": 4}'),
+    ],
+)
 def test_a_partial_file_that_cannot_be_trusted_is_replaced(
-    write_images: Write, tmp_path: Path, note: str | None
+    write_images: Write, tmp_path: Path, kept_as: CacheFormat, partial: bytes | None, saved: str | None
 ) -> None:
-    """No note, a broken one, or one that tells of more rows than there are."""
     paths, folder = write_images(5), tmp_path / "cache"
-    file = ImageCache(paths, folder=folder).file(FORM, "raw")
+    file = ImageCache(paths, folder=folder).file(FORM, kept_as)
     folder.mkdir()
-    file.with_suffix(".partial").write_bytes(b"x" * 1000)
-    if note is not None:
-        file.with_suffix(".partial.json").write_text(note)
-    (source,), built = opened(paths, folder)
+    if partial is not None:
+        file.with_suffix(".partial").write_bytes(partial)
+    if saved is not None:
+        file.with_suffix(".partial.json").write_text(saved)
+    _, built = opened(paths, folder, kept_as=kept_as)
     assert built == [1, 2, 3, 4, 5]
-    np.testing.assert_array_equal(source.load(2), load_image(paths[2], FORM))
-    assert set(contents(folder)) == {file.name}
+    opened(paths, tmp_path / "whole", kept_as=kept_as)
+    assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_a_note_that_an_earlier_build_left_is_not_believed(write_images: Write, tmp_path: Path) -> None:
-    """Nor where a kill comes right after the file was begun anew: its table holds no ends yet."""
-    paths, folder = write_images(5), tmp_path / "cache"
-    file = ImageCache(paths, folder=folder).file(FORM, "jpeg")
-    folder.mkdir()
-    packing = JpegPacking(5, FORM)
-    note = file.with_suffix(".partial.json")
-    note.write_text('{"rows": 4}')
-    partial = Partial(file, FORM, packing).__enter__()
-    partial._stream.close()
-    assert partial.rows == 0
-    assert not note.exists()
-    file.with_suffix(".partial").write_bytes(packing.header)
-    note.write_text('{"rows": 4}')
-    (source,), built = opened(paths, folder, kept_as="jpeg")
-    assert built == [1, 2, 3, 4, 5]
-    assert source.load(3).shape == FORM.shape
-
-
-def test_what_is_built_outlives_a_terminal_that_is_gone(write_images: Write, tmp_path: Path) -> None:
+def test_built_rows_outlive_a_closed_terminal(write_images: Write, tmp_path: Path) -> None:
     def broken(done: int) -> None:
         if done == 3:
             raise BrokenPipeError
@@ -304,22 +279,22 @@ def test_what_is_built_outlives_a_terminal_that_is_gone(write_images: Write, tmp
     assert opened(paths, folder)[1] == [4, 5]
 
 
-def test_of_several_that_ask_at_once_one_builds(write_images: Write, tmp_path: Path) -> None:
+def test_of_several_threads_one_builds(write_images: Write, tmp_path: Path) -> None:
     cache = ImageCache(write_images(3), folder=tmp_path / "cache")
     together = threading.Barrier(3)
     builders: list[int] = []
 
-    def ask(asker: int) -> ImageSource:
+    def open_both(number: int) -> ImageSource:
         def slow(done: int) -> None:
-            builders.append(asker)
-            time.sleep(0.1)  # so that the others ask while this one builds
+            builders.append(number)
+            time.sleep(0.1)  # so that the others come while this one builds
 
         together.wait(timeout=10)
-        forms = [FORM, LARGE] if asker else [LARGE, FORM]
-        return cache.open(forms, kept_as="raw", threads=1, progress=slow)[asker == 0]
+        forms = [FORM, LARGE] if number else [LARGE, FORM]
+        return cache.open(forms, kept_as="raw", threads=1, progress=slow)[number == 0]
 
     with ThreadPoolExecutor(3) as pool:
-        sources = list(pool.map(ask, range(3)))
+        sources = list(pool.map(open_both, range(3)))
     assert len(builders) == 3
     assert len(set(builders)) == 1
     for source in sources:
@@ -347,15 +322,19 @@ print("whole", flush=True)
 """
 
 
-def start(images: Path, folder: Path, kept_as: str, *, seconds: float) -> subprocess.Popen[str]:
-    """A process of its own that builds, and tells of each row."""
-    arguments = [sys.executable, "-c", BUILD, str(images), str(folder), str(seconds), kept_as]
-    surroundings = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=surroundings)
+def start(images: Path, folder: Path, kept_as: str, *, seconds: float = 0, code: str = BUILD) -> subprocess.Popen[str]:
+    """A process that builds a cache and prints the number of each row."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(images), str(folder), str(seconds), kept_as],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
 
 
 @pytest.mark.parametrize("kept_as", FORMATS)
-def test_a_build_killed_at_any_moment_is_finished_by_the_process_that_waits(
+def test_a_killed_build_is_finished_by_the_process_that_waits(
     write_images: Write, tmp_path: Path, kept_as: CacheFormat
 ) -> None:
     paths = sorted(write_images(12))
@@ -364,28 +343,25 @@ def test_a_build_killed_at_any_moment_is_finished_by_the_process_that_waits(
     assert first.stdout is not None
     while int(first.stdout.readline()) < 6:
         pass
-    second = start(images, folder, kept_as, seconds=0)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    first.stdout.close()
+    second = start(images, folder, kept_as)
+    first.kill()
+    first.communicate()
     rows = second.communicate(timeout=60)[0].split()
     assert rows in ([*map(str, range(saved + 1, 13)), "whole"] for saved in (4, 8))
     opened(paths, tmp_path / "whole", LARGE, FORM, kept_as=kept_as)
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_a_disk_that_refuses_in_the_middle_leaves_nothing_behind(write_images: Write, tmp_path: Path) -> None:
+def test_a_disk_that_refuses_a_write_leaves_no_file(write_images: Write, tmp_path: Path) -> None:
     paths = write_images(12)
     limited = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-    arguments = [sys.executable, "-c", limited + BUILD, str(paths[0][0].parent), str(tmp_path / "cache"), "0", "raw"]
-    surroundings = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    ended = subprocess.run(arguments, capture_output=True, text=True, env=surroundings, check=False)
-    assert "OSError" in ended.stderr
+    process = start(paths[0][0].parent, tmp_path / "cache", "raw", code=limited + BUILD)
+    assert "OSError" in process.communicate()[1]
     assert contents(tmp_path / "cache") == {}
 
 
 @pytest.mark.parametrize("kept_as", FORMATS)
-def test_smaller_images_are_kept_as_they_are_where_the_form_is_a_bound(tmp_path: Path, kept_as: CacheFormat) -> None:
+def test_smaller_images_stay_unchanged_where_the_form_is_bound(tmp_path: Path, kept_as: CacheFormat) -> None:
     form = ImageForm((20, 20), "stretch", 3, bound=True)
     sizes = {(7, 24): (7, 24), (16, 24): (16, 24), (18, 23): (20, 20), (7, 25): (20, 20), (20, 20): (20, 20)}
     paths: list[ImagePaths] = []
@@ -403,10 +379,10 @@ def test_smaller_images_are_kept_as_they_are_where_the_form_is_a_bound(tmp_path:
             np.testing.assert_array_equal(expected, np.asarray(Image.open(paths[row][0])))
         if kept_as == "raw":
             np.testing.assert_array_equal(source.load(row), expected)
-        source.load(row)[:] = 0  # the caller's own
+        source.load(row)[:] = 0  # the caller may change it
 
 
-def test_a_full_disk_is_told_before_anything_is_decoded(write_images: Write, tmp_path: Path) -> None:
+def test_a_full_disk_is_refused_before_any_decoding(write_images: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not fit on the disk"):
         opened(write_images(1), tmp_path / "cache", ImageForm((10**8, 10**8), "stretch", 3))
 
@@ -416,14 +392,10 @@ def test_no_images_make_no_cache(tmp_path: Path) -> None:
         opened([], tmp_path)
 
 
-def test_what_raw_pixels_still_need_is_less_by_what_is_there(write_images: Write, tmp_path: Path) -> None:
-    def interrupt(done: int) -> None:
-        raise KeyboardInterrupt
-
+def test_raw_pixels_need_less_room_by_the_rows_that_exist(write_images: Write, tmp_path: Path) -> None:
     cache, row = ImageCache(write_images(3), folder=tmp_path / "cache"), 8 + 16 * 16 * 3
     assert cache.raw_bytes([FORM]) == 3 * row
-    with pytest.raises(KeyboardInterrupt):
-        cache.open([FORM], kept_as="raw", threads=1, progress=interrupt)
+    interrupt(cache, FORM, kept_as="raw", at=1)
     assert 2 * row - 200 < cache.raw_bytes([FORM]) < 2 * row
     cache.open([FORM], kept_as="raw", threads=1)
     assert cache.raw_bytes([FORM, LARGE]) == 3 * (8 + 20 * 20 * 3)

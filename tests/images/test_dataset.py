@@ -18,14 +18,13 @@ from pipeline.images.augmentation.augment import Augmentation, build_augmentatio
 from pipeline.images.caching.cache import ImageCache
 from pipeline.images.dataset import (
     EvalImages,
-    ImageForm,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
 from pipeline.images.decoding.decode import load_image
-from pipeline.images.geometry import Pixels
+from pipeline.images.geometry import ImageForm, Pixels
 from pipeline.images.readers import DecodedSource, ImageSource
 
 FORM = ImageForm((16, 16), "stretch", 3)
@@ -71,11 +70,11 @@ def chw(image: Pixels) -> Pixels:
 def test_a_source_gives_fresh_fitted_images(source: ImageSource, paths: list[ImagePaths]) -> None:
     assert (len(source), source.shape) == (len(paths), (16, 16, 3))
     for index, path in enumerate(paths):
-        source.load(index)[:] = 0  # the caller's own
+        source.load(index)[:] = 0  # the caller may change it
         np.testing.assert_array_equal(source.load(index), load_image(path, FORM))
 
 
-def test_a_source_crosses_process_borders_without_its_pixels(write_images: Write, tmp_path: Path) -> None:
+def test_a_source_is_pickled_without_its_pixels(write_images: Write, tmp_path: Path) -> None:
     paths, form = write_images(20), ImageForm((100, 100), "stretch", 3)
     sources: list[ImageSource] = [
         DecodedSource(paths, form),
@@ -96,7 +95,7 @@ def test_a_training_item_is_its_image_augmented_by_seed_epoch_and_id(source: Ima
     np.testing.assert_array_equal(targets.numpy(), TARGETS[2])
 
 
-def test_a_sample_is_the_same_wherever_its_row_stands(paths: list[ImagePaths]) -> None:
+def test_a_sample_does_not_depend_on_its_row(paths: list[ImagePaths]) -> None:
     """Promise 7: seed, epoch and id decide, the row number does not."""
     images = train_images(DecodedSource(paths, FORM))
     turned = TrainImages(

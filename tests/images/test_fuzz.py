@@ -109,11 +109,11 @@ def test_a_damaged_file_is_refused_or_gives_the_right_shape(tmp_path: Path, form
     assert time.perf_counter() - begin < 60
 
 
-def test_the_check_before_a_run_survives_them_too(tmp_path: Path) -> None:
+def test_the_check_before_a_run_survives_damaged_files(tmp_path: Path) -> None:
     paths = [(path,) for path in damaged_files(tmp_path)]
     quick = check_images(paths, FORMS[0], threads=2)
     thorough = check_images(paths, FORMS[0], threads=2, decode=True)
     assert len(quick) == len(thorough) == COUNT
-    # what the quick look finds, decoding finds too; not the other way round
-    assert all(deep is not None for look, deep in zip(quick, thorough, strict=True) if look is not None)
+    # decoding finds all that the quick check finds; not the other way round
+    assert all(deep is not None for found, deep in zip(quick, thorough, strict=True) if found is not None)
     assert sum(found is not None for found in quick) > COUNT // 4

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.images.decoding.decode import jpeg_size
 from pipeline.images.decoding.jpeg_header import plain_size
+from tests.images.conftest import exif_orientation
 
 
 def jpeg(height: int = 30, width: int = 50, mode: str = "RGB", **options: Any) -> bytes:
@@ -20,15 +21,9 @@ def jpeg(height: int = 30, width: int = 50, mode: str = "RGB", **options: Any) -
     return stream.getvalue()
 
 
-def orientation(value: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif.tobytes()
-
-
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xc0 no frame"}, {"dpi": (72, 72)}])
-def test_a_plain_header_tells_the_size(mode: str, options: dict[str, Any]) -> None:
+def test_a_plain_header_has_the_size(mode: str, options: dict[str, Any]) -> None:
     assert plain_size(jpeg(30, 500, mode, **options)) == (30, 500)
     assert jpeg_size(jpeg(30, 500, mode, **options)) == (30, 500)
 
@@ -39,18 +34,18 @@ def test_fill_bytes_are_skipped() -> None:
 
 
 @pytest.mark.parametrize(("turned", "size"), [(1, (30, 50)), (6, (50, 30))])
-def test_whatever_may_turn_the_image_is_left_to_a_library(turned: int, size: tuple[int, int]) -> None:
-    data = jpeg(exif=orientation(turned))
+def test_a_header_that_may_turn_the_image_is_left_to_a_library(turned: int, size: tuple[int, int]) -> None:
+    data = jpeg(exif=exif_orientation(turned))
     assert plain_size(data) is None
     assert jpeg_size(data) == size
     late = jpeg()
     scan = late.index(b"\xff\xda")
     exif = data[data.index(b"\xff\xe1") :]
     exif = exif[: 2 + int.from_bytes(exif[2:4], "big")]
-    assert plain_size(late[:scan] + exif + late[scan:]) is None  # behind the size, and still before the pixels
+    assert plain_size(late[:scan] + exif + late[scan:]) is None  # after the size, before the pixels
 
 
-def test_a_height_that_only_follows_in_the_pixels_is_left_to_a_library() -> None:
+def test_a_height_that_follows_in_the_pixels_is_left_to_a_library() -> None:
     data = jpeg()
     frame = data.index(b"\xff\xc0")
     assert plain_size(data[: frame + 5] + b"\0\0" + data[frame + 7 :]) is None

@@ -5,7 +5,6 @@ import gc
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -21,13 +20,13 @@ from pipeline.images.augmentation.augment import build_augmentation
 from pipeline.images.dataset import (
     EvalBatch,
     EvalImages,
-    ImageForm,
     TrainBatch,
     TrainImages,
     epoch_batches,
     eval_loader,
     train_loader,
 )
+from pipeline.images.geometry import ImageForm
 from pipeline.images.loader import Loader
 from pipeline.images.readers import DecodedSource
 
@@ -61,7 +60,7 @@ def contents(loader: Loader[TrainBatch]) -> list[list[bytes]]:
 
 
 def test_any_number_of_workers_gives_the_same_bytes(images: TrainImages) -> None:
-    """Promise 7, for two epochs of one loader, whose workers live on, and of a loader for each."""
+    """Promise 7, for two epochs of one loader, whose workers live on, and for a loader per epoch."""
     alone = [contents(train_loader(images, batches_of(epoch), workers=0, pin_memory=False)) for epoch in (0, 1)]
     assert alone[0] != alone[1]
     for workers in (1, 2):
@@ -74,7 +73,7 @@ def test_any_number_of_workers_gives_the_same_bytes(images: TrainImages) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_walk_can_begin_in_the_middle_and_be_left_early(images: TrainImages, workers: int) -> None:
+def test_an_epoch_can_begin_in_the_middle_and_end_early(images: TrainImages, workers: int) -> None:
     loader = train_loader(images, batches_of(0), workers=workers, pin_memory=False)
     whole = contents(loader)
     next(iter(loader))
@@ -91,7 +90,7 @@ def test_worker_batches_keep_their_layout(images: TrainImages, workers: int) -> 
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
-def walked_until_error(loader: Loader[EvalBatch]) -> tuple[list[int], ImageError]:
+def loaded_until_error(loader: Loader[EvalBatch]) -> tuple[list[int], ImageError]:
     seen: list[int] = []
     try:
         for batch in loader:
@@ -107,8 +106,8 @@ def test_an_image_error_arrives_as_it_was_raised(write_images: Write, workers: i
     paths[2][0].unlink()
     images = EvalImages(paths, forms=[FORM])
     loader = eval_loader(images, range(4), batch_size=1, workers=workers, pin_memory=False)
-    for _ in range(2):  # the loader can still be walked
-        seen, error = walked_until_error(loader)
+    for _ in range(2):  # the loader still works
+        seen, error = loaded_until_error(loader)
         assert seen == [0, 1]
         assert error.problem == f"image {paths[2][0]} does not exist"
         assert error.remedy.startswith("check the image folder")
@@ -128,16 +127,17 @@ def test_an_error_does_not_keep_the_workers_alive(write_images: Write) -> None:
         gc.enable()
 
 
-def test_a_worker_that_dies_is_told(images: TrainImages) -> None:
-    before = set(multiprocessing.active_children())
-    loader = train_loader(images, batches_of(0) * 50, workers=2, pin_memory=False)
-    walk = iter(loader)
-    next(walk)
-    (worker, *_) = set(multiprocessing.active_children()) - before
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
+class Killed(Dataset[int]):
+    """Kills its process, while the loader waits: torch raises in whatever the main thread does at that moment."""
+
+    def __getitem__(self, key: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return key
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
     with pytest.raises(PipelineError, match=r"loads images died(.|\n)*lower train\.workers"):
-        list(walk)
+        list(Loader(Killed(), [[0]], list, workers=1, pin_memory=False))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -148,7 +148,7 @@ def test_torchs_global_generator_is_left_alone(images: TrainImages, workers: int
 
 
 class Surroundings(Dataset[list[int]]):
-    """Tells where an item is made: process, threads of torch and OpenCV, whether Ctrl-C is ignored."""
+    """Its items describe the process: its number, threads of torch and OpenCV, whether Ctrl-C is ignored."""
 
     def __getitem__(self, key: int) -> list[int]:
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -161,22 +161,10 @@ def first(items: list[list[int]]) -> list[int]:
 
 @pytest.fixture
 def ctrl_c_counts() -> Iterator[None]:
-    """Where the tests run in the background, Ctrl-C may be ignored from the start."""
+    """Where tests run in the background, Ctrl-C may be ignored from the start."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_workers_are_forks_in_a_process_that_was_spawned_too() -> None:
-    before = multiprocessing.get_start_method()
-    multiprocessing.set_start_method("spawn", force=True)  # as it is in such a process
-    try:
-        loader = Loader(Surroundings(), [[0]], lambda items: first(items), workers=1, pin_memory=False)  # not picklable
-        assert [process for process, *_ in loader] != [os.getpid()]
-        del loader
-    finally:
-        multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.mark.usefixtures("ctrl_c_counts")

@@ -1,4 +1,4 @@
-"""Near pairs: copies in any size, quality and position are found, look-alikes and flat images are not."""
+"""Near pairs: copies in any size, quality and position are found; similar scenes and flat images are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Grey = NDArray[np.uint8]
 
 
 def scene(seed: int, size: int = 200) -> Grey:
-    """Rectangles and discs before a slope of light: no two seeds look alike."""
+    """Rectangles and discs on a gradient; different for each seed."""
     generator = np.random.default_rng(seed)
     image = np.tile(np.linspace(generator.integers(60, 200), generator.integers(60, 200), size), (size, 1)).astype(
         np.uint8
@@ -45,7 +45,7 @@ def test_scaled_and_saved_again_copies_are_found() -> None:
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_turned_copies_are_found_when_asked_for(turn: int) -> None:
+def test_turned_copies_are_found_with_turned(turn: int) -> None:
     images = [scene(seed) for seed in range(30)]
     turned = [saved_again(np.ascontiguousarray(turn_thumbnails(image[None], turn)[0])) for image in images]
     expected = {(seed, seed + 30) for seed in range(30)}
@@ -59,7 +59,7 @@ def test_images_without_contrast_are_in_no_pair() -> None:
     assert _pairs([*seas, seas[0]], turned=True) == set()
 
 
-def test_one_horizon_is_not_one_picture() -> None:
+def test_two_pictures_of_one_horizon_are_not_near() -> None:
     generator = np.random.default_rng(1)
     horizon = np.linspace(210, 60, 200)[:, None].repeat(200, axis=1)
     two = [(horizon + 12 * generator.standard_normal((20, 20)).repeat(10, 0).repeat(10, 1)) for _ in range(2)]

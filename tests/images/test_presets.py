@@ -1,4 +1,4 @@
-"""The ready lists of augmentations: they run, keep size and type, and each is the list it stands for."""
+"""Presets run, keep size and type, and equal their lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.images.augmentation.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_is_the_list_it_stands_for(name: str) -> None:
+def test_a_preset_equals_its_list(name: str) -> None:
     size = (40, 48)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     by_name = build_augmentation(name, size=size, channels=3)
@@ -22,5 +22,5 @@ def test_a_preset_is_the_list_it_stands_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_serves_grey_images_too(name: str) -> None:
+def test_a_preset_takes_grey_images(name: str) -> None:
     build_augmentation(name, size=(32, 32), channels=1)

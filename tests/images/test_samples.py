@@ -1,4 +1,4 @@
-"""What files hold, against definitions of a line: windows, alpha, bands, pages, channels of several files."""
+"""Windows, alpha, bands, pages and channels of several files, each against a short definition."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipeline.images.check import check_images
 from pipeline.images.decoding.decode import load_forms, load_image, read_image
 from pipeline.images.decoding.samples import to_channels, to_uint8, turn_upright
 from pipeline.images.geometry import ImageForm, Pixels, fit_image
+from tests.images.conftest import exif_orientation
 
 WHITE = (255, 255, 255)
 Array = NDArray[Any]
@@ -83,7 +84,7 @@ def test_a_window_is_linear_between_its_ends(value: int, low: int, width: int) -
         assert abs(float(pixel[0, 0, 0]) - expected) <= 0.5001
 
 
-def test_what_is_no_number_is_black_and_infinities_are_the_ends() -> None:
+def test_nan_is_black_and_infinities_are_the_ends() -> None:
     values = np.array([np.nan, -np.inf, np.inf, 0.5], np.float32).reshape(2, 2, 1)
     assert to_uint8(values, (0, 1)).ravel().tolist() == [0, 0, 255, 128]
 
@@ -146,8 +147,7 @@ def test_an_image_without_alpha_does_not_change_with_the_colour(tmp_path: Path, 
 def test_images_with_and_without_alpha_are_turned_upright(
     tmp_path: Path, picture: Pixels, orientation: int, kind: str, mode: str
 ) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif = exif_orientation(orientation)
     image = Image.fromarray(picture).convert(mode)
     if mode == "RGBA":
         image.putalpha(Image.fromarray(picture[:, :, 0] // 2))
@@ -170,7 +170,7 @@ def test_an_inverted_cmyk_jpeg_of_adobe_has_its_colours(tmp_path: Path, picture:
     assert np.abs(read_image(paths, channels=3).astype(float) - picture).mean() < 3
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 9), value, np.uint8)) for value in (50, 100, 200)]
     paths = saved(tmp_path, frames[0], "GIF", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(read_image(paths, channels=1), np.full((8, 9, 1), 50))
@@ -258,22 +258,18 @@ def smooth_jpeg(folder: Path, size: tuple[int, int], **options: Any) -> tuple[Pa
 @pytest.mark.parametrize(
     ("at_least", "scale"), [((75, 100), 8), ((76, 100), 4), ((150, 201), 2), ((301, 10), 1), ((601, 801), 1)]
 )
-def test_a_jpeg_is_decoded_no_smaller_than_asked(
+def test_a_jpeg_is_decoded_no_smaller_than_at_least(
     tmp_path: Path, at_least: tuple[int, int], scale: int, channels: int, orientation: int
 ) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    turned = orientation == 6
-    paths = smooth_jpeg(tmp_path, (800, 600) if turned else (600, 800), exif=exif)
-    if turned:  # stored as 800 x 600, upright it is 600 x 800
-        paths = smooth_jpeg(tmp_path, (800, 600), exif=exif)
+    stored = (800, 600) if orientation == 6 else (600, 800)
+    paths = smooth_jpeg(tmp_path, stored, exif=exif_orientation(orientation))
     image = read_image(paths, channels=channels, at_least=at_least)
     assert image.shape == (600 // scale, 800 // scale, channels)
     whole = fit_image(read_image(paths, channels=channels), size=image.shape[:2], fit="stretch")
     assert np.abs(image.astype(float) - whole).mean() < 2
 
 
-def test_a_form_of_a_large_jpeg_looks_like_the_whole_one_fitted(tmp_path: Path) -> None:
+def test_a_form_of_a_large_jpeg_is_near_the_whole_one_fitted(tmp_path: Path) -> None:
     paths = smooth_jpeg(tmp_path, (600, 800))
     forms = (ImageForm((64, 96), "crop", 3), ImageForm((50, 50), "stretch", 3), ImageForm((64, 64), "pad", 1))
     for form, image in zip(forms, load_forms(paths, forms), strict=True):
@@ -282,9 +278,9 @@ def test_a_form_of_a_large_jpeg_looks_like_the_whole_one_fitted(tmp_path: Path) 
         assert np.abs(image.astype(float) - whole).mean() < 2
 
 
-def test_small_orders_of_bytes_do_not_matter(tmp_path: Path) -> None:
+def test_the_extension_of_a_file_is_ignored(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(stream, "PNG")
-    path = tmp_path / "wrong.jpg"  # the extension is not believed
+    path = tmp_path / "wrong.jpg"
     path.write_bytes(stream.getvalue())
     np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], np.arange(12).reshape(3, 4))

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.model.backbone import build_backbone
@@ -32,7 +31,7 @@ def test_a_stage_is_what_timm_computes_for_it() -> None:
     ],
 )
 def test_keeps_only_what_it_computes(name: str, stride: int) -> None:
-    """A parameter without a gradient would be weight on disk, and an error in data-parallel training."""
+    """A parameter without a gradient would waste disk space, and fail in data-parallel training."""
     backbone = build_backbone(name, pretrained=False, feature_stride=stride, size=(64, 96))
     features = backbone(torch.randn(2, 3, 64, 96))
     assert features.shape == (2, backbone.channels, 64 // stride, 96 // stride)
@@ -59,7 +58,7 @@ def test_a_swin_gives_its_normalised_map_channels_first() -> None:
 
 
 @pytest.mark.parametrize(("name", "multiple"), [("test_resnet", 1), ("test_vit", 16), ("tresnet_m", 4)])
-def test_reads_other_sizes_or_says_which(name: str, multiple: int) -> None:
+def test_other_sizes_are_read_or_an_error_names_the_multiple(name: str, multiple: int) -> None:
     stride = 16 if name == "test_vit" else 32
     backbone = build_backbone(name, pretrained=False, feature_stride=stride, size=(64, 64)).eval()
     assert backbone.multiple == multiple
@@ -71,7 +70,7 @@ def test_reads_other_sizes_or_says_which(name: str, multiple: int) -> None:
             backbone(torch.randn(1, 3, 65, 64))
 
 
-def test_one_that_reads_a_single_size_says_so() -> None:
+def test_a_network_for_a_single_size_names_it_in_the_error() -> None:
     backbone = build_backbone("test_maxvit", pretrained=False, feature_stride=32, size=(64, 64)).eval()
     assert backbone.multiple is None
     assert backbone(torch.randn(1, 3, 64, 64)).shape[2:] == (2, 2)
@@ -90,7 +89,7 @@ def test_other_channels_change_the_first_layer(channels: int) -> None:
     assert backbone(torch.randn(1, channels, 64, 64)).shape[1] == backbone.channels
 
 
-def test_tells_the_statistics_of_its_pretraining() -> None:
+def test_has_the_statistics_of_its_pretraining() -> None:
     resnet = build_backbone("resnet18", pretrained=False, feature_stride=32, size=(64, 64))
     assert resnet.mean == (0.485, 0.456, 0.406)
     assert resnet.std == (0.229, 0.224, 0.225)
@@ -116,7 +115,7 @@ class TestMistakes:
         with pytest.raises(ConfigError, match="one of 16"):
             build_backbone("test_vit", pretrained=False, feature_stride=32, size=(64, 64))
 
-    def test_weights_that_cannot_be_had(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weights_that_cannot_be_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nowhere")
         with pytest.raises(ConfigError, match=r"pretrained weights(.|\n)*model.pretrained=false"):
@@ -148,21 +147,3 @@ class TestFreezing:
         frozen = [parameter for parameter in backbone.parameters() if not parameter.requires_grad]
         assert 0 < len(frozen) < len(list(backbone.parameters()))
         assert not next(backbone.body.parameters()).requires_grad
-
-
-def test_what_a_network_offers_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    create, created = timm.create_model, list[str]()
-
-    def counted(name: str, **options: Any) -> nn.Module:
-        created.append(name)
-        network: nn.Module = create(name, **options)
-        return network
-
-    monkeypatch.setattr(timm, "create_model", counted)
-    first, second = (build_backbone("test_resnet", pretrained=False, feature_stride=8, size=(72, 56)) for _ in range(2))
-    assert len(created) == 4  # two to find out, and the two that are wanted
-    assert (first.multiple, first.index, first.stride) == (second.multiple, second.index, second.stride)
-    assert first.body is not second.body
-    for _ in range(2):
-        with pytest.raises(ConfigError, match="no stage"):
-            build_backbone("test_resnet", pretrained=False, feature_stride=7, size=(72, 56))

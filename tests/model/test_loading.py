@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import ConfigError
+from pipeline.events import ignore
 from pipeline.model.backbone import build_backbone
-from pipeline.model.loading import load_for_labels, load_query_init
+from pipeline.model.build import start_model
+from pipeline.model.loading import load_for_labels
 from pipeline.model.query2label import PooledClassifier, Query2Label
 
 PER_LABEL = {"query_embed", "classifier.weight", "classifier.bias"}
@@ -39,7 +42,7 @@ def test_rows_follow_their_label_and_new_labels_stay_fresh() -> None:
     assert set(report.missing) == PER_LABEL
 
 
-def test_the_same_labels_take_everything() -> None:
+def test_equal_labels_load_everything() -> None:
     source, target = build(3, seed=0, query_groups=2), build(3, seed=1, query_groups=2)
     report = load_for_labels(target, source.state_dict(), labels=["a", "b", "c"], source_labels=["a", "b", "c"])
     assert report == (tuple(source.state_dict()), {}, ())
@@ -49,7 +52,7 @@ def test_the_same_labels_take_everything() -> None:
 
 
 @pytest.mark.parametrize("source_labels", [None, ["x", "y", "z"]])
-def test_labels_that_do_not_match_say_why(source_labels: list[str] | None) -> None:
+def test_labels_that_do_not_match_are_reported_with_the_reason(source_labels: list[str] | None) -> None:
     target = build(3, seed=1)
     fresh = target.query_embed.clone()
     report = load_for_labels(target, build(3, seed=0).state_dict(), labels=["a", "b", "c"], source_labels=source_labels)
@@ -94,20 +97,17 @@ def test_a_checkpoint_of_something_else_is_refused() -> None:
 
 
 class TestQueryInit:
-    def test_reads_one_row_per_label(self, tmp_path: Path) -> None:
-        values = np.random.default_rng(0).normal(size=(3, 16))
-        np.save(tmp_path / "names.npy", values)
-        queries = load_query_init(tmp_path / "names.npy")
-        torch.testing.assert_close(queries, torch.tensor(values, dtype=torch.float32))
-        assert torch.equal(build(3, seed=0, initial_queries=queries).query_embed, queries)
+    def start(self, path: Path) -> None:
+        config = ModelConfig(backbone="test_resnet", feature_stride=16, pretrained=False, query_init=str(path))
+        start_model(config, ImagesConfig(size=64), labels=["a", "b", "c"], listen=ignore)
 
     @pytest.mark.parametrize(
-        "values", [np.zeros(3), np.full((2, 2), np.nan), np.array([["a", "b"]]), np.array([{}], dtype=object)]
+        "values", [np.zeros(3), np.full((3, 512), np.nan), np.array([["a", "b"]]), np.array([{}], dtype=object)]
     )
-    def test_refuses_what_is_no_table_of_numbers(self, tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
+    def test_refuses_anything_but_a_table_of_numbers(self, tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
         np.save(tmp_path / "names.npy", values, allow_pickle=True)
-        with pytest.raises(ConfigError, match=r"model\.query_init"):
-            load_query_init(tmp_path / "names.npy")
+        with pytest.raises(ConfigError, match=r"model\.query_init: "):
+            self.start(tmp_path / "names.npy")
 
     def test_executes_nothing(self, tmp_path: Path) -> None:
         class Touch:
@@ -116,9 +116,9 @@ class TestQueryInit:
 
         np.save(tmp_path / "names.npy", np.array([Touch()], dtype=object), allow_pickle=True)
         with pytest.raises(ConfigError):
-            load_query_init(tmp_path / "names.npy")
+            self.start(tmp_path / "names.npy")
         assert not (tmp_path / "touched").exists()
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"none\.npy is not readable"):
-            load_query_init(tmp_path / "none.npy")
+            self.start(tmp_path / "none.npy")

@@ -39,11 +39,6 @@ class TestSinePosition:
         expected = sine_position_encoding(3, 5, 8)[0, :, 1, 2].bfloat16()
         torch.testing.assert_close(encoding[0, 1 * 5 + 2], expected)
 
-    def test_is_no_part_of_a_checkpoint(self) -> None:
-        position = SinePosition()
-        position(torch.zeros(1, 8, 2, 2))
-        assert not position.state_dict()
-
     def test_made_in_inference_mode_it_still_serves_training(self) -> None:
         position, features = SinePosition(), torch.zeros(1, 8, 2, 2)
         with torch.inference_mode():

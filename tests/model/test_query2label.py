@@ -61,14 +61,14 @@ def test_attention_sums_to_one_and_does_not_change_the_logits(self_attention: st
         ("all", [True, True, True]),
     ],
 )
-def test_label_queries_attend_to_each_other_where_asked(self_attention: str, layers: list[bool]) -> None:
+def test_label_queries_attend_to_each_other_by_self_attention(self_attention: str, layers: list[bool]) -> None:
     model = trained_once(build(self_attention=self_attention, decoder_layers=3))
     assert [layer.self_attention is not None for layer in model.decoder.layers] == layers
     before = model(images())
     with torch.no_grad():
         model.query_embed[0] += 5.0
     others_changed = not torch.allclose(model(images())[:, 1:], before[:, 1:])
-    assert others_changed == any(layers[1:])  # in the first layer all states are zeros, with nothing to tell
+    assert others_changed == any(layers[1:])  # in the first layer all states are zeros
 
 
 def test_every_parameter_is_trained() -> None:
@@ -78,7 +78,7 @@ def test_every_parameter_is_trained() -> None:
         assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-def test_an_image_is_judged_alone_whatever_the_batch() -> None:
+def test_the_logits_of_an_image_do_not_depend_on_its_batch() -> None:
     model = trained_once(build())
     batch = images(batch=3)
     torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=1e-4, atol=1e-5)
@@ -94,8 +94,8 @@ def test_the_order_of_labels_is_the_order_of_queries() -> None:
     torch.testing.assert_close(model(images()), before[:, order])
 
 
-def test_where_a_thing_lies_reaches_the_logits() -> None:
-    """Without the position encoding an attention pools: rolling the map would change nothing."""
+def test_positions_reach_the_logits() -> None:
+    """Without the position encoding, rolling the feature map would change nothing."""
     model = trained_once(build(encoder_layers=0))
     features = torch.randn(1, 16, 4, 4)
     position = model.position(features)
@@ -161,7 +161,7 @@ class TestInitialQueries:
             build(initial_queries=torch.zeros(6, 300))
 
 
-def test_checkpoints_hold_nothing_of_the_image_size() -> None:
+def test_checkpoints_do_not_depend_on_the_image_size() -> None:
     model, other = build(), build()
     model(images(96, 64))
     assert model.state_dict().keys() == other.state_dict().keys()

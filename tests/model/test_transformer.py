@@ -88,14 +88,14 @@ def restated_decoder(decoder: Decoder, queries: Tensor, memory: Tensor, position
         cross = as_pytorch(layer.cross_attention)  # type: ignore[arg-type]
         if layer.self_attention is not None:
             attend = as_pytorch(layer.self_attention)  # type: ignore[arg-type]
-            told = layer.norm1(state) if pre_norm else state  # type: ignore[operator]
-            state = state + attend(told + asks, told + asks, told)[0]
+            value = layer.norm1(state) if pre_norm else state  # type: ignore[operator]
+            state = state + attend(value + asks, value + asks, value)[0]
             state = state if pre_norm else layer.norm1(state)  # type: ignore[operator]
-        told = layer.norm2(state) if pre_norm else state  # type: ignore[operator]
-        state = state + cross(told + asks, memory + position, memory)[0]
+        value = layer.norm2(state) if pre_norm else state  # type: ignore[operator]
+        state = state + cross(value + asks, memory + position, memory)[0]
         state = state if pre_norm else layer.norm2(state)  # type: ignore[operator]
-        told = layer.norm3(state) if pre_norm else state  # type: ignore[operator]
-        state = state + layer.feed_forward(told)  # type: ignore[operator]
+        value = layer.norm3(state) if pre_norm else state  # type: ignore[operator]
+        state = state + layer.feed_forward(value)  # type: ignore[operator]
         state = state if pre_norm else layer.norm3(state)  # type: ignore[operator]
     return decoder.norm(state)  # type: ignore[no-any-return]
 
@@ -118,20 +118,6 @@ class TestLayers:
         expected = restated_decoder(decoder, queries, memory, position, pre_norm=pre_norm)
         torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
         assert [layer.shape for layer in weights] == [(3, HEADS, 5, 6)] * 2
-
-
-@pytest.mark.parametrize(("attends", "batches"), [(False, [1, 3]), (True, [3, 3])])
-def test_the_first_layer_projects_its_queries_once_unless_they_were_dropped_out_per_image(
-    attends: bool, batches: list[int]
-) -> None:
-    decoder = Decoder(DIM, self_attention=[attends, False], heads=HEADS, ffn_dim=8, dropout=0.1, pre_norm=False)
-    seen: list[int] = []
-    for layer in decoder.layers:
-        layer.cross_attention.query.register_forward_hook(  # type: ignore[union-attr]
-            lambda _module, inputs, _output: seen.append(len(inputs[0]))
-        )
-    decoder(torch.randn(5, DIM), torch.randn(3, 6, DIM), torch.randn(1, 6, DIM))
-    assert seen == batches
 
 
 def test_dropout_differs_between_equal_images() -> None:

@@ -1,4 +1,4 @@
-"""Views, averages and the one prediction loop."""
+"""Views, averages and the prediction loop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch import nn
 
+from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
-from pipeline.images.dataset import EvalImages, ImageForm, eval_loader
+from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.decoding import decode
 from pipeline.images.decoding.samples import Samples
+from pipeline.images.geometry import ImageForm
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.prediction.ensemble import combine_logits, sigmoid
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
@@ -34,14 +37,14 @@ def test_probabilities_are_averaged_as_probabilities(logits: np.ndarray) -> None
     np.testing.assert_allclose(combine_logits(logits, average="logit"), logits.mean(axis=0))
 
 
-def test_extreme_logits_stay_finite_and_a_single_member_unchanged() -> None:
+def test_extreme_logits_stay_finite_and_a_single_prediction_unchanged() -> None:
     logits = np.array([[1e4, -1e4, 800.0]])
     np.testing.assert_array_equal(combine_logits(logits, average="probability"), logits[0])
     both = combine_logits(np.concatenate([logits, logits]), average="probability")
     np.testing.assert_allclose(both, logits[0])
 
 
-def test_each_view_moves_the_pixels_as_numpy_says() -> None:
+def test_each_view_moves_the_pixels_as_numpy_does() -> None:
     images = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
     expected = {
         "identity": images.numpy(),
@@ -66,7 +69,7 @@ def test_size_views_name_another_size() -> None:
         (["hflp"], "did you mean 'hflip'"),
         (["size:0"], "unknown view"),
         ([], "no view"),
-        (["vflip"] * 2, "stands twice"),
+        (["vflip"] * 2, "named twice"),
     ],
 )
 def test_wrong_views_are_refused(names: list[str], part: str) -> None:
@@ -75,7 +78,7 @@ def test_wrong_views_are_refused(names: list[str], part: str) -> None:
 
 
 class _Bright(nn.Module):
-    """Logits that are an easy function of the pixels: the means of three quarters of the image."""
+    """A model whose logits are means of pixels: of the left half, the upper half and the whole image."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -87,6 +90,18 @@ class _Bright(nn.Module):
         return self.scale * torch.stack([left, top, images.mean(dim=(1, 2, 3))], dim=1)
 
 
+@pytest.fixture
+def paths(tmp_path: Path) -> list[ImagePaths]:
+    make_wide_competition(tmp_path, train=5)
+    return [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
+
+
+def predicted(ensembles: list[Ensemble], paths: list[ImagePaths]) -> list[NDArray[np.float64]]:
+    images = EvalImages(paths, forms=needed_forms(ensembles))
+    loader = eval_loader(images, range(len(paths)), batch_size=2, workers=0, pin_memory=False)
+    return predict(ensembles, loader, device=torch.device("cpu"), precision="fp32")
+
+
 def _ensemble(views: list[str], *, scales: tuple[float, ...] = (1.0, 3.0)) -> Ensemble:
     form = ImageForm((32, 32), "stretch", 3)
     parsed = parse_views(views, size=form.size)
@@ -94,38 +109,23 @@ def _ensemble(views: list[str], *, scales: tuple[float, ...] = (1.0, 3.0)) -> En
 
 
 def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paths: list[ImagePaths], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_wide_competition(tmp_path, train=5)
-    paths = [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
     ensembles = [_ensemble(["identity", "hflip", "size:48"]), _ensemble(["vflip", "size:48x40"])]
     decoded: list[bytes] = []
-    decode_as_ever = decode._decode
+    original = decode._decode
 
     def counting(data: bytes, *arguments: Any) -> Samples:
         decoded.append(data)
-        return decode_as_ever(data, *arguments)
+        return original(data, *arguments)
 
     monkeypatch.setattr(decode, "_decode", counting)
-    loader = eval_loader(
-        EvalImages(paths, forms=needed_forms(ensembles)), range(5), batch_size=2, workers=0, pin_memory=False
-    )
-    answers = predict(ensembles, loader, device=torch.device("cpu"), precision="fp32")
+    assert [logits.shape for logits in predicted(ensembles, paths)] == [(5, 3), (5, 3)]
     assert decoded == [path.read_bytes() for (path,) in paths]
-    assert [answer.shape for answer in answers] == [(5, 3), (5, 3)]
 
 
-def test_the_answer_is_the_average_over_folds_and_views(tmp_path: Path) -> None:
-    make_wide_competition(tmp_path, train=5)
-    paths = [(path,) for path in sorted((tmp_path / "train").glob("*.png"))]
-
-    def answer(views: list[str], scales: tuple[float, ...]) -> np.ndarray:
-        ensemble = _ensemble(views, scales=scales)
-        loader = eval_loader(
-            EvalImages(paths, forms=needed_forms([ensemble])), range(5), batch_size=2, workers=0, pin_memory=False
-        )
-        return predict([ensemble], loader, device=torch.device("cpu"), precision="fp32")[0]
-
-    alone = [answer([view], (scale,)) for view in ("identity", "hflip") for scale in (1.0, 3.0)]
+def test_the_prediction_is_the_average_over_models_and_views(paths: list[ImagePaths]) -> None:
+    single = [_ensemble([view], scales=(scale,)) for view in ("identity", "hflip") for scale in (1.0, 3.0)]
+    together, *alone = predicted([_ensemble(["identity", "hflip"]), *single], paths)
     assert np.abs(alone[0] - alone[2]).max() > 0.01  # the views do differ
-    np.testing.assert_allclose(answer(["identity", "hflip"], (1.0, 3.0)), np.mean(alone, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-6)

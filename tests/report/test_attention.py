@@ -11,9 +11,9 @@ import torch
 from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, RunError
 from pipeline.model.backbone import build_backbone
+from pipeline.model.build import TrainedModel
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.query2label import PooledClassifier, Query2Label
-from pipeline.model.weights import TrainedModel
 from pipeline.report.attention import draw_attention, look
 from pipeline.report.figures import save_figure
 from pipeline.thresholds.calibration import Calibration

@@ -16,8 +16,7 @@ import torch
 from pipeline.competition.folds.rows import rows_of
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
-from pipeline.model.build import backbone_of
-from pipeline.model.weights import load_model
+from pipeline.model.build import backbone_of, load_model
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.head_trials import COPIES, HeadTrials, open_maps

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Augmentation of training images by albumentations."""

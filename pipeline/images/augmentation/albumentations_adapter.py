@@ -1,4 +1,4 @@
-"""From the augmentations of a config to objects of albumentations, which is imported here alone."""
+"""Builds albumentations objects from the config; no other module imports albumentations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from pipeline.errors import ConfigError, listing, nearest
 from pipeline.images.geometry import Size
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import would ask the package index for a newer version
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise its import asks the package index for a newer version
 import albumentations as A
 
 Spec: TypeAlias = Mapping[str, Mapping[str, Any] | None]
@@ -33,16 +33,16 @@ TRANSFORMS = {
 
 
 class FrameCrop(A.RandomResizedCrop):  # type: ignore[misc]
-    """RandomResizedCrop that draws its box in a frame (H, W) and cuts the same part of whatever image it gets.
+    """RandomResizedCrop that draws its box in a frame (H, W) and cuts the same part from an image of any size.
 
-    Of an image of the frame's size it cuts what RandomResizedCrop would. So the frame, and not the file, is what
-    `ratio` speaks of, and an image need not be resized before the crop to be cut alike.
+    `ratio` is that of the box in the frame. So an image need not be resized to the frame before the crop; an image of
+    the frame's size is cut as RandomResizedCrop cuts it.
     """
 
     frame: Size
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Called by albumentations: the box (left, top, right, bottom) in pixels of the image at hand."""
+        """Called by albumentations: the box (left, top, right, bottom) in pixels of the image."""
         drawn = super().get_params_dependent_on_data({**params, "shape": self.frame}, data)
         height, width = params["shape"][:2]
         left, top, right, bottom = drawn["crop_coords"]
@@ -52,13 +52,13 @@ class FrameCrop(A.RandomResizedCrop):  # type: ignore[misc]
 
 
 def _scaled(start: int, end: int, factor: float) -> tuple[int, int]:
-    """The part of an axis that is `factor` times as long: the nearest pixels, one at least."""
+    """A range of pixels on an axis that is `factor` times as long; at least one pixel."""
     first, last = round(start * factor), round(end * factor)
     return (first, last) if last > first else (min(first, max(0, last - 1)), max(1, last))
 
 
 def compose(specs: Sequence[Spec], *, frame: Size) -> Any:
-    """The `albumentations.Compose` of `specs`; a RandomResizedCrop at its beginning draws its box in `frame`.
+    """The `albumentations.Compose` of `specs`; a RandomResizedCrop at the beginning draws its box in `frame`.
 
     Raises:
         ConfigError: an unknown name, a wrong argument or value.
@@ -72,7 +72,7 @@ def compose(specs: Sequence[Spec], *, frame: Size) -> Any:
 
 
 def is_composition(transform: Any) -> bool:
-    """Whether it holds further transforms, in `transforms`."""
+    """Whether `transform` has further transforms, in its attribute `transforms`."""
     return isinstance(transform, A.BaseCompose)
 
 
@@ -92,7 +92,7 @@ def build(spec: Spec) -> Any:
 
 
 def split(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments. Raises ConfigError where that is not what it is made of."""
+    """The name and the arguments of a spec. Raises ConfigError for anything but one name with its arguments."""
     if isinstance(spec, Mapping) and len(spec) == 1:
         ((name, arguments),) = spec.items()
         if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
@@ -106,7 +106,7 @@ def split(spec: Spec) -> tuple[str, dict[str, Any]]:
 
 
 def _composition_arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` with the nested specs built; albumentations itself does not look at a composition's p."""
+    """`arguments` with the nested specs built, and with p checked: albumentations does not check it here."""
     specs, p = arguments.get("transforms"), arguments.get("p", 1.0)
     if not isinstance(specs, Sequence) or isinstance(specs, str) or not specs:
         raise _wrong_arguments(name, _COMPOSITIONS[name], f"transforms = {specs!r}")
@@ -116,7 +116,7 @@ def _composition_arguments(name: str, arguments: dict[str, Any]) -> dict[str, An
 
 
 def _strictness(kind: type) -> dict[str, bool]:
-    """`strict=True` where the transform knows it: without it an unknown argument only causes a warning."""
+    """`strict=True` where the transform has it: without it an unknown argument only causes a warning."""
     owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
     return {"strict": True} if "InitSchema" in vars(owner) else {}
 
@@ -124,7 +124,7 @@ def _strictness(kind: type) -> dict[str, bool]:
 def _instance(name: str, kind: type, arguments: dict[str, Any]) -> Any:
     try:
         return kind(**arguments)
-    except Exception as error:  # whatever a constructor dislikes is a mistake in the config
+    except Exception as error:  # any error of a constructor is a mistake in the config
         raise _wrong_arguments(name, kind, one_line(error)) from error
 
 
@@ -139,5 +139,5 @@ def _wrong_arguments(name: str, kind: type, got: str) -> ConfigError:
 
 
 def one_line(error: Exception) -> str:
-    """What it says, without the links of a validation."""
+    """The error's message in one line, without links to pydantic's pages."""
     return " ".join(re.sub(r"For further information visit \S+", "", str(error)).split())

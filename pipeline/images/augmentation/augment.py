@@ -1,4 +1,4 @@
-"""Augmentation by albumentations, where the same key always gives the same pixels."""
+"""Augmentation by albumentations; the same key always gives the same pixels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _TRIALS = 4
 
 
 class Augmentation:
-    """Random changes of an image that are the same for the same key, in any process, order and run.
+    """Random changes of an image that depend on the image and a key alone, in any process, order and run.
 
     Attributes:
-        specs: what it was built from.
-        shape: (H, W, C) of the images that come out.
-        takes: (H', W', C) of those that go in.
+        specs: the transforms, as in the config.
+        shape: (H, W, C) of the augmented images.
+        takes: (H', W', C) of the images to augment.
 
     Args:
-        specs: as for `build_augmentation`, which also tries the result and is the way to make one.
+        specs: as for `build_augmentation`, which also tries the augmentation and is the function to call.
         size: (H, W).
         channels: C.
         source_size: (H', W'); None: as size.
@@ -43,7 +43,7 @@ class Augmentation:
         """Augment (H', W', C) uint8 as a function of `image` and `key`, which is (seed, epoch, id).
 
         Raises:
-            ConfigError: the result is not uint8 of `shape` (some rare branch that no trial met).
+            ConfigError: the result is not uint8 of `shape`, by a rare branch that no trial met.
         """
         _seed(self._compose, key)
         augmented: Pixels = self._compose(image=image)["image"]
@@ -51,11 +51,11 @@ class Augmentation:
         return augmented
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross process borders as specs: no state of the transforms has to, or may, come along."""
+        """Pickle the specs only: the transforms have no state that another process needs."""
         return (_rebuild, (self.specs, self.shape, self.takes))
 
     def try_out(self) -> None:
-        """Run a few times on noise, as configured and with every transform certain to be applied.
+        """Run a few times on noise: as configured, and with every transform applied.
 
         Raises:
             ConfigError: a transform fails, or the result is not uint8 of the given size and channels.
@@ -72,10 +72,9 @@ class Augmentation:
 def build_augmentation(
     specs: Sequence[Spec] | str, *, size: Size, channels: int, source_size: Size | None = None
 ) -> Augmentation:
-    """The augmentation that `specs` describe, to images of (*size, channels), tried out.
+    """The augmentation of `specs`, from images of `source_size` (None: of `size`) to `size`; it is tried out here.
 
-    It takes images of `source_size`, of `size` if None. A word is the name of a ready list, see
-    `pipeline.images.augmentation.presets`.
+    A string is the name of a list in `pipeline.images.augmentation.presets`.
 
     Each spec is `{Name: {argument: value, ...}}` or `{Name: None}`. `OneOf`, `SomeOf`, `RandomOrder`,
     `OneOrOther`, `Sequential` and `SelectiveChannelTransform` hold further specs in their `transforms`.
@@ -93,11 +92,11 @@ def build_augmentation(
 def begins_with_crop(specs: Sequence[Spec] | str, *, size: Size) -> bool:
     """Whether the first transform always is a RandomResizedCrop to `size` (H, W).
 
-    What it cuts is a share of the image, whatever its size; RandomCrop and RandomSizedCrop count in pixels, and
-    would see less of a larger image.
+    It cuts a share of the image, whatever its size; RandomCrop and RandomSizedCrop count in pixels, and would cut a
+    smaller share from a larger image.
 
     Raises:
-        ConfigError: it is not written as one name with its arguments.
+        ConfigError: the first transform is not one name with its arguments.
     """
     described = preset(specs, size=size) if isinstance(specs, str) else specs
     name, arguments = split(described[0]) if described else ("", {})
@@ -112,15 +111,15 @@ def _rebuild(specs: Sequence[Spec], shape: tuple[int, int, int], takes: tuple[in
 def _seed(compose: Any, key: tuple[int, int, str]) -> None:
     """Make the next call of `compose` a function of `key` and the image alone.
 
-    Both generators reach every nested transform, and albumentations seeds OpenCV's own from them before it
-    draws there; it uses no global generator and keeps nothing between calls.
+    Both generators reach every nested transform, and albumentations seeds OpenCV's generator from them before it
+    draws there. It uses no global generator and keeps no state between calls.
     """
     seed = stable_seed("augmentation", *key)
     compose.set_random_state(np.random.Generator(np.random.PCG64(seed)), random.Random(seed))  # noqa: S311
 
 
 def _make_certain(transform: Any) -> None:
-    """Set every probability below `transform` to 1, except of what is switched off by p = 0."""
+    """Set every probability in `transform` to 1, except those of 0."""
     transform.p = 1.0 if transform.p > 0 else 0.0
     if is_composition(transform):
         for nested in transform.transforms:
@@ -130,7 +129,7 @@ def _make_certain(transform: Any) -> None:
 def _try(
     compose: Any, names: Sequence[str], image: Pixels, shape: tuple[int, int, int], *, key: tuple[int, int, str]
 ) -> None:
-    """Run the top-level transforms one after the other, so that an error can name the one at fault."""
+    """Run the top-level transforms in order, so that an error can name the one at fault."""
     _seed(compose, key)
     augmented, culprit = image.copy(), ""
     for name, transform in zip(names, compose, strict=True):

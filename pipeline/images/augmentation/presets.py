@@ -1,10 +1,10 @@
-"""Augmentations by one word: plain lists of albumentations, as a config could spell them out."""
+"""Augmentation lists with names, made of transforms that a config could also list itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What each costs on a 448 px image differs by two orders of magnitude, so `light` has only what is nearly free.
+# Their costs on a 448 px image differ by two orders of magnitude; `light` has the cheap ones only.
 _CROP: dict[str, Any] = {"RandomResizedCrop": {"scale": [0.6, 1.0], "ratio": [0.8, 1.25], "p": 1.0}}
 _FLIP: dict[str, Any] = {"HorizontalFlip": {"p": 0.5}}
 _LIGHTING: dict[str, Any] = {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.5}}

@@ -1,4 +1,4 @@
-"""Decoded and fitted images, made once and memory-mapped by every worker and every later run."""
+"""The cache of decoded images: built once, memory-mapped by every worker and every later run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from filelock import FileLock
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
-from pipeline.images.caching.cache_format import PACKINGS, CacheFormat, row_bytes
-from pipeline.images.caching.cache_writer import Partial, build
+from pipeline.images.caching.cache_format import ROW_FORMATS, CacheFormat, row_bytes
+from pipeline.images.caching.cache_writer import PartialCache, build
 from pipeline.images.check import refuse_images
 from pipeline.images.geometry import ImageForm
 from pipeline.images.readers import CachedSource, ImageSource, JpegSource
 
-_VERSION = 4  # raise it when `load_forms` gives other pixels, or a packing other bytes
+_VERSION = 4  # raise it when `load_forms` gives other pixels, or a row format other bytes
 
 
 class ImageCache:
-    """The images of `paths` in `folder`: one file per form and format, shared by all who ask for it.
+    """The images of `paths` in `folder`: one file per form and format, shared by all processes.
 
-    An image that changes on disk (size or time) makes other files, whatever is left of the old ones.
+    The file names depend on the name, size and time of every image, so a changed image is never read from an old file.
 
     Raises:
-        ImageError: some files do not exist.
+        ImageError: some images do not exist.
         ValueError: `paths` is empty.
     """
 
@@ -38,27 +38,27 @@ class ImageCache:
         self._digest = _digest(paths)
 
     def file(self, form: ImageForm, kept_as: CacheFormat) -> Path:
-        """Where these images are kept; the file is there if, and only if, it is complete."""
+        """The path of these images; the file exists if, and only if, it is complete."""
         name = hashlib.blake2b(json.dumps([_VERSION, kept_as, *form, self._digest]).encode(), digest_size=16)
-        return self.folder / f"{name.hexdigest()}{PACKINGS[kept_as].suffix}"
+        return self.folder / f"{name.hexdigest()}{ROW_FORMATS[kept_as].suffix}"
 
     def holds(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
-        """Whether there is nothing to build for these forms."""
+        """Whether all these forms are complete."""
         return all(self.file(form, kept_as).exists() for form in forms)
 
     def begun(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> bool:
-        """Whether each of these forms is complete, or a build of it has begun."""
+        """Whether each of these forms is complete, or its build has begun."""
         return all(self.file(form, kept_as).exists() or self._partial(form, kept_as).path.exists() for form in forms)
 
     def raw_bytes(self, forms: Sequence[ImageForm]) -> int:
-        """What raw pixels in these forms would still take on the disk."""
+        """The bytes that raw pixels in these forms still need on the disk."""
         missing = [form for form in forms if not self.file(form, "raw").exists()]
         begun = [self._partial(form, "raw").path for form in missing]
         there = sum(path.stat().st_size for path in begun if path.exists())
         return sum(len(self.paths) * row_bytes(form) for form in missing) - there
 
     def free_bytes(self) -> int:
-        """What is free on the disk of `folder`, which need not exist yet."""
+        """The free bytes on the disk of `folder`, which need not exist yet."""
         existing = next(
             parent for parent in (self.folder.absolute(), *self.folder.absolute().parents) if parent.exists()
         )
@@ -74,21 +74,20 @@ class ImageCache:
     ) -> tuple[ImageSource, ...]:
         """The images in each of `forms`.
 
-        What `folder` lacks is built in `threads` threads, each file decoded once for all forms. An interrupted
-        build goes on where it stopped; a second process that asks meanwhile waits, then shares the result.
-        `progress` is called in this thread with the number of images done so far, and not at all when there is
-        nothing to build.
+        Missing forms are built in `threads` threads, with each image decoded once for all forms. An interrupted
+        build continues where it stopped; a second process waits for the first, then shares the result.
+        `progress` is called in this thread with the number of images done so far; never when nothing is built.
 
         Raises:
             ImageError: some images cannot be read; all of them are counted, the first ones named.
             ConfigError: the disk has no room for raw pixels.
-            OSError: the disk refuses.
+            OSError: a cache file cannot be written.
         """
         wanted = sorted({self.file(form, kept_as): form for form in forms}.items())
         if not self.holds(forms, kept_as):
             self.folder.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as locks:
-                for file, _ in wanted:  # in one order, so that two who want the same files never wait for each other
+                for file, _ in wanted:  # sorted, so that two processes with the same files do not wait for each other
                     locks.enter_context(FileLock(file.with_suffix(".lock")))
                 missing = [self._partial(form, kept_as) for file, form in wanted if not file.exists()]
                 if missing:
@@ -97,8 +96,8 @@ class ImageCache:
         files = [self.file(form, kept_as) for form in forms]
         return tuple(CachedSource(file) if kept_as == "raw" else JpegSource(file) for file in files)
 
-    def _partial(self, form: ImageForm, kept_as: CacheFormat) -> Partial:
-        return Partial(self.file(form, kept_as), form, PACKINGS[kept_as](len(self.paths), form))
+    def _partial(self, form: ImageForm, kept_as: CacheFormat) -> PartialCache:
+        return PartialCache(self.file(form, kept_as), form, ROW_FORMATS[kept_as](len(self.paths), form))
 
     def _require_room(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> None:
         needed, free = self.raw_bytes(forms) if kept_as == "raw" else 0, self.free_bytes()
@@ -112,7 +111,7 @@ class ImageCache:
 
 
 def _digest(paths: Sequence[ImagePaths]) -> str:
-    """Of the names, sizes and times of all files."""
+    """A digest of the names, sizes and times of all files."""
     if not paths:
         raise ValueError("expected at least one image but got no paths")
     here, problems, hashed = os.getcwd(), list[str](), hashlib.blake2b(digest_size=16)

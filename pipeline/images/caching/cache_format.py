@@ -1,6 +1,6 @@
-"""How images lie in a cache file: raw pixels as .npy, or small JPEGs one after the other with their ends.
+"""The two formats of a cache file: rows of raw pixels (.npy), or JPEGs with a table of their ends.
 
-Both grow row by row from the front, so that a file that broke off is good up to the rows that were flushed.
+Both are written row by row, so that an incomplete file is valid up to the last flushed row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -29,24 +29,8 @@ _END = 8  # bytes of an end
 _SIZE_BYTES = 8  # of the (h, w) before a row of raw pixels
 
 
-class Packing(Protocol):
-    """How `count` images of one form become one file."""
-
-    suffix: str
-    header: bytes
-
-    def pack(self, image: Pixels) -> bytes:
-        """The bytes of one image; called by several threads."""
-
-    def end_of(self, stream: BinaryIO, rows: int) -> int:
-        """The length of a file whose first `rows` rows are complete. Raises ValueError if it does not hold so many."""
-
-    def note(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
-        """Write down where the rows from `start` on end; the stream's position is as before."""
-
-
-class RawPacking:
-    """An .npy file of N rows, each an image's own (h, w) and room for the pixels of (H, W, C) uint8."""
+class RawRows:
+    """An .npy file of `count` rows, each with the image's own size (h, w) and room for (H, W, C) uint8 pixels."""
 
     suffix = ".npy"
 
@@ -60,20 +44,20 @@ class RawPacking:
         np.lib.format.write_array_header_1_0(stream, described)
         self.header = stream.getvalue()
 
-    def pack(self, image: Pixels) -> bytes:
-        """Its size and pixels, then zeros where it is smaller than the form."""
+    def encode(self, image: Pixels) -> bytes:
+        """The row of an image: its size, its pixels, and zeros where it is smaller than the form."""
         return (np.array(image.shape[:2], "<u4").tobytes() + image.tobytes()).ljust(self._row, b"\0")
 
-    def end_of(self, stream: BinaryIO, rows: int) -> int:  # noqa: ARG002 (as Packing has it)
-        """All rows are of the same length."""
+    def end_of(self, stream: BinaryIO, rows: int) -> int:  # noqa: ARG002 (as JpegRows has it)
+        """The length of a file of `rows` rows."""
         return len(self.header) + rows * self._row
 
-    def note(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
-        """Nothing to note."""
+    def write_ends(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
+        """Do nothing: all rows have the same length."""
 
 
-class JpegPacking:
-    """A header, the ends of all N JPEGs, then the JPEGs: quality 95, colour at full resolution (4:4:4)."""
+class JpegRows:
+    """A header, the ends of all `count` JPEGs, then the JPEGs: quality 95, colour at full resolution (4:4:4)."""
 
     suffix = ".jpegs"
 
@@ -81,8 +65,8 @@ class JpegPacking:
         self._table = len(_MAGIC) + _SHAPE.size
         self.header = _MAGIC + _SHAPE.pack(count, *form.shape) + bytes(_END * count)
 
-    def pack(self, image: Pixels) -> bytes:
-        """The image (H, W, 1 or 3) as a JPEG."""
+    def encode(self, image: Pixels) -> bytes:
+        """The image (H, W, 1 or 3) as a JPEG; several threads may call this."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else image
         full_colour = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
         options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, full_colour]
@@ -91,7 +75,7 @@ class JpegPacking:
         return data.tobytes()
 
     def end_of(self, stream: BinaryIO, rows: int) -> int:
-        """As the table of ends tells, in which every end lies behind the one before."""
+        """The length of a file of `rows` rows. Raises ValueError where the table lacks that many growing ends."""
         place = stream.tell()
         stream.seek(self._table)
         ends = np.frombuffer(stream.read(_END * rows), "<u8")
@@ -100,8 +84,8 @@ class JpegPacking:
             raise ValueError(f"expected {rows} ends that grow")
         return len(self.header) + self._end(stream, rows)
 
-    def note(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
-        """Write the ends of these rows into the table."""
+    def write_ends(self, stream: BinaryIO, start: int, lengths: Sequence[int]) -> None:
+        """Write the ends of the rows from `start` on into the table; the stream keeps its position."""
         ends = self._end(stream, start) + np.cumsum(lengths, dtype="<u8")
         place = stream.tell()
         stream.seek(self._table + _END * start)
@@ -118,16 +102,17 @@ class JpegPacking:
         return int.from_bytes(data, "little")
 
 
-PACKINGS: dict[CacheFormat, type[RawPacking] | type[JpegPacking]] = {"raw": RawPacking, "jpeg": JpegPacking}
+RowFormat: TypeAlias = RawRows | JpegRows
+ROW_FORMATS: dict[CacheFormat, type[RawRows] | type[JpegRows]] = {"raw": RawRows, "jpeg": JpegRows}
 
 
 def row_bytes(form: ImageForm) -> int:
-    """What an image takes in a file of raw pixels."""
+    """The bytes of an image in a file of raw pixels."""
     return _SIZE_BYTES + math.prod(form.shape)
 
 
 def open_pixels(file: Path) -> RowMap:
-    """Map a finished file of raw pixels read-only: (N,), with the fields `size` (2,) and `pixels` (H, W, C)."""
+    """Map a complete file of raw pixels read-only: (N,), with the fields `size` (2,) and `pixels` (H, W, C)."""
     rows = np.load(file, mmap_mode="r")
     assert isinstance(rows, np.memmap), file
     assert rows.dtype == np.dtype(_row_fields(rows.dtype["pixels"].shape)), file
@@ -139,7 +124,7 @@ def _row_fields(shape: tuple[int, ...]) -> list[tuple[str, str, tuple[int, ...]]
 
 
 def open_jpegs(file: Path) -> tuple[tuple[int, int, int], NDArray[np.uint64], ImageMap]:
-    """Map a finished file of JPEGs read-only: (H, W, C), the ends (N,), and all their bytes in one."""
+    """Map a complete file of JPEGs read-only: returns (H, W, C), the ends (N,), and the bytes of all JPEGs."""
     start = len(_MAGIC) + _SHAPE.size
     with file.open("rb") as stream:
         head = stream.read(start)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Decodes image files to uint8 pixels."""

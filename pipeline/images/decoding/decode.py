@@ -1,4 +1,4 @@
-"""Files to pixels: whole images or an `ImageError`, never half of one."""
+"""Decodes image files: a whole image or an `ImageError`, never a part of one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipeline.images.decoding.samples import Samples, to_channels, to_uint8, tur
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
 from pipeline.images.geometry import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
 
-# What OpenCV and Pillow would print about a broken file, the ImageError says better.
+# The ImageError describes a broken file better than the warnings of OpenCV and Pillow.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 AGAIN = "copy or download the file again, or take its row out of the table"
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # from this value on, height and width change places
-_REDUCED = {  # by scale: what decodes a JPEG at a part of its size, in colour or grey
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # from this value on, height and width are swapped
+_REDUCED = {  # by scale: flags that decode a JPEG at 1 / scale of its size, in colour and grey
     8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
@@ -35,15 +35,15 @@ _REDUCED = {  # by scale: what decodes a JPEG at a part of its size, in colour o
 
 
 def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
-    """One image in one form; see `load_forms`."""
+    """One image in one form, as `load_forms`."""
     return load_forms(paths, (form,))[0]
 
 
 def load_forms(paths: ImagePaths, forms: Sequence[ImageForm]) -> tuple[Pixels, ...]:
     """One image in each form, uint8 (H, W, C), or smaller where the form is bound.
 
-    Each is a function of the files and that form alone. Decoded once for all forms of the same reading; twice where
-    the sizes lie so far apart that a JPEG is read at another part of its own size for them, see `read_image`.
+    The result depends on the files and that form alone. Forms of the same reading share one decoded image, unless
+    their sizes differ so much that a JPEG is decoded at another fraction of its size for them, see `read_image`.
 
     Raises:
         ImageError: as `read_image`.
@@ -68,21 +68,21 @@ def read_image(
 ) -> Pixels:
     """Decode one image to (H, W, channels) uint8, RGB order, C-contiguous, EXIF orientation applied.
 
-    Of an image of several files each gives one grey channel, in their order. Otherwise grey is replicated to
-    RGB, RGB becomes grey by luma, palettes and CMYK become RGB, of an animation the first frame counts. Other
-    numbers of channels than 1, 3 and 4 are those of a TIFF with as many bands or as many grey pages.
+    Where an image has several files, each gives one grey channel, in their order. Otherwise grey is replicated to
+    RGB, RGB becomes grey by luma, palettes and CMYK become RGB, and an animation gives its first frame. Numbers of
+    channels other than 1, 3 and 4 need a TIFF with as many bands or as many grey pages.
 
     Args:
         paths: one file, or one per channel.
         channels: of the result; 4 appends the file's alpha to RGB, or 255 where it has none.
         window: the sample values that become 0 and 255, see `to_uint8`; the alpha of a PNG has no window.
         alpha: the colour behind transparent pixels where channels is 1 or 3; None drops transparency.
-        at_least: where a JPEG is much larger than this (H, W) in both axes, it may be decoded at 1/2, 1/4 or
-            1/8 of its size, but not below this one. That is several times faster.
+        at_least: a JPEG that is much larger than this (H, W) in both axes is decoded at 1/2, 1/4 or 1/8 of its
+            size, but no smaller than this one. That is several times faster.
 
     Raises:
-        ImageError: a file is missing, empty, truncated or not an image; its samples need a window; it has other
-            channels than can be made `channels` of; the files of one image differ in size.
+        ImageError: a file is missing, empty, truncated or not an image; its samples need a window; its channels
+            cannot be converted to `channels`; the files of one image differ in size.
     """
     if len(paths) == 1:
         data = _read_whole(paths[0])
@@ -115,7 +115,7 @@ def has_end(head: bytes, tail: bytes) -> bool:
 
 
 def jpeg_size(data: bytes) -> Size | None:
-    """(H, W) of a JPEG as it is shown, by its header; None for any other file, and where the header tells none."""
+    """(H, W) of an upright JPEG by its header; None for any other file, and where the header has no size."""
     if not data.startswith(_JPEG):
         return None
     if (plain := plain_size(data)) is not None:
@@ -125,7 +125,7 @@ def jpeg_size(data: bytes) -> Size | None:
 
 
 def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
-    """The bands (H, W, channels) that are in the `data` of `path`, at 1 / `scale` of its size if it is a JPEG."""
+    """Decode the `data` of `path` to (H, W, channels), at 1 / `scale` of its size if it is a JPEG."""
     channels, window, alpha = reading
     try:
         samples = _decode(data, channels, alpha, scale)
@@ -158,7 +158,7 @@ def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
 def _read_whole(path: Path) -> bytes:
     """The file's bytes. Raises ImageError where it cannot be opened or ends too early."""
     try:
-        # Not cv2.imread, which cannot open a non-ASCII path on every system and does not say why it failed.
+        # Not cv2.imread, which cannot open a non-ASCII path on every system and gives no reason for a failure.
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise _cannot_open(path, error) from error
@@ -177,14 +177,14 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> ImageError:
 
 
 def _require_whole(path: Path, data: bytes) -> None:
-    """Raise if `data` ends too early: some OpenCV versions would return the missing rest as grey or black."""
+    """Raise ImageError if `data` ends too early: some OpenCV versions return the missing rest as grey or black."""
     if has_end(data[:8], data[-8:]):
         return
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, Warning):
-        return  # not Pillow's to judge: the decoder has the last word
+        return  # Pillow does not know this kind: the decoder decides
     except (OSError, SyntaxError) as error:
         raise ImageError(f"image {path} is truncated", got=str(error), remedy=AGAIN) from error
     except Exception as error:
@@ -192,14 +192,14 @@ def _require_whole(path: Path, data: bytes) -> None:
 
 
 def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Samples:
-    """Samples (H, W, n) in the file's own type, RGB order, upright; ValueError or cv2.error if there are none."""
+    """Samples (H, W, n) in the file's own type, RGB order, upright. Raises ValueError or cv2.error."""
     if is_tiff(data):
         return read_tiff(data, channels)
     buffer = np.frombuffer(data, np.uint8)
     if (channels not in (1, 3) or alpha is not None) and not data.startswith(_JPEG):
         image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape[2:] == (4,):
-            # Only here OpenCV leaves the image as it lies in the file.
+            # OpenCV turns all other images upright, but not these.
             return turn_upright(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), _size_and_orientation(data)[1])
     colour, grey = _REDUCED[scale]
     image = cv2.imdecode(buffer, (grey if channels == 1 else colour) | cv2.IMREAD_ANYDEPTH)
@@ -209,10 +209,7 @@ def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Sam
 
 
 def _scales(data: bytes, sizes: Sequence[Size]) -> list[int]:
-    """By wanted size, the part (as 8, 4, 2 or 1) at which a JPEG can be decoded and still is at least so large.
-
-    1 for any other file.
-    """
+    """For each size the largest of 8, 4, 2 and 1 by which a JPEG can be reduced and still have this size; else 1."""
     own = jpeg_size(data)
     if own is None:
         return [1] * len(sizes)
@@ -229,7 +226,7 @@ def _size_and_orientation(data: bytes) -> tuple[Size, int]:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             return (height, width), int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 (as above; the decoder will say what is wrong)
+    except Exception:  # noqa: BLE001 (as above; the decoder reports the problem)
         return (0, 0), 1
 
 

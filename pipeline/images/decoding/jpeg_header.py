@@ -1,19 +1,18 @@
-"""The size of a JPEG from its header, without the cost of a library."""
+"""Reads the size of a JPEG from its header, faster than a library."""
 
 from __future__ import annotations
 
 from pipeline.images.geometry import Size
 
 _APP1, _SCAN = 0xE1, 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # what tells the size; the three others hold tables
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these hold the size; the three others hold tables
 _FILL = 0xFF
 
 
 def plain_size(data: bytes) -> Size | None:
-    """(H, W) of a JPEG that says nothing on how it is to be turned.
+    """(H, W) of a JPEG without EXIF or XMP, which might turn it.
 
-    None for any file with EXIF or XMP, for one that is no JPEG, and for a header that does not parse: these are for
-    a library to judge.
+    None for any other file and for a header that cannot be parsed: a library must read these.
     """
     size, place = None, 2
     while data.startswith(b"\xff\xd8") and place + 4 <= len(data) and data[place] == _FILL:

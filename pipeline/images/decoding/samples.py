@@ -1,4 +1,4 @@
-"""From a file's samples to uint8 channels: windows, alpha, grey and colour. Knows arrays, no files."""
+"""Converts the samples of a file to uint8 channels: window, alpha, grey and colour. Arrays only, no files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ def to_uint8(samples: Samples, window: Window | None) -> Pixels:
 
     Args:
         samples: of any number type.
-        window: (low, high): low and all below become 0, high and all above 255, linear in between. NaN, which
-            marks missing values, becomes 0. None: 8 bits stay, 16 bits are scaled over their full range,
-            round(v / 257).
+        window: (low, high): values up to low become 0, from high on 255, linear in between. NaN, which marks
+            missing values, becomes 0. None: 8 bits stay, 16 bits are scaled over their full range, round(v / 257).
 
     Raises:
-        ValueError: there is no window, and the type has no range of its own that could be black to white.
+        ValueError: there is no window, and the samples are neither 8 nor 16 bit integers.
     """
     if window is not None:
         return _windowed(samples, window)
@@ -38,9 +37,9 @@ def to_uint8(samples: Samples, window: Window | None) -> Pixels:
 def to_channels(image: Pixels, channels: int, alpha: Colour | None) -> Pixels:
     """Bands (H, W, n) to (H, W, channels), C-contiguous.
 
-    n = channels is left as it is. Otherwise 1 is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: grey is
-    replicated, RGB becomes grey by luma (ITU-R BT.601), a missing alpha is 255. Alpha that is not asked for
-    is dropped, or where `alpha` names a colour, the image is laid over it.
+    Where n = channels, nothing changes. Otherwise 1 is grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: grey is
+    replicated, RGB becomes grey by luma (ITU-R BT.601), a missing alpha is 255. An unwanted alpha is dropped; where
+    `alpha` is a colour, the image is blended over it.
 
     Raises:
         ValueError: there is no such rule for n and `channels`.
@@ -54,7 +53,7 @@ def to_channels(image: Pixels, channels: int, alpha: Colour | None) -> Pixels:
     if bands in (_GREY_ALPHA, _RGBA):
         image, opaque = image[:, :, :-1], image[:, :, -1:]
     if opaque is not None and alpha is not None and channels != _RGBA:
-        image = _laid_over(_coloured(image), opaque, alpha)
+        image = _blended(_coloured(image), opaque, alpha)
     if channels == 1:
         grey = image if image.shape[2] == 1 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
         return np.ascontiguousarray(grey, np.uint8).reshape(*image.shape[:2], 1)
@@ -91,7 +90,7 @@ def _coloured(image: Pixels) -> Pixels:
     return np.repeat(image, _RGB, axis=2) if image.shape[2] == 1 else image
 
 
-def _laid_over(image: Pixels, opaque: Pixels, colour: Colour) -> Pixels:
+def _blended(image: Pixels, opaque: Pixels, colour: Colour) -> Pixels:
     share = opaque.astype(np.uint32)
     mixed = image * share + np.array(colour, np.uint32) * (255 - share)
     return np.asarray((mixed + 127) // 255, np.uint8)

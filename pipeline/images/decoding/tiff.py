@@ -1,4 +1,4 @@
-"""TIFF, where one image may be several pages or any number of bands."""
+"""Decodes TIFF, where an image may have several pages or any number of bands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from pipeline.images.decoding.samples import Samples, turn_upright
 
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORDERS = bytes.maketrans(b"IM", b"<>")  # of bytes, as numpy marks them
+_ORDERS = bytes.maketrans(b"IM", b"<>")  # byte orders in numpy's notation
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
 _ORIENTATION, _BANDS, _COUNTS, _PLANAR, _PREDICTOR, _EXTRA, _FORMAT = 274, 277, 279, 284, 317, 338, 339
 _PLAIN, _DEFLATED, _CMYK, _PREMULTIPLIED = 1, (8, 32946), 5, 1
@@ -23,17 +23,17 @@ _LARGEST = 1 << 30  # samples, as many as OpenCV allows pixels
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether a file that begins with `data` says that it is a TIFF."""
+    """Whether a file that begins with `data` has the header of a TIFF."""
     return data[:4] in _HEADS
 
 
 def read_tiff(data: bytes, channels: int) -> Samples:
     """The bands (H, W, n) of a TIFF in the file's own sample type, colours in RGB order, upright.
 
-    Where it has exactly `channels` grey pages of one size, each page is a band; else the first page counts.
+    Where it has exactly `channels` grey pages of one size, each page is a band; otherwise the first page is read.
 
     Raises:
-        ValueError: it cannot be decoded; the message says why.
+        ValueError: it cannot be decoded; the message gives the reason.
     """
     layout = _layout(data)
     if layout.bands in (1, 3) or layout.photometric == _CMYK:
@@ -48,12 +48,12 @@ def read_tiff(data: bytes, channels: int) -> Samples:
 
 
 class _Layout(NamedTuple):
-    """How the first page is stored; numbers that a page may leave out have their defaults."""
+    """How the first page is stored; missing tags have their defaults."""
 
     height: int
     width: int
     bands: int
-    kind: str  # of a sample, as numpy names it, in the file's byte order
+    kind: str  # of a sample, in numpy's notation, with the file's byte order
     compression: int
     predictor: int
     photometric: int
@@ -64,7 +64,7 @@ class _Layout(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its strips can be read here, band by band and without a library's idea of colours."""
+        """Whether its strips can be read here, without a library that would convert colours."""
         known = self.compression in (_PLAIN, *_DEFLATED) and self.predictor == 1 and self.extra != _PREMULTIPLIED
         sized = 0 < self.height * self.width * self.bands <= _LARGEST
         return known and sized and "?" not in self.kind and bool(self.strips)
@@ -92,7 +92,7 @@ def _layout(data: bytes) -> _Layout:
             planes=tags.get(_PLANAR, 1) == 2,
             strips=tuple(zip(tags.get(_OFFSETS, ()), tags.get(_COUNTS, ()), strict=True)),
         )
-    except Exception as error:  # what Pillow's parser meets in broken tags, it raises as it is
+    except Exception as error:  # Pillow's parser raises errors of any type on broken tags
         raise ValueError(f"a TIFF whose tags cannot be read: {error!r}") from error
 
 
@@ -110,7 +110,7 @@ def _by_opencv(data: bytes, channels: int) -> Samples:
 
 
 def _by_pillow(data: bytes, mode: str) -> Samples:
-    """8-bit samples with alpha, which OpenCV would multiply into the colours."""
+    """8-bit samples with alpha; OpenCV would multiply the alpha into the colours."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert(mode))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Checkpoints of the official Query2Label code."""

@@ -1,4 +1,4 @@
-"""The backbones of official Query2Label checkpoints: which network of timm they are, and their names there."""
+"""The backbones of official Query2Label checkpoints: timm's name for each, and for its tensors."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def _blocks(state: Mapping[str, Tensor], prefix: str) -> tuple[int, ...]:
 
 
 def count_numbered(keys: Iterable[str], prefix: str) -> int:
-    """How many numbered modules there are right below `prefix`."""
+    """The number of numbered modules directly below `prefix`."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return len({found.group(1) for key in keys if (found := pattern.match(key))})
 
 
 def backbone_tensors(state: Mapping[str, Tensor], backbone: str, body: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Official key → our names and tensors; timm itself knows the original names of TResNet and Swin."""
+    """Official key → names in our model, with tensors; timm converts the original names of TResNet and Swin."""
     prefix = "backbone.0." if backbone.startswith("swin") else "backbone.0.body."
     original = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith("backbone.0.")}
     convert: Callable[..., dict[str, Tensor]] | None = None

@@ -1,4 +1,4 @@
-"""Checkpoints of the official Query2Label code (github.com/SlongLiu/query2labels), read into our model."""
+"""Loads checkpoints of the official Query2Label code (github.com/SlongLiu/query2labels)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.model.query2label import SELF_ATTENTION, Query2Label
 
 _log = logging.getLogger(__name__)
 
-# Keys that hold nothing learnt, and why we leave them out.
+# Keys without learnt values, with the reason why they are left out.
 _RECOMPUTED = {
     "backbone.1.pe": "the position encoding is computed for every map size",
     "relative_position_index": "Swin's window indices are computed",
@@ -47,20 +47,19 @@ def load_official_checkpoint(
     num_heads: int = 4,
     label_names: Sequence[str] | None = None,
 ) -> Query2Label:
-    """The model of an official checkpoint, in evaluation mode; options are read off its keys and shapes.
+    """The model of an official checkpoint, in evaluation mode; its keys and shapes give the options.
 
-    `load_report` of the model tells what became of every key; it is logged too. Images must be normalised as
-    for the checkpoint: `backbone.mean` and `.std` are those of the backbone's own pretraining, which the
-    official recipes use.
+    The model's `load_report`, which is logged too, lists every key. Images must be normalised by `backbone.mean` and
+    `backbone.std`: the official recipes use those of the backbone's pretraining.
 
     Args:
-        checkpoint: a path (read with `weights_only=True`) or what it holds: a state dict, or a mapping with
+        checkpoint: a path (read with `weights_only=True`) or its content: a state dict, or a mapping with
             one under `state_dict`; with or without `module.` before the keys.
-        num_heads: of every attention; no shape tells it.
+        num_heads: of every attention; the shapes do not show it.
         label_names: of the K outputs in order, kept as the model's `label_names`.
 
     Raises:
-        ConfigError: the file is unreadable or no official checkpoint, its backbone is not available, parts
+        ConfigError: the file is unreadable or no official checkpoint, its backbone is not available, tensors
             are missing, or heads or label names do not fit.
     """
     state, ignored = _state_dict(checkpoint)
@@ -89,7 +88,7 @@ def load_official_checkpoint(
 
 
 class _Layout(NamedTuple):
-    """The options of the official model, inferred."""
+    """The options of the official model, inferred from its state dict."""
 
     backbone: str
     image_size: int
@@ -103,7 +102,7 @@ class _Layout(NamedTuple):
 
 
 def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by official key without prefixes, and what was left out with the reason."""
+    """Tensors by official key without prefix, and the keys that were left out, each with the reason."""
     content = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
     entries = content.get("state_dict", content)
     state, ignored = {}, {}
@@ -125,7 +124,7 @@ def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, T
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    # Scores saved beside the weights are numpy scalars: numbers, which execute nothing.
+    # Scores saved with the weights are numpy scalars: they execute nothing.
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
@@ -203,7 +202,7 @@ def _build(layout: _Layout, num_heads: int) -> Query2Label:
 
 
 def _head_tensors(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Official key → our names and tensors, for all but the backbone."""
+    """Official key → names in our model, with tensors, for all but the backbone."""
     return {key: _head_tensor(key, tensor) for key, tensor in state.items() if not key.startswith("backbone.0.")}
 
 

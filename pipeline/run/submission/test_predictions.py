@@ -13,7 +13,7 @@ from pipeline.device import loading_workers, resolve_precision
 from pipeline.errors import RunError
 from pipeline.images.dataset import EvalImages, eval_loader
 from pipeline.images.geometry import image_form
-from pipeline.model.weights import load_model
+from pipeline.model.build import load_model
 from pipeline.prediction.predict import Ensemble, needed_forms, predict
 from pipeline.prediction.tta import parse_views
 from pipeline.run.submission.unreadable_images import noting_problems
