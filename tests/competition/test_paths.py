@@ -217,7 +217,7 @@ def test_files_are_found_again_in_another_folder(tmp_path: Path) -> None:
     assert {path.parent for (path,) in moved} == {tmp_path / "new"}
 
 
-def test_what_is_nearest_to_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_the_file_nearest_to_a_missing_one_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "train/IMG_0001.jpg", "train/IMG_0042.jpg")
     (tmp_path / "empty").mkdir()
     assert nearest_file(tmp_path / "train/img-0042.png").endswith("is IMG_0042.jpg")

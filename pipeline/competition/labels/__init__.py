@@ -1,4 +1,4 @@
-"""Label formats: what stands in an organiser's files to and from targets (N, K). One module per format."""
+"""Label formats: the organisers' cells or files to and from targets (N, K). One module per format."""
 
 from pipeline.competition.labels.cells import CellRules
 from pipeline.competition.labels.class_files import encode_per_class, encode_voc

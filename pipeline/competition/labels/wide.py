@@ -10,15 +10,15 @@ import pandas as pd
 from pipeline.competition.csvs import dialect_of, read_header
 from pipeline.competition.labels.cells import WRONG, CellRules, encode_cells, read_codes, rules_of, settle_codes
 from pipeline.competition.labels.rows import LabelledRows, Source, Targets
-from pipeline.competition.notes import Tell, tell_nobody
 from pipeline.config import CompetitionConfig, WideLabels
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Listener, ignore
 
 _PLAIN = CellRules()
 
 
 def read_wide(config: WideLabels, source: Source) -> LabelledRows:
-    """Rows of a table with a column per label. Raises CompetitionError as `decode_wide`, or without any labels."""
+    """Read a table with a column per label. Raises CompetitionError as `decode_wide`, or if no labels are known."""
     frame = source.table()
     labels = source.known or tuple(config.columns or source.sample)
     if not any(name in frame.columns for name in labels):
@@ -29,7 +29,7 @@ def read_wide(config: WideLabels, source: Source) -> LabelledRows:
         path=source.path,
         id_column=source.competition.id,
         rules=rules_of(config),
-        tell=source.tell,
+        listen=source.listen,
     )
     return LabelledRows(frame, labels, targets)
 
@@ -41,13 +41,13 @@ def decode_wide(
     path: Path,
     id_column: str,
     rules: CellRules = _PLAIN,
-    tell: Tell = tell_nobody,
+    listen: Listener = ignore,
 ) -> Targets:
     """Targets (N, K) in [0, 1], NaN where unknown, from one column per label.
 
     Raises:
-        CompetitionError: a column is missing from `path`, or a cell is neither 0 nor 1 nor covered by the
-            rules; the first bad cells are named by id and label.
+        CompetitionError: a column is missing, or cells are neither 0 nor 1 nor allowed by the rules; the first of these
+            are named by id and label.
     """
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -63,7 +63,7 @@ def decode_wide(
         return f"{frame[id_column].iloc[row]}/{columns[column]} = '{cells[row, column]}'"
 
     codes = read_codes(cells, rules)
-    return settle_codes(codes, columns, rules, name_cell=name_cell, path=path, tell=tell)
+    return settle_codes(codes, columns, rules, name_cell=name_cell, path=path, listen=listen)
 
 
 def encode_wide(targets: Targets, labels: Sequence[str]) -> pd.DataFrame:
@@ -85,12 +85,12 @@ def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, sou
         got=f"columns {listing(frame.columns, 12)}",
         remedy=f"columns that hold nothing but 0 and 1: {listing(candidates, 30)}"
         if candidates
-        else "set competition.labels.format to how the labels are written; no column holds nothing but 0 and 1",
+        else "set competition.labels.format to the format of the labels; no column holds nothing but 0 and 1",
     )
 
 
-def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...]:
-    """The sample submission's columns beside the id; none where there is no such file."""
+def sample_columns(competition: CompetitionConfig, listen: Listener) -> tuple[str, ...]:
+    """The sample submission's columns beside the id; none if there is no such file."""
     if competition.sample_submission is None:
         return ()
     path = Path(competition.root) / competition.sample_submission
@@ -102,6 +102,6 @@ def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...
         id_column=id_column,
         key="competition.sample_submission",
         dialect=dialect_of(competition),
-        tell=tell,
+        listen=listen,
     )
     return tuple(name for name in header if name != id_column)

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.sample import Sample
 from pipeline.competition.submission import (
     SubmissionFormat,
     SubmissionKind,
@@ -21,9 +20,11 @@ from pipeline.competition.submission import (
     submission_form,
     write_submission,
 )
-from pipeline.competition.submission.long_rows import split_rows
+from pipeline.competition.submission.format import split_rows
+from pipeline.competition.submission.sample import Sample
 from pipeline.config import CompetitionConfig, SubmissionConfig
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError
+from pipeline.events import ignore
 from pipeline.thresholds.row_rules import RowRules, row_rules
 from tests.competition.submission.examples import (
     DECISIONS,
@@ -99,7 +100,7 @@ def test_an_invalid_submission_never_gets_its_name(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text("the last good one")
     with pytest.raises(SubmissionError, match="would be rejected"):
-        write_submission(path, frame, WIDE, form)
+        write_submission(path, frame, WIDE, form, ignore)
     assert path.read_text() == "the last good one"
     assert list(tmp_path.iterdir()) == [path]
 
