@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -188,25 +187,6 @@ def test_a_hundred_thousand_ids_take_seconds(tmp_path: Path) -> None:
     paths = paths_from_template("{id[:3]}/{id}.png", {"id": ids}, folders=[tmp_path / "train", tmp_path / "extra"])
     assert len(paths) == len(ids)
     assert time.process_time() - begin < 10
-
-
-def test_each_folder_is_listed_once_and_none_asked_for_each_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "b/1.png", "b/2.png")
-    listed: list[Path] = []
-    names = os.listdir
-
-    def counting(folder: Path) -> list[str]:
-        listed.append(folder)
-        return names(folder)
-
-    ids = [str(number) for number in range(3)]
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "listdir", counting)
-        patch.setattr(Path, "stat", None)
-        patch.setattr(Path, "exists", None)
-        paths = paths_from_template("{id}.png", {"id": ids}, folders=[tmp_path / "a", tmp_path / "b"])
-    assert paths[1:] == ((tmp_path / "b/1.png",), (tmp_path / "b/2.png",))
-    assert listed == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_files_are_found_again_in_another_folder(tmp_path: Path) -> None:

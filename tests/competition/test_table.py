@@ -88,9 +88,6 @@ def test_each_broken_table_has_its_message(tmp_path: Path, text: str, part: str)
         read_table(path, id_column="id", key="competition.train")
     assert part in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompetitionError, match="no such file"):
         read_table(tmp_path / "none.csv", id_column="id", key="competition.train")
 

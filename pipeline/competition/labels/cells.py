@@ -154,8 +154,3 @@ def _remedy(wrong: Codes, rules: CellRules) -> str:
     ways += ["competition.labels.uncertain sets the value of uncertain cells"] if (wrong == UNCERTAIN).any() else []
     ways += ["labels.soft: true allows values between 0 and 1"] if (wrong == WRONG).any() and not rules.soft else []
     return "; ".join(ways)
-
-
-def encode_cells(targets: Targets) -> list[list[str]]:
-    """Targets (N, K) as text, unknown cells blank. The inverse of `read_codes` with the policy `missing: ignore`."""
-    return [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in targets]

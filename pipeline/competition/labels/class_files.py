@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.competition.csvs import read_text
 from pipeline.competition.labels.cells import MISSING, UNCERTAIN, CellRules, settle_codes
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
+from pipeline.competition.labels.rows import LabelledRows, Source, in_order, settle_labels
 from pipeline.config import PerClassLabels, VocLabels
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import Note
@@ -48,15 +48,6 @@ def read_voc(config: VocLabels, source: Source) -> LabelledRows:
     return LabelledRows(pd.DataFrame({source.competition.id: ids}, dtype=str), labels, targets)
 
 
-def encode_voc(targets: Targets, ids: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """{label: text of its class file} for `targets` (N, K), with 0 for unknown cells."""
-    values = np.where(np.isnan(targets), 0, np.where(targets == 1, 1, -1))
-    return {
-        label: "".join(f"{id_} {value:2d}\n" for id_, value in zip(ids, values[:, column].tolist(), strict=True))
-        for column, label in enumerate(labels)
-    }
-
-
 def read_per_class(config: PerClassLabels, source: Source) -> LabelledRows:
     """Read a table of ids, and one file of positive ids per label; labels are in alphabetical order.
 
@@ -80,14 +71,6 @@ def read_per_class(config: PerClassLabels, source: Source) -> LabelledRows:
             _note_unknown_ids(files[label], positive, row, source)
         targets[[row[id_] for id_ in known], column] = 1.0
     return LabelledRows(frame, labels, targets)
-
-
-def encode_per_class(targets: Targets, ids: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """{label: text of its file} for `targets` (N, K): the positive ids, one per line."""
-    return {
-        label: "".join(f"{ids[row]}\n" for row in np.flatnonzero(targets[:, column] == 1).tolist())
-        for column, label in enumerate(labels)
-    }
 
 
 def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Path]:

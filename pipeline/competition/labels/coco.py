@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from pipeline.competition.csvs import read_text
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, settle_labels
+from pipeline.competition.labels.rows import LabelledRows, Source, settle_labels
 from pipeline.config import CocoLabels
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import Note
@@ -73,21 +72,6 @@ def read_coco(config: CocoLabels, source: Source) -> LabelledRows:
     if empty:
         source.listen(Note(f"{path}: {empty} images have no object and so no label"))
     return LabelledRows(frame, labels, targets)
-
-
-def encode_coco(targets: Targets, file_names: Sequence[str], categories: dict[int, str]) -> str:
-    """An annotation JSON with an object for each positive in `targets` (N, K); K `categories` {id: name}."""
-    rows, columns = np.nonzero(targets == 1)
-    numbers = list(categories)
-    content = {
-        "images": [{"id": number, "file_name": name} for number, name in enumerate(file_names)],
-        "annotations": [
-            {"id": number, "image_id": row, "category_id": numbers[column]}
-            for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
-        ],
-        "categories": [{"id": number, "name": name} for number, name in categories.items()],
-    }
-    return json.dumps(content, ensure_ascii=False)
 
 
 def _parse(source: Source) -> _CocoFile:

@@ -14,7 +14,7 @@ from pipeline.competition.labels.cells import MISSING, CellRules, settle_codes
 from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
 from pipeline.config import DelimitedLabels
 from pipeline.errors import CompetitionError, listing
-from pipeline.events import Note
+from pipeline.events import Note, ignore
 
 _COMMON_SEPARATORS = ("|", ",", ";")
 _GLUED = re.compile(r"""["']\s+["']""")
@@ -41,7 +41,7 @@ def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
         rows = _named(rows, ids, {key: name for name, key in spelled.items()}, source)
         found = tuple(spelled)
     labels = settle_labels(found, config.classes, source)
-    codes = encode_names(rows, labels)
+    codes = _multi_hot(rows, labels)
     codes[[not cell.strip() for cell in cells]] = MISSING
     targets = settle_codes(
         codes,
@@ -49,7 +49,7 @@ def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
         CellRules(missing=config.missing),
         name_cell=lambda row, column: f"{ids[row]}/{labels[column]}, blank",
         path=source.path,
-        listen=source.listen if config.missing != "zeros" else lambda _: None,
+        listen=source.listen if config.missing != "zeros" else ignore,
     )
     return LabelledRows(frame, labels, targets)
 
@@ -57,16 +57,6 @@ def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
 def split_names(cell: str, separator: str) -> list[str]:
     """The names in one delimited cell, without surrounding blanks; none for an empty cell."""
     return [name for name in (part.strip() for part in cell.split(separator)) if name]
-
-
-def label_names(cells: Sequence[str], separator: str) -> tuple[str, ...]:
-    """All names in delimited cells, in the order of `in_order`."""
-    return in_order({name for cell in cells for name in split_names(cell, separator)})
-
-
-def decode_delimited(cells: Sequence[str], labels: Sequence[str], separator: str) -> Targets:
-    """Multi-hot targets (N, K) of cells with names from `labels`. Raises ValueError for another name."""
-    return encode_names([split_names(cell, separator) for cell in cells], labels)
 
 
 def encode_delimited(
@@ -77,14 +67,12 @@ def encode_delimited(
     return [separator.join(names[row.astype(bool)]) for row in decisions]
 
 
-def encode_names(rows: Sequence[Iterable[str]], labels: Sequence[str]) -> Targets:
-    """Multi-hot targets (N, K) of each row's names from `labels`. Raises ValueError for another name."""
+def _multi_hot(rows: Sequence[Iterable[str]], labels: Sequence[str]) -> Targets:
+    """Multi-hot targets (N, K) of each row's names, all of which are in `labels`."""
     position = {name: index for index, name in enumerate(labels)}
     targets = np.zeros((len(rows), len(labels)), dtype=np.float32)
     for row, names in enumerate(rows):
         for name in names:
-            if name not in position:
-                raise ValueError(f"expected names out of {listing(labels)}, got '{name}'")
             targets[row, position[name]] = 1.0
     return targets
 
@@ -112,11 +100,6 @@ def parse_list(cell: str) -> list[str]:
     if not all(names):
         raise ValueError("a blank name")
     return names
-
-
-def encode_list(names: Sequence[str]) -> str:
-    """The cell of a row with these names, as JSON. The inverse of `parse_list`."""
-    return json.dumps(list(names), ensure_ascii=False)
 
 
 def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:

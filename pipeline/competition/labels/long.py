@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.csvs import column_of
-from pipeline.competition.labels.cells import MISSING, encode_cells, read_codes, rules_of, settle_codes
+from pipeline.competition.labels.cells import MISSING, read_codes, rules_of, settle_codes
 from pipeline.competition.labels.long_keys import find_suffixes, split_keys
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
+from pipeline.competition.labels.rows import LabelledRows, Source, in_order, settle_labels
 from pipeline.config import LongLabels
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import Note
@@ -52,16 +52,6 @@ def read_long(config: LongLabels, source: Source) -> LabelledRows:
     table = np.where(stated >= 0, codes[stated], np.float32(absent))
     targets = settle_codes(table, labels, rules, name_cell=name_cell, path=source.path, listen=source.listen)
     return LabelledRows(_one_row_each(frame, ids, images, config, source), labels, targets)
-
-
-def encode_long(targets: Targets, ids: Sequence[str], labels: Sequence[str], separator: str) -> list[tuple[str, str]]:
-    """A row (`<id><separator><label>`, value) for each cell of `targets` (N, K); unknown cells are blank."""
-    cells = encode_cells(targets)
-    return [
-        (f"{id_}{separator}{label}", cell)
-        for id_, row in zip(ids, cells, strict=True)
-        for label, cell in zip(labels, row, strict=True)
-    ]
 
 
 def _entries(config: LongLabels, source: Source, frame: pd.DataFrame) -> tuple[_Entries, tuple[str, ...]]:

@@ -16,6 +16,24 @@ from tests.competition.labels.competition import read, read_noted
 NAN = np.nan
 
 
+def test_wide_cells_may_be_integers_or_their_floats(tmp_path: Path) -> None:
+    table = read(tmp_path, {"columns": ["b", "ETT - A"]}, {"train.csv": "id,ETT - A,b\nx,1,1.0\ny,0.0, 0\n"})
+    np.testing.assert_array_equal(table.targets, [[1, 1], [0, 0]])
+    with pytest.raises(CompetitionError, match="label columns are missing: c"):
+        read(tmp_path, {"columns": ["b", "c"]}, {})
+
+
+@pytest.mark.parametrize("cell", ["", "2", "-1", "0.5", "yes", "nan"])
+def test_other_wide_cells_are_named_by_id_and_label(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(CompetitionError, match=f"y/a = '{cell}'"):
+        read(tmp_path, {"columns": ["a"]}, {"train.csv": f"id,a\nx,0\ny,{cell}\n"})
+
+
+def test_labels_of_numbers_are_sorted_by_value(tmp_path: Path) -> None:
+    table = read(tmp_path, {"format": "delimited", "column": "tags"}, {"train.csv": "id,tags\n1,25 2\n2,0\n"})
+    assert table.labels == ("0", "2", "25")
+
+
 def test_chest_xrays_names_joined_by_bars_with_a_token_for_none(tmp_path: Path) -> None:
     train = (
         "Image Index,Finding Labels,Patient ID,OriginalImage[Width,Height],\n"
