@@ -1,4 +1,4 @@
-"""CSVs as organisers write them: encodings, delimiters, quotes, columns nobody needs."""
+"""CSVs as organisers write them: encodings, delimiters, quotes, unused columns."""
 
 from __future__ import annotations
 

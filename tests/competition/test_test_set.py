@@ -1,4 +1,4 @@
-"""Which rows are asked for: the sample's, a hidden test set's, or those of files that simply lie there."""
+"""The rows of a submission: the sample's, a hidden test set's, or those of the files in a folder."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ BINARY: tuple[SubmissionKind, ...] = ("wide_binary", "long_binary")
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """What a scorer expects in the cells.
+    """The kind of a submission, and how its cells are written.
 
     Attributes:
         kind: `wide_binary` and `wide_probability` have a column per label, `long_…` a row per `<id>_<label>`, with
@@ -69,7 +69,7 @@ def submission_form(
     torn = [name for name in form.labels if separator in name or name != name.strip()]
     if form.kind in ONE_CELL and torn:
         raise ConfigError(
-            f"the labels {listing(map(repr, torn))} cannot stand in a {form.kind} submission",
+            f"the labels {listing(map(repr, torn))} cannot be in a {form.kind} submission",
             expected=f"names without the separator {separator!r}",
             remedy="set submission.separator to the separator in this competition's sample",
         )
@@ -93,7 +93,7 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
         return list(labels).index(empty), ""
     if kind != "delimited":
         raise ConfigError(
-            f"submission.empty: '{empty}' cannot stand in a {kind} submission",
+            f"submission.empty: '{empty}' cannot be in a {kind} submission",
             expected=f"none, argmax, or a label out of {listing(labels)}",
             remedy="choose one of these, or set submission.format: delimited",
         )

@@ -110,7 +110,7 @@ def test_what_the_empty_policy_may_say() -> None:
     assert resolve_empty("argmax", LABELS, "delimited") == ("argmax", "")
     assert resolve_empty("b", LABELS, "wide_binary") == (1, "")
     assert resolve_empty("nothing", LABELS, "delimited") == ("none", "nothing")
-    with pytest.raises(ConfigError, match="cannot stand in a wide_binary"):
+    with pytest.raises(ConfigError, match="cannot be in a wide_binary"):
         resolve_empty("nothing", LABELS, "wide_binary")
 
 
@@ -145,7 +145,7 @@ def test_the_separator_is_that_of_the_labels_unless_set(
 
 
 def test_labels_that_hold_the_separator_are_refused_before_the_training() -> None:
-    with pytest.raises(ConfigError, match=r"'ETT - Abnormal' cannot stand in a delimited"):
+    with pytest.raises(ConfigError, match=r"'ETT - Abnormal' cannot be in a delimited"):
         submission_form(SubmissionConfig(format="delimited"), CompetitionConfig(), LABELS)
 
 
