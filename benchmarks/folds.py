@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.competition.folds import FEWEST_PER_FOLD, fold_table, make_folds
+from pipeline.competition.folds import FEWEST_PER_FOLD, fold_table, stratified_folds
 
 COUNT = 5
 Targets = NDArray[np.bool_]
@@ -64,9 +64,9 @@ def bare(targets: Targets) -> NDArray[np.int64]:
 
 
 def ours(targets: Targets, ids: list[str], groups: list[str] | None) -> NDArray[np.int64]:
-    """`make_folds` on the rows."""
+    """`stratified_folds` on the rows."""
     labels = [f"{label:03d}" for label in range(targets.shape[1])]
-    return make_folds(ids, targets, labels, count=COUNT, seed=0, groups=groups)
+    return stratified_folds(ids, targets, labels, count=COUNT, seed=0, groups=groups)
 
 
 def timed(make: Callable[..., NDArray[np.int64]], *data: Any) -> tuple[float, NDArray[np.int64]]:

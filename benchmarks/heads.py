@@ -20,6 +20,7 @@ from rich.table import Table
 
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import load_config
+from pipeline.events import ignore
 from pipeline.files import read_json, read_predictions
 from pipeline.metrics.bootstrap import interval, resample
 from pipeline.metrics.registry import get_metric
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     runs = {head: [train(head, seed) for seed in range(options.seeds)] for head in HEADS}
-    table = read_train(load_config(CONFIG).competition)
+    table = read_train(load_config(CONFIG).competition, ignore)
     metric = get_metric("map")
     _, sheets = np.unique(np.array(table.groups), return_inverse=True)
     resampled = {

@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.audit.labels import label_findings
-from pipeline.competition.folds import make_folds
+from pipeline.competition.folds import stratified_folds
 from pipeline.competition.submission import submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import Config, check_config
+from pipeline.events import ignore
 from pipeline.files import write_parquet
 from pipeline.images.caching.cache import ImageCache
 from pipeline.images.check import check_images
@@ -92,7 +93,7 @@ def labels_part(rows: int, root: Path) -> Callable[[], object]:
     tags = [" ".join(names[row > 0]) for row in table.targets]
     frame = pd.DataFrame({"id": table.ids, "tags": tags, "patient": table.groups})
     frame.to_csv(root / "train.csv", index=False)
-    return lambda: read_train(config_of(root).competition)
+    return lambda: read_train(config_of(root).competition, ignore)
 
 
 def audit_part(rows: int, _root: Path) -> Callable[[], object]:
@@ -105,7 +106,7 @@ def audit_part(rows: int, _root: Path) -> Callable[[], object]:
 def folds_part(rows: int, _root: Path) -> Callable[[], object]:
     """Stratified folds that keep groups of four whole."""
     table = table_of(rows)
-    return lambda: make_folds(table.ids, table.positives, table.labels, count=FOLDS, seed=0, groups=table.groups)
+    return lambda: stratified_folds(table.ids, table.positives, table.labels, count=FOLDS, seed=0, groups=table.groups)
 
 
 def _write_images(rows: int, root: Path) -> list[tuple[Path]]:
@@ -140,7 +141,7 @@ def scores_part(rows: int, root: Path, policy: str = "fixed") -> Callable[[], ob
         write_parquet(run.fold(fold).oof, frame)
     form = submission_form(config.submission, config.competition, table.labels)
     rules = row_rules(config.submission, config.competition, table.labels)
-    plan = Plan(config, table, folds, get_metric("f1_macro"), form, rules, ())
+    plan = Plan(config, table, folds, get_metric("f1_macro"), form, rules)
     return lambda: score_run(plan, run, range(FOLDS))
 
 

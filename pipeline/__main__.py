@@ -31,9 +31,11 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _new(given: argparse.Namespace) -> None:
     from pipeline.competition.guess.first_config import new_config
+    from pipeline.report.live import LiveProgress
     from pipeline.report.tables import print_guess
 
-    print_guess(make_console(), *new_config(given.train, given.images, out=given.out))
+    console = make_console()
+    print_guess(console, new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +64,12 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 def _validate(given: argparse.Namespace) -> None:
     from pipeline.competition.submission.validate_file import require_valid
     from pipeline.config import load_config
+    from pipeline.report.live import LiveProgress
     from pipeline.report.tables import print_validated
 
-    print_validated(make_console(), given.file, require_valid(load_config(given.config), given.file))
+    console = make_console()
+    require_valid(load_config(given.config), given.file, LiveProgress(console))
+    print_validated(console, given.file)
 
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:

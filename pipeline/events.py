@@ -93,5 +93,15 @@ Event = (
 Listener = Callable[[Event], None]
 
 
-def ignore(_: Event) -> None:
-    """Drop an event."""
+def ignore(_event: Event) -> None:
+    """Do nothing: the listener of callers who have heard the notes before."""
+
+
+def notes_into(sentences: list[str]) -> Listener:
+    """A listener that appends the sentence of each new note to `sentences`."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note) and event.sentence not in sentences:
+            sentences.append(event.sentence)
+
+    return listen

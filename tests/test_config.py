@@ -117,7 +117,7 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
+        ("train: {epochs: 1, epochs: 2}", "'epochs' occurs twice"),
         ("train: [1", "not valid YAML at line"),
         ("just words", "not a mapping"),
         ("competition: {images: {column: a, template: 'b/{id}'}}", "not both"),

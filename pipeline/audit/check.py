@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,16 @@ from pipeline.audit.images import broken_images, odd_images, shifts
 from pipeline.audit.labels import label_findings
 from pipeline.audit.table import print_audit
 from pipeline.competition.digit_scenes import make_digit_scenes
-from pipeline.competition.folds import make_folds, read_fold_file
+from pipeline.competition.folds import split_groups
+from pipeline.competition.folds.deal import deal_folds
 from pipeline.competition.paths import ImagePaths
-from pipeline.competition.sample import TestTable, read_sample
 from pipeline.competition.submission import check_sample, submission_form
+from pipeline.competition.submission.sample import read_sample
 from pipeline.competition.table import TrainTable, read_train
-from pipeline.competition.test_set import read_test_set
+from pipeline.competition.test_set import TestTable, read_test_set
 from pipeline.config import Config
 from pipeline.errors import CompetitionError, PipelineError
-from pipeline.events import ImageProgress, Listener
+from pipeline.events import ImageProgress, Listener, notes_into
 from pipeline.files import write_json
 from pipeline.images.geometry import image_form
 from pipeline.images.image_stats import ImageStats, read_image_stats
@@ -64,11 +64,12 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     """
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
+    notes: list[str] = []
     try:
-        table = read_train(config.competition)
+        table = read_train(config.competition, notes_into(notes))
     except PipelineError as error:
         return Audit((from_error("train_table", error),), {})
-    findings = [Finding("note", "train_table", note) for note in table.notes]
+    findings = [Finding("note", "train_table", note) for note in notes]
     test = _test_table(config, table, findings)
     looks = _look("looking at train images", table.paths, config, listen)
     test_looks = _look("looking at test images", test.paths, config, listen)
@@ -127,58 +128,45 @@ def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> T
     except PipelineError as error:
         findings.append(from_error("sample_submission", error))
         return _NOBODY
+    notes: list[str] = []
+    listen = notes_into(notes)
     try:
-        asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids)
+        asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids, listen=listen)
     except PipelineError as error:
         findings.append(from_error("test_table", error))
         return _NOBODY
-    findings += [Finding("note", "test_table", note) for note in asked.notes]
+    findings += [Finding("note", "test_table", note) for note in notes]
     return asked.table
 
 
 def _readable(table: TrainTable, looks: Sequence[ImageStats]) -> tuple[TrainTable, list[ImageStats]]:
     """The rows whose images can be read."""
     rows = [row for row, look in enumerate(looks) if look.problem is None]
-    kept = replace(
-        table,
-        ids=tuple(table.ids[row] for row in rows),
-        paths=tuple(table.paths[row] for row in rows),
-        targets=table.targets[rows],
-        groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
-    )
-    return kept, [looks[row] for row in rows]
+    return table.take(rows), [looks[row] for row in rows]
 
 
 def _deal_folds(
     config: Config, complete: TrainTable, table: TrainTable, looks: Sequence[ImageStats], findings: list[Finding]
 ) -> tuple[TrainTable, NDArray[np.int64] | None]:
     """The table with its groups, and the folds of its rows; None where there are none to be had."""
+    notes: list[str] = []
     try:
-        table, notes = group_table(config.competition, table, looks)
+        table = group_table(config.competition, table, looks, notes_into(notes))
         findings += [Finding("note", "groups", note) for note in notes]
-        if config.folds.file is None:
-            count, seed = config.folds.count, config.folds.seed
-            folds = make_folds(table.ids, table.positives, table.labels, count=count, seed=seed, groups=table.groups)
-            return table, folds
-        path = Path(config.competition.root) / config.folds.file
-        fold_of = dict(zip(complete.ids, read_fold_file(path, complete.ids).tolist(), strict=True))
+        folds = deal_folds(config, complete, table, whole_groups=False)
     except (PipelineError, ValueError) as error:
         told = (
             error if isinstance(error, PipelineError) else PipelineError(str(error), remedy="check competition.groups")
         )
         findings.append(from_error("folds", told))
         return table, None
-    folds = np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
     findings += _split_groups(config.folds.file, table, folds)
     return table, folds
 
 
-def _split_groups(file: str, table: TrainTable, folds: NDArray[np.int64]) -> list[Finding]:
+def _split_groups(file: str | None, table: TrainTable, folds: NDArray[np.int64]) -> list[Finding]:
     """An error that lists every group which the fold file puts into several folds."""
-    homes: dict[str, set[int]] = {}
-    for group, fold in zip(table.groups or (), folds.tolist(), strict=table.groups is not None):
-        homes.setdefault(group, set()).add(fold)
-    split = tuple([group, sorted(found)] for group, found in homes.items() if len(found) > 1)
+    split = tuple([group, found] for group, found in split_groups(table.groups, folds).items())
     if not split:
         return []
     remedy = "put all rows of a group into one fold, or drop folds.file and let folds be made"

@@ -1,1 +1,1 @@
-"""The contract with the competition, in and out: tables, labels, paths, submissions; no pixels."""
+"""The organisers' files, read and written: tables, labels, groups, image paths, folds, submissions; no pixels."""

@@ -1,7 +1,8 @@
-"""A competition's CSV as text cells: every cell a string, unique ids, and each mistake with its message."""
+"""A competition's CSV as text cells: finds encoding and delimiter, requires an id in every row, explains each fault."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -12,13 +13,14 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.competition.notes import Tell, tell_nobody
-from pipeline.competition.text import read_text
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.events import Listener, Note, ignore
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _UNNAMED = re.compile(r"\s*(Unnamed: \d+)?\s*")
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ENCODING_NAMES = {"cp949": "CP949 (Korean)", "cp1252": "Windows-1252 (Latin-1)", "latin-1": "Latin-1"}
 _Rows = list[list[str]]
 
 
@@ -28,8 +30,8 @@ class Dialect:
 
     Attributes:
         encoding: None to find it.
-        delimiter: one character, or `auto`: comma, tab or semicolon, whichever gives the header its id column.
-        quoting: `standard`, or `none`: quotes are letters like others and the last column takes the rest of a line.
+        delimiter: one character, or `auto`: comma, tab or semicolon, the one whose header has the id column.
+        quoting: `standard`, or `none`: quotes are plain characters, and the last column takes the rest of a line.
     """
 
     encoding: str | None = None
@@ -38,7 +40,7 @@ class Dialect:
 
 
 def dialect_of(competition: CompetitionConfig) -> Dialect:
-    """How the files of this competition are written."""
+    """The dialect of this competition's files."""
     return Dialect(competition.encoding, competition.delimiter, competition.quoting)
 
 
@@ -46,14 +48,14 @@ _USUAL = Dialect()
 
 
 def read_table(
-    path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, tell: Tell = tell_nobody
+    path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, listen: Listener = ignore
 ) -> pd.DataFrame:
-    """As `read_cells`, with unique ids.
+    """Read a CSV as `read_cells` does, and require unique ids.
 
     Raises:
-        CompetitionError: as `read_cells`, and for duplicate ids.
+        CompetitionError: as `read_cells`, or an id occurs more than once.
     """
-    frame = read_cells(path, id_column=id_column, key=key, dialect=dialect, tell=tell)
+    frame = read_cells(path, id_column=id_column, key=key, dialect=dialect, listen=listen)
     duplicates = frame[id_column][frame[id_column].duplicated()].unique()
     if len(duplicates):
         raise CompetitionError(
@@ -67,27 +69,28 @@ def read_table(
 
 
 def read_cells(
-    path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, tell: Tell = tell_nobody
+    path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, listen: Listener = ignore
 ) -> pd.DataFrame:
-    """A CSV with every cell as a string ("" where empty) and non-blank ids in `id_column`, blanks around them off.
+    """Read a CSV with every cell as a string ("" where empty); the ids are not blank and lose surrounding blanks.
 
     Blank rows, blank cells beyond the header and columns without a name are left out.
 
     Args:
         path: the file.
-        id_column: the column that must be there.
-        key: the config key that names this file, for the error's remedy.
+        id_column: a column that the file must have.
+        key: the config key of this file, for the error's remedy.
         dialect: how it is written.
-        tell: hears what was guessed or left out.
+        listen: gets a note on each guess and on what is left out.
 
     Raises:
-        CompetitionError: missing, not decodable, not a table, a repeated column name, no rows, no id.
+        CompetitionError: the file is missing, cannot be decoded or is no table, a column name repeats, there are no
+            rows, or an id is blank.
     """
-    header, rows = _read_rows(path, id_column, key, dialect, tell)
+    header, rows = _read_rows(path, id_column, key, dialect, listen)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise CompetitionError(
-            f"{path}: the header repeats {listing(repeated)}", remedy="give each column a name of its own"
+            f"{path}: the header repeats {listing(repeated)}", remedy="give each column its own name"
         )
     frame = pd.DataFrame(rows, columns=header, dtype=str)
     ids = [id_.strip() for id_ in column_of(frame, id_column, path=path, key="competition.id")]
@@ -98,35 +101,103 @@ def read_cells(
     return frame
 
 
-def read_header(path: Path, *, id_column: str, key: str, dialect: Dialect, tell: Tell) -> tuple[str, ...]:
-    """The names of a CSV's columns; raises CompetitionError as `read_cells`, but for the ids and rows."""
-    return tuple(_read_rows(path, id_column, key, dialect, tell)[0])
+def read_header(path: Path, *, id_column: str, key: str, dialect: Dialect, listen: Listener) -> tuple[str, ...]:
+    """The column names of a CSV. Raises CompetitionError as `read_cells`, except for ids and rows."""
+    return tuple(_read_rows(path, id_column, key, dialect, listen)[0])
 
 
-def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, tell: Tell) -> tuple[list[str], _Rows]:
-    """The header and the rows that are not blank, each as long as the header."""
-    text = read_text(path, key=key, encoding=dialect.encoding, tell=tell)
+def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener) -> str:
+    """The text of a file, without a byte order mark.
+
+    Args:
+        path: the file.
+        key: the config key of this file, for the remedy.
+        encoding: its encoding; None to find it: UTF-8, otherwise CP949 or Latin-1.
+        listen: gets a note where the encoding is not UTF-8 and was guessed.
+
+    Raises:
+        CompetitionError: the file is missing, unreadable, not in the given encoding, or not text.
+    """
     try:
-        delimiter = _delimiter(text, id_column, path, dialect, tell)
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CompetitionError(
+            f"{path}: no such file", remedy=f"put the file there, or correct competition.root or {key}"
+        ) from None
+    except OSError as error:
+        raise CompetitionError(
+            f"{path}: not readable: {error.strerror}", remedy=f"check the file or correct {key}"
+        ) from None
+    text = _decode(data, path, encoding, listen)
+    if "\0" in text:
+        raise CompetitionError(
+            f"{path}: not a text file, it holds zero bytes", remedy=f"save the table as CSV in UTF-8, or correct {key}"
+        )
+    return text.removeprefix("\ufeff")
+
+
+def _decode(data: bytes, path: Path, encoding: str | None, listen: Listener) -> str:
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding or marked)
+    except UnicodeError as error:
+        if encoding is not None or marked != "utf-8":
+            raise CompetitionError(
+                f"{path}: not {encoding or marked}: {error}", remedy="set competition.encoding, or save it as UTF-8"
+            ) from None
+    found = guess_encoding(data)
+    listen(Note(f"{path} is not UTF-8 and was read as {_ENCODING_NAMES[found]}; competition.encoding sets another"))
+    return data.decode(found)
+
+
+def guess_encoding(data: bytes) -> str:
+    """`cp949`, `cp1252` or `latin-1`, for bytes that are not UTF-8.
+
+    Nearly all letters of Korean text are among the 2,350 common syllables of KS X 1001. Accented Latin letters are
+    single bytes among ASCII: read as Korean they are invalid, or give other syllables.
+    """
+    try:
+        letters = [letter for letter in data.decode("cp949") if not letter.isascii()]
+    except UnicodeDecodeError:
+        letters = []
+    common = sum(_is_common_syllable(letter) for letter in letters)
+    if letters and 2 * common >= len(letters):
+        return "cp949"
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:  # cp1252 leaves five bytes undefined
+        return "latin-1"
+    return "cp1252"
+
+
+def _is_common_syllable(letter: str) -> bool:
+    # EUC-KR writes a common syllable in two bytes, others in eight.
+    return "가" <= letter <= "힣" and len(letter.encode("euc_kr")) == 2
+
+
+def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: Listener) -> tuple[list[str], _Rows]:
+    """The header and all rows that are not blank, cut to the length of the header."""
+    text = read_text(path, key=key, encoding=dialect.encoding, listen=listen)
+    try:
+        delimiter = _delimiter(text, id_column, path, dialect, listen)
         written = [row for row in _split(text, delimiter, dialect) if row]
     except csv.Error as error:
         raise CompetitionError(
             f"{path}: not readable as a CSV table: {error}",
-            remedy=f"check the file or correct {key}; where quotes stand unescaped in a text, set "
-            "competition.quoting: none",
+            remedy=f"check the file or correct {key}; if a text holds unescaped quotes, set competition.quoting: none",
         ) from None
     rows = [row for row in written if any(cell.strip() for cell in row)]
     if not rows:
         raise CompetitionError(f"{path}: the file is empty", remedy="give the complete file")
     if len(rows) < len(written):
-        tell(f"{path}: {len(written) - len(rows)} rows of blank cells are left out")
+        listen(Note(f"{path}: {len(written) - len(rows)} rows of blank cells are left out"))
     header, *rows = rows
     named = len(header)
     while named and not header[named - 1].strip() and not any(_cell(row, named - 1).strip() for row in rows):
         named -= 1
     _refuse_uneven(rows, named, path)
-    _tell_of_line_ends(rows, path, tell)
-    return _without_unnamed(header[:named], [row[:named] for row in rows], id_column, path, tell)
+    _note_line_ends(rows, path, listen)
+    return _without_unnamed(header[:named], [row[:named] for row in rows], id_column, path, listen)
 
 
 def _split(text: str, delimiter: str, dialect: Dialect) -> Iterable[list[str]]:
@@ -140,21 +211,21 @@ def _split(text: str, delimiter: str, dialect: Dialect) -> Iterable[list[str]]:
         yield line.split(delimiter, len(header) - 1)
 
 
-def _delimiter(text: str, id_column: str, path: Path, dialect: Dialect, tell: Tell) -> str:
+def _delimiter(text: str, id_column: str, path: Path, dialect: Dialect, listen: Listener) -> str:
     if dialect.delimiter != "auto":
         return dialect.delimiter
     headers = {mark: _first_row(text, mark, dialect) for mark in _DELIMITERS}
     fitting = [mark for mark in headers if id_column in headers[mark]] or list(headers)
-    best = max(fitting, key=lambda mark: len(headers[mark]))  # the comma, which stands first, where none is better
+    best = max(fitting, key=lambda mark: len(headers[mark]))  # the first, the comma, on a tie
     if best != ",":
-        tell(f"{path}: the columns are separated by {_DELIMITERS[best]}")
+        listen(Note(f"{path}: the columns are separated by {_DELIMITERS[best]}"))
     return best
 
 
 def _first_row(text: str, delimiter: str, dialect: Dialect) -> list[str]:
     try:
         return next((row for row in _split(text, delimiter, dialect) if any(cell.strip() for cell in row)), [])
-    except csv.Error:  # quotes that only another delimiter makes sense of
+    except csv.Error:  # the quotes fit another delimiter only
         return []
 
 
@@ -173,32 +244,36 @@ def _refuse_uneven(rows: _Rows, width: int, path: Path) -> None:
             f"{path}: not a table: {len(uneven)} rows are longer or shorter than the header",
             expected=f"{width} cells in every row",
             got=listing(uneven),
-            remedy="quote cells that hold the delimiter and remove cells beyond the header; where quotes stand "
-            "unescaped in the last column, set competition.quoting: none",
+            remedy="quote cells that hold the delimiter and remove cells beyond the header; if the last column "
+            "holds unescaped quotes, set competition.quoting: none",
         )
 
 
-def _tell_of_line_ends(rows: _Rows, path: Path, tell: Tell) -> None:
-    """A quote that is never closed swallows the rows up to the next one; a long text is no fault."""
+def _note_line_ends(rows: _Rows, path: Path, listen: Listener) -> None:
+    """Note cells over several lines: a quote that is never closed swallows rows, but a long text is no fault."""
     broken = [number for number, row in enumerate(rows, start=2) if any("\n" in cell for cell in row)]
     if broken:
-        tell(
-            f"{path}: quoted cells of {len(broken)} rows span several lines (row {listing(broken)}); "
-            "if rows are missing, set competition.quoting: none"
+        listen(
+            Note(
+                f"{path}: quoted cells of {len(broken)} rows span several lines (row {listing(broken)}); "
+                "if rows are missing, set competition.quoting: none"
+            )
         )
 
 
-def _without_unnamed(header: list[str], rows: _Rows, id_column: str, path: Path, tell: Tell) -> tuple[list[str], _Rows]:
-    """Drop an index column that pandas wrote, and others that nobody could name."""
+def _without_unnamed(
+    header: list[str], rows: _Rows, id_column: str, path: Path, listen: Listener
+) -> tuple[list[str], _Rows]:
+    """Drop columns without a name, such as the index column that pandas writes."""
     kept = [place for place, name in enumerate(header) if name == id_column or not _UNNAMED.fullmatch(name)]
     if len(kept) == len(header):
         return header, rows
-    tell(f"{path}: {len(header) - len(kept)} columns without a name are ignored")
+    listen(Note(f"{path}: {len(header) - len(kept)} columns without a name are ignored"))
     return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def column_of(frame: pd.DataFrame, name: str, *, path: Path, key: str) -> list[str]:
-    """The cells of column `name`; raises CompetitionError that names `key` where it is not there."""
+    """The cells of column `name`. Raises CompetitionError with the config key `key` if the column is missing."""
     if name not in frame.columns:
         raise CompetitionError(
             f"{path}: there is no column '{name}'{nearest(name, frame.columns)}",
@@ -210,7 +285,7 @@ def column_of(frame: pd.DataFrame, name: str, *, path: Path, key: str) -> list[s
 
 
 def refuse_blank(values: Sequence[str], rows: Sequence[str], *, path: Path, column: str) -> None:
-    """Raise CompetitionError where a cell of `column` is blank; `rows` names the rows."""
+    """Raise CompetitionError if a cell of `column` is blank; `rows` names the rows."""
     blank = [row for value, row in zip(values, rows, strict=True) if not value.strip()]
     if blank:
         raise CompetitionError(

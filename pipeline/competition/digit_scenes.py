@@ -1,4 +1,4 @@
-"""The built-in competition: scenes of real handwritten digits, so that everything runs without a download."""
+"""The built-in competition: scenes of real handwritten digits, so that a first run needs no download."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Scene(NamedTuple):
 
     Attributes:
         id: as in the CSV files.
-        sheet: 0 to 39, where its digits come from.
-        labels: its distinct digits in the order of drawing, each over those before it.
-        samples: for each of them its row of `load_digits`.
+        sheet: 0 to 39, the sheet of its digits.
+        labels: its distinct digits in the order of drawing; later ones cover earlier ones.
+        samples: the row of `load_digits` for each of them.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 
 def make_digit_scenes(root: Path, *, train: int = 2000, test: int = 500) -> bool:
-    """Make the competition in the folder `root`, where it is not there yet.
+    """Make the competition in the folder `root`, unless it is there already.
 
     A scene is a 64 × 64 RGB PNG of 1 to 5 distinct digits out of scikit-learn's 1,797 handwritten ones, each
     14 to 26 px large, turned by up to 25°, in a bright colour, free to overlap, over a dark colour with noise
@@ -71,10 +71,10 @@ def make_digit_scenes(root: Path, *, train: int = 2000, test: int = 500) -> bool
         test: number of test scenes.
 
     Returns:
-        True where the competition was made, False where it was there, complete, with these counts.
+        True if the competition was made, False if it was there already, complete, with these counts.
 
     Raises:
-        CompetitionError: `root` exists, is not empty and is anything else; or it cannot be written.
+        CompetitionError: `root` holds something else, or it cannot be written.
     """
     scenes = {"train": plan_scenes("TRAIN", train), "test": plan_scenes("TEST", test)}
     if _is_there(root, scenes):
@@ -85,7 +85,7 @@ def make_digit_scenes(root: Path, *, train: int = 2000, test: int = 500) -> bool
             building = Path(workshop) / root.name
             _build(building, scenes)
             if root.exists():
-                root.rmdir()  # an empty folder, which not every system replaces by a rename
+                root.rmdir()  # not every system renames onto an empty folder
             building.rename(root)
     except OSError as error:
         if _is_there(root, scenes):  # another process was faster
@@ -115,7 +115,7 @@ def plan_scenes(split: str, count: int) -> list[Scene]:
 
 @cache
 def deal_sheets() -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """For each of the 40 sheets and each digit, the rows of `load_digits` on it: 4 or 5 of them."""
+    """The 4 or 5 rows of `load_digits` for each of the 40 sheets and each digit."""
     rng = _generator("sheets")
     digits = _handwriting()[1]
     rows_of_digit = [rng.permutation(np.flatnonzero(digits == digit)) for digit in range(len(LABELS))]
@@ -125,14 +125,14 @@ def deal_sheets() -> tuple[tuple[tuple[int, ...], ...], ...]:
 @cache
 def _handwriting() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """scikit-learn's digits: ink (1797, 8, 8) from 0 to 1, and the digit (1797,) each one is."""
-    from sklearn.datasets import load_digits  # two seconds of a processor, for those who make the scenes
+    from sklearn.datasets import load_digits  # the import takes two seconds; only the making of scenes needs it
 
     digits = load_digits()
     return (digits.images / 16).astype(np.float32), digits.target.astype(np.int64)
 
 
 def _draw_labels(rng: np.random.Generator) -> tuple[int, ...]:
-    """1 to `MOST_DIGITS` distinct digits in a random order, so that any of them may lie on top."""
+    """1 to `MOST_DIGITS` distinct digits in a random order, so that each may cover the others."""
     while True:
         present = np.flatnonzero(rng.random(len(LABELS)) < PROBABILITIES)
         if 1 <= len(present) <= MOST_DIGITS:
@@ -151,7 +151,7 @@ def draw_scene(scene: Scene) -> NDArray[np.uint8]:
 
 
 def _place(ink: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A digit's ink (8, 8), resized, turned and put somewhere into (64, 64); how opaque it is, 0 to 1."""
+    """The opacity (64, 64), 0 to 1, of a digit's ink (8, 8) that is resized, turned and put at a random place."""
     side = rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1], endpoint=True)
     degrees = rng.uniform(-_MOST_DEGREES, _MOST_DEGREES)
     matrix = np.asarray(cv2.getRotationMatrix2D((3.5, 3.5), degrees, side / 8), dtype=np.float64)
@@ -190,7 +190,7 @@ def _build(folder: Path, scenes: dict[str, list[Scene]]) -> None:
 
 
 def _is_there(root: Path, scenes: dict[str, list[Scene]]) -> bool:
-    """Whether `root` holds exactly these scenes; CompetitionError where it holds anything else."""
+    """Whether `root` holds exactly these scenes. Raises CompetitionError if it holds something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     wrong = [
@@ -202,7 +202,7 @@ def _is_there(root: Path, scenes: dict[str, list[Scene]]) -> bool:
     wrong += [name for name in images if not (root / name).is_file()]
     if wrong:
         raise CompetitionError(
-            f"{root}: there is something else where the digit scenes belong",
+            f"{root}: there is something else in the folder of the digit scenes",
             expected=f"nothing, or all files of {' + '.join(str(len(s)) for s in scenes.values())} scenes",
             got=f"missing or different: {listing(wrong)}",
             remedy="choose another folder as the competition's root, or delete this one",
@@ -211,7 +211,7 @@ def _is_there(root: Path, scenes: dict[str, list[Scene]]) -> bool:
 
 
 def _tables(scenes: dict[str, list[Scene]]) -> dict[str, str]:
-    """The text of each CSV file by its name."""
+    """{name: text} of each CSV file."""
     train, test = scenes["train"], scenes["test"]
     return {
         TRAIN_CSV: _csv(

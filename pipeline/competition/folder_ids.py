@@ -1,4 +1,4 @@
-"""The ids of the images that lie in a folder: the way of `images.template`, walked backwards."""
+"""The ids of the images in a folder: `images.template`, applied backwards to the file names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def ids_in_folders(
     """The ids of all image files below `folders` that `template` describes, each once, sorted.
 
     Args:
-        folders: what the template is relative to.
+        folders: the template is relative to each of these.
         template: such as `test/{id}.jpg`, `{id:05d}.png`, `{id}_{channel}.png` or `test/{id}`.
-        with_extension: whether ids hold their file's extension, where the template has none.
-        channels: what `{channel}` may be.
+        with_extension: whether ids hold the extension of their file; used if the template has none.
+        channels: the possible texts of `{channel}`.
 
     Raises:
         CompetitionError: there is no such image.
@@ -43,19 +43,19 @@ def ids_in_folders(
 
 
 def has_image_extension(id_: str) -> bool:
-    """Whether an id ends with the extension of an image file; other dots are part of it."""
+    """Whether an id ends with the extension of an image file; ids may hold other dots."""
     return bool(split_extension(id_)[1])
 
 
 def _pattern(template: str, channels: Sequence[str]) -> tuple[re.Pattern[str], str]:
-    """What matches a file's path below its folder, with a group `id`, and a glob that finds all such files."""
+    """A pattern for a file's path below its folder, with a group `id`, and a glob that finds all such files."""
     expression, glob = "", ""
     for part in parse_template(template):
         if isinstance(part, str):
             expression += re.escape(part)
             glob += re.sub(r"([*?[])", r"[\1]", part)
             continue
-        glob += "" if glob.endswith("*") else "*"  # two of them would mean folders
+        glob += "" if glob.endswith("*") else "*"  # `**` would match folders
         expression += _group(part, channels, again="(?P<id>" in expression)
     open_end = not has_image_extension(template) and not glob.endswith("*")
     return re.compile(expression), glob + "*" * open_end
@@ -70,7 +70,7 @@ def _group(part: Placeholder, channels: Sequence[str], *, again: bool) -> str:
 
 
 def _as_written(id_: str, template: str) -> str:
-    """A number format pads an id with zeros that the tables do not have."""
+    """The id as the tables have it: without the zeros that a number format adds."""
     numbers = any(
         isinstance(part, Placeholder) and part.name == "id" and part.is_number for part in parse_template(template)
     )

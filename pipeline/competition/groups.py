@@ -1,4 +1,4 @@
-"""Which rows belong together: groups that no fold may split. Those by likeness of images join in grouping.py."""
+"""Groups of rows that no fold may split. Groups by near-duplicate images need pixels: see run/image_groups.py."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ from pipeline.errors import CompetitionError, listing
 
 
 def read_groups(competition: CompetitionConfig, frame: pd.DataFrame, path: Path) -> tuple[str, ...] | None:
-    """The group of each row of `frame`, the training table read from `path`.
+    """The group of each row of `frame`, the training table read from `path`; see `join_groups`.
 
-    None where no groups are configured, or only such by likeness of images. One source names its groups itself;
-    of several sources, groups that share a row become one, named by its smallest id.
+    None if no groups are configured, or only groups by near-duplicate images.
 
     Raises:
-        CompetitionError: a column or file is not there, or a row has no group.
+        CompetitionError: a column or file is missing, or a row has no group.
     """
     found = [
         _groups_of(source, competition, frame, path)
@@ -44,19 +43,19 @@ def read_groups(competition: CompetitionConfig, frame: pd.DataFrame, path: Path)
 
 
 def join_groups(ids: Sequence[str], sources: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """One group per row: of a single source its own names, of several see `connect`."""
+    """One group per row: a single source keeps its names, several sources are connected."""
     return tuple(sources[0]) if len(sources) == 1 else connect(ids, sources)
 
 
 def connect(
     ids: Sequence[str], sources: Sequence[Sequence[Hashable]], *, links: NDArray[np.int64] | None = None
 ) -> tuple[str, ...]:
-    """One group per row, named by its smallest id: rows that share a group in any of `sources` share one.
+    """One group per row, named by its smallest id: rows that share a group in any source share the result's group.
 
     Args:
         ids: N distinct ids.
-        sources: of each the N names of its groups.
-        links: (L, 2) pairs of rows that belong together, too.
+        sources: N group names from each source.
+        links: (L, 2) further pairs of rows that belong together.
     """
     edges = [] if links is None else [links]
     for groups in sources:
@@ -72,13 +71,13 @@ def connect(
 
 
 def describe_source(source: GroupSource) -> str:
-    """A source as a person would write it into a config, defaults left out."""
+    """A source as in a config file, without defaults."""
     inside = ", ".join(f"{key}: {value}" for key, value in source.model_dump(exclude_defaults=True).items())
     return f"{{{inside}}}"
 
 
 def describe_groups(groups: Sequence[str], sources: Sequence[GroupSource]) -> str:
-    """One sentence: how many groups there are, the largest, and where they come from."""
+    """A sentence with the number of groups, the largest group and the sources."""
     sizes = pd.Series(groups).value_counts()
     largest = min(sizes.index[sizes == sizes.iloc[0]])
     return (
@@ -105,7 +104,7 @@ def _groups_of(source: GroupSource, competition: CompetitionConfig, frame: pd.Da
 
 
 def _texts(source: GroupPattern, competition: CompetitionConfig, frame: pd.DataFrame, path: Path) -> list[str]:
-    """What the pattern reads: the ids, or the first file of each image relative to the competition's root."""
+    """The texts for the pattern: the ids, or the first file of each image relative to the competition's root."""
     if source.of == "id":
         return [str(id_) for id_ in frame[competition.id]]
     root = Path(competition.root)
@@ -140,13 +139,13 @@ def _from_file(source: GroupFile, competition: CompetitionConfig, ids: Sequence[
             f"{path}: column '{source.column}' gives no group to {len(bare)} training rows",
             expected="a row for each id of the training table",
             got=f"none for {listing(bare)}",
-            remedy="add them; a row that belongs to nobody gets its own id as its group",
+            remedy="add them; a row without companions gets its own id as its group",
         )
     return [group_of[id_] for id_ in ids]
 
 
 def _by_chunks(within: Sequence[str], size: int) -> list[str]:
-    """Names such as `site3 from row 48`: rows are counted in file order, from 0, for each value of `within`."""
+    """Group names such as `site3 from row 48`; rows are counted from 0, in file order, for each value of `within`."""
     seen: dict[str, int] = {}
     groups = []
     for value in within:

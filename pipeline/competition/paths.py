@@ -1,4 +1,4 @@
-"""From ids to image files: by a CSV column or a template, in one folder or several, with or without extensions."""
+"""From ids to image files: by a CSV column or a template, in one or more folders, with or without extensions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pipeline.errors import CompetitionError, listing
 
 ImagePaths: TypeAlias = tuple[Path, ...]  # the file of one image, or one file for each of its channels
 
-# In this order one is taken where an image lies there in several.
+# If a folder has an image with several extensions, the first of these is used.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 def image_paths(
     competition: CompetitionConfig, frame: pd.DataFrame, path: Path, *, test: bool
 ) -> tuple[ImagePaths, ...]:
-    """The files of each row of `frame`, the table read from `path`, as `competition.images` says.
+    """The image files of each row of `frame`, the table read from `path`, as `competition.images` describes.
 
-    A name is looked up in each folder in turn: as it stands; then with any image extension, where it has none;
-    then with another one. What is nowhere keeps its name in the first folder, and is missed when it is read.
+    A name is looked up in each folder in turn: first unchanged, then with any other image extension. A file that is
+    nowhere gets its name in the first folder; the error follows when the image is read.
 
     Raises:
         CompetitionError: a column is missing or has blank cells, a template does not fit the ids.
@@ -53,7 +53,7 @@ def image_paths(
 
 
 def image_folders(competition: CompetitionConfig, *, test: bool) -> list[Path]:
-    """The folders that the config lists, patterns expanded; none where it lists none."""
+    """The folders in the config, with patterns expanded; may be empty."""
     images = competition.images
     wanted = images.test_folders if test and images.test_folders is not None else images.folders
     return _folders(Path(competition.root), wanted)
@@ -75,8 +75,8 @@ def paths_from_template(
         channels: one file per image and channel, in this order; empty for one file per image.
 
     Raises:
-        CompetitionError: the template asks for numbers where there are none, or adds an image extension to ids
-            that already end with one, and the first file does not exist under the doubled name.
+        CompetitionError: the template needs numbers and a cell is none, or the template adds an image extension to ids
+            that end with one already, and there is no first file with the doubled extension.
     """
     count = len(columns["id"])
     each = []
@@ -91,7 +91,7 @@ def fill_template(template: str, columns: Mapping[str, Sequence[str]], count: in
     """The template filled for each of `count` rows; `columns` holds the cells of each placeholder.
 
     Raises:
-        CompetitionError: a placeholder asks for numbers, and some cells are none.
+        CompetitionError: a placeholder needs numbers, and some cells are none.
     """
     filled = [
         [part] * count if isinstance(part, str) else _fill(part, columns[part.name])
@@ -101,13 +101,13 @@ def fill_template(template: str, columns: Mapping[str, Sequence[str]], count: in
 
 
 def moved_to(folder: Path, paths: Sequence[ImagePaths]) -> tuple[ImagePaths, ...]:
-    """The files of the same names in `folder`, with whatever image extension they have there."""
+    """The files of the same names in `folder`, with any image extension."""
     channels = [_find([path.name for path in files], [folder]) for files in zip(*paths, strict=True)]
     return tuple(zip(*channels, strict=True))
 
 
 def nearest_file(path: Path) -> str:
-    """A sentence on what lies where the missing `path` was looked for."""
+    """A sentence on the files in the folder of the missing `path`."""
     names = sorted(_listing(path.parent))
     if not names:
         words = "is empty" if path.parent.is_dir() else "does not exist"
@@ -123,7 +123,7 @@ def _fill(place: Placeholder, cells: Sequence[str]) -> list[str]:
     wrong = [text for text in texts if not re.fullmatch(r"\s*[-+]?[0-9]+\s*", text)]
     if wrong:
         raise CompetitionError(
-            f"the image template asks for numbers with {{{place.name}:{place.spec}}}, but {len(wrong)} values are none",
+            f"the image template needs numbers for {{{place.name}:{place.spec}}}, but {len(wrong)} values are none",
             expected="whole numbers",
             got=listing(wrong),
             remedy=f"write {{{place.name}}} in competition.images.template, or correct the column",
@@ -136,7 +136,7 @@ def _columns(template: str) -> list[str]:
 
 
 def _folders(root: Path, patterns: Sequence[str]) -> list[Path]:
-    """The folders that `patterns` name, in their order, and those of one pattern by name."""
+    """The folders of all `patterns`, in this order; the folders of one pattern are sorted."""
     found: list[Path] = []
     for pattern in patterns:
         matches = sorted(path for path in root.glob(pattern) if path.is_dir()) if "*" in pattern else []
@@ -145,7 +145,7 @@ def _folders(root: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
-    """Each name's file in the first folder that has it. Each folder is listed once: a question per id is slow."""
+    """Each name's file in the first folder that has it. Lists each folder once: a look-up per id on disk is slow."""
     listings: dict[str, _Listing] = {}
     starts = [f"{folder}/" for folder in folders]
 
@@ -164,14 +164,14 @@ def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
 
 
 class _Listing:
-    """The names in one folder; a folder that is not there has none."""
+    """The names in one folder; none if the folder does not exist."""
 
     def __init__(self, folder: str) -> None:
         self._names = _listing(Path(folder))
         self._by_stem: dict[str, list[str]] | None = None
 
     def find(self, name: str) -> str | None:
-        """The file of this name, or of its stem with an image extension; None if there is none."""
+        """The file with this name, or with its stem and an image extension; None if there is none."""
         if name in self._names:
             return name
         if self._by_stem is None:
@@ -185,7 +185,7 @@ class _Listing:
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """(stem, extension), the extension empty unless it is a known image extension in any case: ids hold dots."""
+    """(stem, extension); the extension is "" unless it is an image extension, in any case: ids may hold dots."""
     stem, dot, ending = name.rpartition(".")
     return (stem, dot + ending) if stem and f".{ending.lower()}" in IMAGE_EXTENSIONS else (name, "")
 

@@ -1,41 +1,46 @@
-"""What is asked for and of which images, also where the sample submission does not say it all.
+"""The test set: the rows that a submission must have, and the images that they are about.
 
-A sample may hold a few rows of a hidden test set, ids that are only placeholders, or not exist at all; the ids are then
-those of the test CSV or of the files in the folder of test images.
+A sample submission may list only a few rows of a hidden test set, may list placeholders, or may not exist. The ids then
+come from the test CSV, or from the file names in the folder of test images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from pipeline.competition.csvs import dialect_of, read_table
 from pipeline.competition.folder_ids import has_image_extension, ids_in_folders
-from pipeline.competition.paths import image_folders, image_paths, moved_to
-from pipeline.competition.sample import Sample, TestTable, read_sample, read_test, read_test_csv
+from pipeline.competition.paths import ImagePaths, image_folders, image_paths, moved_to
 from pipeline.competition.submission import SubmissionFormat, asked_images, keys_for
+from pipeline.competition.submission.sample import Sample, read_sample, require_same_ids
 from pipeline.config import CompetitionConfig, SubmissionConfig
 from pipeline.config.templates import holds_id
 from pipeline.errors import CompetitionError, ConfigError
+from pipeline.events import Listener, Note
+
+
+@dataclass(frozen=True)
+class TestTable:
+    """The test rows: N unique ids and their image files."""
+
+    __test__ = False  # not a pytest class
+
+    ids: tuple[str, ...]
+    paths: tuple[ImagePaths, ...]
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """What must be answered.
-
-    Attributes:
-        sample: the header and rows of the submission.
-        table: the images it is about.
-        notes: what a person should know of how the ids were found.
-    """
+    """The header and rows of the submission, and the images that they are about."""
 
     __test__ = False  # not a pytest class
 
     sample: Sample
     table: TestTable
-    notes: tuple[str, ...] = ()
 
 
 def read_test_set(
@@ -45,19 +50,21 @@ def read_test_set(
     *,
     images: Path | None,
     train_ids: Collection[str],
+    listen: Listener,
 ) -> TestSet:
-    """The rows of the submission and their images.
+    """Find the rows of the submission and their images.
 
-    The ids are the sample's, or those of the test CSV without a sample. They are those of the files in the folder of
-    test images where `submission.ids` says so, where neither CSV is there, and where the folder `images` holds all
-    that the sample asks for and more (the sample then shows the first rows of a hidden test set).
+    The ids are the sample's, or those of the test CSV if there is no sample. They come from the names of the test
+    images if `submission.ids` is `images`, if there is neither CSV, or if the folder `images` holds all images of the
+    sample and more: the sample then shows the first rows of a hidden test set.
 
     Args:
         competition: where the files are.
         submission: the header and the source of ids.
-        form: what the rows look like.
+        form: the format of the rows.
         images: a folder that replaces the one of the test images.
-        train_ids: the ids that are not asked for, should all their images lie in the same folder.
+        train_ids: left out, if all training images lie in the folder of the test images.
+        listen: gets a note if the ids come from file names.
 
     Raises:
         CompetitionError, ConfigError: files or ids are missing or do not fit together.
@@ -65,10 +72,10 @@ def read_test_set(
     sample = read_sample(competition) if competition.sample_submission is not None else None
     if submission.ids == "images" or (sample is None and competition.test is None):
         ids = _ids_of_files(competition, images, asked=sample.ids if sample else (), train_ids=train_ids)
-        note = f"the ids are those of {len(ids)} files in the folder of test images"
-        return _of_files(_asking(competition, submission, form, sample, ids), competition, ids, images, note)
+        listen(Note(f"the ids are those of {len(ids)} files in the folder of test images"))
+        return _of_files(_asking(competition, submission, form, sample, ids), competition, ids, images)
     if sample is None:
-        path, frame = read_test_csv(competition)
+        path, frame = _read_test_csv(competition)
         ids = tuple(frame[competition.id])
         table = read_test(competition, ids, path)
         return TestSet(_asking(competition, submission, form, None, ids), _moved(table, images))
@@ -76,19 +83,56 @@ def read_test_set(
     if images is not None and submission.ids == "auto" and holds_id(_file_template(competition)):
         ids = _ids_of_files(competition, images, asked=asked, train_ids=train_ids)
         if set(asked) < set(ids):
-            note = f"{sample.path} asks for {len(asked)} images, {images} holds {len(ids)}: all of these are answered"
-            return _of_files(_asking(competition, submission, form, sample, ids), competition, ids, images, note)
+            listen(
+                Note(
+                    f"{sample.path} asks for {len(asked)} images, {images} holds {len(ids)}: all of these are answered"
+                )
+            )
+            return _of_files(_asking(competition, submission, form, sample, ids), competition, ids, images)
     return TestSet(sample, _moved(read_test(competition, asked, sample.path), images))
+
+
+def read_test(competition: CompetitionConfig, ids: Sequence[str], path: Path) -> TestTable:
+    """The test rows with these ids; `competition.test` or a template gives their files.
+
+    Args:
+        competition: where the files are.
+        ids: of images; the result has the order of the test CSV if there is one.
+        path: the file that asks for these ids, for messages.
+
+    Raises:
+        CompetitionError: the files cannot be found, or the test CSV and `path` do not hold the same ids.
+    """
+    if competition.test is None:
+        if competition.images.column is not None:
+            raise CompetitionError(
+                "the test images cannot be found: there is no test CSV to read "
+                f"the column '{competition.images.column}' from",
+                remedy="set competition.test, or an images.template such as 'test/{id}.jpg'",
+            )
+        frame = pd.DataFrame({competition.id: list(ids)})
+        return TestTable(tuple(ids), image_paths(competition, frame, path, test=True))
+    csv, frame = _read_test_csv(competition)
+    listed = tuple(frame[competition.id])
+    require_same_ids(path, ids, listed, other=str(csv))
+    return TestTable(listed, image_paths(competition, frame, csv, test=True))
+
+
+def _read_test_csv(competition: CompetitionConfig) -> tuple[Path, pd.DataFrame]:
+    assert competition.test is not None
+    path = Path(competition.root) / competition.test
+    return path, read_table(path, id_column=competition.id, key="competition.test", dialect=dialect_of(competition))
 
 
 def _ids_of_files(
     competition: CompetitionConfig, images: Path | None, *, asked: Collection[str], train_ids: Collection[str]
 ) -> tuple[str, ...]:
-    """The ids of the test images that are there, with or without extensions as the known ids have them.
+    """The ids of the test images on disk; they have file extensions if the known ids have.
 
-    Training images are left out where all of them lie in the same folder; numbers may simply begin anew for the test.
+    Training ids are left out if all of them are in the same folder. If only some are, the test images have numbers that
+    begin again from the first.
     """
-    place = _answering_from(competition, images)
+    place = _with_test_images_in(competition, images)
     template = _file_template(place)
     found = ids_in_folders(
         image_folders(place, test=True) or [Path(place.root)],
@@ -101,11 +145,11 @@ def _ids_of_files(
 
 
 def _file_template(competition: CompetitionConfig) -> str:
-    """How the test images are called; where a column names them, by their ids."""
+    """The template of the test images; `{id}` if a column names them."""
     return competition.images.test_template or competition.images.template or "{id}"
 
 
-def _answering_from(competition: CompetitionConfig, images: Path | None) -> CompetitionConfig:
+def _with_test_images_in(competition: CompetitionConfig, images: Path | None) -> CompetitionConfig:
     """The competition with its test images in the folder `images`, under the same file names."""
     files = competition.images
     if images is None and files.template is None:
@@ -137,12 +181,10 @@ def _answering_from(competition: CompetitionConfig, images: Path | None) -> Comp
     return competition.model_copy(update={"images": moved, "root": str(images)})
 
 
-def _of_files(
-    sample: Sample, competition: CompetitionConfig, ids: tuple[str, ...], images: Path | None, note: str
-) -> TestSet:
-    place = _answering_from(competition, images)
+def _of_files(sample: Sample, competition: CompetitionConfig, ids: tuple[str, ...], images: Path | None) -> TestSet:
+    place = _with_test_images_in(competition, images)
     frame = pd.DataFrame({competition.id: list(ids)})
-    return TestSet(sample, TestTable(ids, image_paths(place, frame, sample.path, test=True)), (note,))
+    return TestSet(sample, TestTable(ids, image_paths(place, frame, sample.path, test=True)))
 
 
 def _asking(
@@ -174,6 +216,6 @@ def _moved(table: TestTable, images: Path | None) -> TestTable:
     if len({path.name for path in files}) < len(files):
         raise CompetitionError(
             "--images: several test images have the same file name in different folders",
-            remedy="set competition.root to the folder the whole competition lies in, instead of --images",
+            remedy="set competition.root to the folder that holds the whole competition, instead of --images",
         )
     return TestTable(table.ids, moved_to(images, table.paths))

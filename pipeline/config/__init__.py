@@ -1,8 +1,8 @@
 """The complete, frozen schema of a run: `load_config(path, overrides) -> Config`.
 
-A config file is a short YAML diff over the schema's defaults; `configs/base.yaml` spells all of them out.
-Each key is either *training* (it shapes the weights: a run folder whose training keys differ is refused)
-or *after* (it applies to finished folds without training again).
+A config file is a short YAML diff over the schema's defaults; `configs/base.yaml` lists all of them. Training keys
+change the weights: a run folder with other training keys is refused. After keys apply to finished folds without new
+training.
 """
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
@@ -32,8 +32,7 @@ from pipeline.config.labels import (
 from pipeline.config.metric import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
-from pipeline.config.search import Dimension, SearchConfig
-from pipeline.config.search_keys import full_key, is_integer, kept_keys, searchable_keys
+from pipeline.config.search import Dimension, SearchConfig, full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
 
 __all__ = [

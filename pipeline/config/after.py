@@ -1,4 +1,4 @@
-"""What applies to finished folds without training: thresholds, prediction, submission."""
+"""Sections that apply to finished folds without new training: thresholds, prediction, submission."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.config.section import PositiveInt, Section
 
 
 class ThresholdsConfig(Section):
-    """From which probability on a label is predicted, and whether probabilities are calibrated before."""
+    """How thresholds are fitted and carried over to the test set, and whether probabilities are calibrated first."""
 
     policy: Literal["fixed", "global", "per_label", "shrunk", "prevalence", "optuna", "auto"] = "auto"
     transfer: Literal["value", "rate"] = "rate"
@@ -18,7 +18,7 @@ class ThresholdsConfig(Section):
 
 
 class PredictConfig(Section):
-    """Test-time views, for out-of-fold and test predictions alike, and how they are averaged."""
+    """The views of each image, for out-of-fold and test predictions, and how they are averaged."""
 
     tta: Annotated[list[str], Field(min_length=1)] = ["identity"]
     average: Literal["probability", "logit"] = "probability"
@@ -27,12 +27,12 @@ class PredictConfig(Section):
 
 
 class SubmissionConfig(Section):
-    """What the scorer wants to read.
+    """The format and the rows of the submission.
 
     `separator` joins names in a cell, or an id with its label in a long file; by default it is that of the labels.
-    `ids` says which rows are asked for: `sample` those of the sample submission, `images` those of the files in the
-    folder of test images (the sample gives its header alone), `auto` the sample's unless `make_submission.py --images`
-    names a folder that holds them and more.
+    `ids` selects the rows: `sample` those of the sample submission; `images` those of the files in the folder of test
+    images (the sample gives only its header); `auto` the sample's, unless `make_submission.py --images` names a folder
+    with these images and more.
     """
 
     format: Literal["wide_binary", "wide_probability", "delimited", "ranked", "long_binary", "long_probability"] = (
@@ -50,13 +50,13 @@ class SubmissionConfig(Section):
 
     @property
     def rows(self) -> dict[str, str | int | None]:
-        """What decides a row beside the thresholds, which are fitted with it."""
+        """The keys that change decisions row by row; thresholds are fitted with them."""
         return self.model_dump(include={"empty", "min_labels", "max_labels"})
 
     @model_validator(mode="after")
     def _numbers_that_fit(self) -> Self:
         if (self.format == "ranked") != (self.k is not None):
-            raise ValueError("format: ranked and k (how many names a row holds) go together")
+            raise ValueError("format: ranked needs k (the number of names in a row), and other formats have none")
         if self.max_labels is not None and self.max_labels < self.min_labels:
             raise ValueError(f"max_labels={self.max_labels} is less than min_labels={self.min_labels}")
         return self

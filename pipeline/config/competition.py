@@ -1,4 +1,4 @@
-"""What the organisers hand out and ask for."""
+"""The section on the organisers' files, their formats and their metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _known_encoding(name: str) -> str:
         b" ".decode(name)
     except LookupError:
         raise ValueError("expected an encoding that Python knows, such as utf-8, latin-1 or cp949") from None
-    except UnicodeError:  # half a letter of utf-16
+    except UnicodeError:  # one byte is half a character of utf-16
         pass
     return name
 
@@ -30,7 +30,7 @@ def _one_character(delimiter: str) -> str:
 
 
 class CompetitionConfig(Section):
-    """What the organisers hand out and ask for."""
+    """The organisers' files, their formats and their metric."""
 
     root: Annotated[str, After] = "data/mine"
     builtin: Literal["digit_scenes"] | None = None

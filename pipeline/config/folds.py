@@ -1,4 +1,4 @@
-"""How rows are dealt into folds, and which of them belong together."""
+"""The section on folds, and the sources of groups: rows that no fold may split."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class GroupPattern(Section):
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
         if captures == 0:
-            raise ValueError("the part that names the group must stand in brackets, as in '^(.+)_'")
+            raise ValueError("the part for the group's name must be in brackets, as in '^(.+)_'")
         return regex
 
 
 class GroupChunks(Section):
-    """So many consecutive rows of the training CSV belong together; `within` starts anew for each value of a column."""
+    """Each `chunks` consecutive rows of the training CSV are a group, counted separately for each value of `within`."""
 
     chunks: PositiveInt
     within: str | None = None
@@ -50,7 +50,7 @@ class GroupFile(Section):
 
 
 class GroupImages(Section):
-    """Rows whose images are nearly the same belong together; `turned` looks at quarter turns and mirrors, too."""
+    """Rows with nearly equal images belong together; `turned` also compares quarter turns and mirror images."""
 
     images: Literal["near"]
     turned: bool = False
@@ -75,12 +75,12 @@ def _as_list(data: Any) -> Any:
     return [data] if isinstance(data, (Mapping, Section)) else data
 
 
-# One source may stand without brackets; of several, groups that share a row become one.
+# A single source needs no brackets. Groups of different sources that share a row become one.
 Groups = Annotated[tuple[GroupSource, ...], Field(min_length=1), BeforeValidator(_as_list)]
 
 
 class FoldsConfig(Section):
-    """How rows are dealt into folds."""
+    """The number of folds and their seed, or a file with folds."""
 
     count: Annotated[int, Field(ge=2)] = 5
     seed: int = 0

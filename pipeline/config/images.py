@@ -1,4 +1,4 @@
-"""Where an id's image lies, and what the model sees of it."""
+"""The sections on image files, and on the images that the model gets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ImageFiles(Section):
-    """Where an id's image lies: a CSV column with file names, or a template such as `train/{id}.jpg`.
+    """The file of each id's image: a CSV column with file names, or a template such as `train/{id}.jpg`.
 
-    The column's names are relative to that CSV's folder, the template to `competition.root`; with `folders`
-    both are looked for in each of these. `test_column` is what the test CSV calls the column, where that differs.
+    The column's names are relative to the folder of that CSV, the template to `competition.root`. With `folders`, both
+    are searched in each of these. `test_column` is the column's name in the test CSV, if it differs.
     """
 
     column: str | None = "img_path"
@@ -40,9 +40,9 @@ class ImageFiles(Section):
         if (self.column is None) == (self.template is None):
             raise ValueError("name either a column or a template, not both and not neither")
         if self.test_column is not None and self.column is None:
-            raise ValueError("test_column goes with column; with a template the files are test_template's")
+            raise ValueError("test_column needs a column; a template for the test images is test_template")
         if self.test_template is not None and self.template is None:
-            raise ValueError("test_template goes with template; with a column the test CSV names the files")
+            raise ValueError("test_template needs a template; with a column the test CSV names the files")
         if self.channel_files and self.template is None:
             raise ValueError("channel_files needs a template with {channel}, such as train/{id}_{channel}.png")
         for template in (self.template, self.test_template):
@@ -59,7 +59,7 @@ class ImageFiles(Section):
 
 
 class ImagesConfig(Section):
-    """What the model sees of an image."""
+    """Size, channels and normalisation of the images that the model gets, and the cache."""
 
     size: PositiveInt | tuple[PositiveInt, PositiveInt] = 384
     fit: Literal["stretch", "crop", "pad"] = "stretch"

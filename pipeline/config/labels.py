@@ -1,4 +1,4 @@
-"""How the organisers write down which labels an image has: one section per format, chosen by `format`."""
+"""The formats of the organisers' labels: one section per format, chosen by `format`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.config.section import Section
 
 Policy = Literal["ones", "zeros", "ignore"]
 PolicyByLabel = Policy | dict[str, Policy]
-"""One policy for all labels, or one by label with an optional `default`."""
+"""One policy for all labels, or a policy by label with an optional `default`."""
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads -1 and 25 as numbers; cells and names are text."""
+    """Numbers as text: YAML reads -1 and 25 as numbers, but cells and names are text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -24,7 +24,7 @@ Separator = Annotated[str, Field(min_length=1)]
 
 
 class LabelsSection(Section):
-    """What every format has: sets of labels of which an image has one at most."""
+    """The key of every format: sets of labels that exclude each other."""
 
     exclusive: tuple[tuple[Text, ...], ...] = ()
 
@@ -37,9 +37,9 @@ class LabelsSection(Section):
 
 
 class WideLabels(LabelsSection):
-    """One column per label; the columns are the sample submission's unless listed here.
+    """One column per label: the columns of the sample submission, or those listed here.
 
-    `uncertain` and `missing` (a blank cell) say what such cells count as; without a policy they are refused.
+    `uncertain` and `missing` set the value of uncertain and of blank cells; without a policy they are refused.
     """
 
     format: Literal["wide"] = "wide"
@@ -59,9 +59,9 @@ class NamesFile(Section):
 
 
 class DelimitedLabels(LabelsSection):
-    """All names of an image in one cell, joined by a separator or written as a list; numbers are names too.
+    """All names of an image in one cell, joined by a separator or written as a list; names may be numbers.
 
-    A blank cell, or one of `empty_tokens`, is a row without labels unless `missing` says otherwise of blanks.
+    A blank cell, or one of `empty_tokens`, means no labels; `missing` sets another meaning for blank cells.
     """
 
     format: Literal["delimited"] = "delimited"
@@ -77,9 +77,9 @@ class DelimitedLabels(LabelsSection):
 class LongLabels(LabelsSection):
     """One row per image and label.
 
-    The id column holds `<id><separator><label>`, or the id alone where `label_column` holds the label.
-    `column` holds the value; without it each row is a positive, which needs a `label_column`. With `filled` a cell of
-    `column` says yes by holding anything, such as a mask, and no by being blank or one of `empty_tokens`.
+    The id column holds `<id><separator><label>`, or only the id if `label_column` holds the label. `column` holds the
+    value; without it each row is a positive, which needs a `label_column`. With `filled`, any cell of `column`, such as
+    a mask, is a positive, except a blank cell or one of `empty_tokens`.
     """
 
     format: Literal["long"] = "long"
@@ -95,18 +95,18 @@ class LongLabels(LabelsSection):
     missing: PolicyByLabel | None = None
 
     @model_validator(mode="after")
-    def _something_says_positive(self) -> Self:
+    def _values_or_positive_rows(self) -> Self:
         if self.column is None and self.label_column is None:
-            raise ValueError("set column (of the values), or label_column where every row is a positive")
+            raise ValueError("set column (of the values), or label_column if every row is a positive")
         if self.filled and (self.column is None or self.soft):
-            raise ValueError("filled needs the column that is filled or blank, and soft: false")
+            raise ValueError("filled needs the column of filled or blank cells, and soft: false")
         return self
 
 
 class CocoLabels(LabelsSection):
     """`competition.train` is an annotation JSON; an image has the labels of its objects.
 
-    `key` says what an image's id is: its file name, the file name without folders and extension, or its number.
+    `key` selects an image's id: its file name, the file name without folders and extension, or its number.
     """
 
     format: Literal["coco"] = "coco"
@@ -117,7 +117,7 @@ class CocoLabels(LabelsSection):
 class VocLabels(LabelsSection):
     """`competition.train` is a folder with a file `<label>_<split>.txt` of `id value` lines for each label.
 
-    Values are -1 (no), 1 (yes) and 0 (difficult), which counts as `uncertain` says.
+    Values are -1 (no), 1 (yes) and 0 (difficult), which gets the value that `uncertain` sets.
     """
 
     format: Literal["voc"] = "voc"
@@ -128,9 +128,9 @@ class VocLabels(LabelsSection):
 
 
 class PerClassLabels(LabelsSection):
-    """`files`, with `{label}` in it and relative to the root: for each label a file with a positive id per line.
+    """One file per label with a positive id per line; `competition.train` lists all ids.
 
-    `competition.train` lists all ids.
+    `files` is a path relative to the root, with `{label}` in it.
     """
 
     format: Literal["per_class"] = "per_class"

@@ -1,4 +1,4 @@
-"""What the competition scores: a metric by name, a metric with options, or a function of the user's own."""
+"""The competition's metric: a name, a name with options, or a user's function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*")
 
 
 class MetricConfig(Section):
-    """A metric with options, null for the metric's own default; `get_metric` says which metric takes which."""
+    """A metric with options; null means the metric's default. `get_metric` lists the options of each metric."""
 
     name: str | None = None
     average: Literal["macro", "micro", "samples", "weighted"] | None = None
@@ -41,7 +41,7 @@ class MetricConfig(Section):
     @model_validator(mode="after")
     def _one_of_two(self) -> MetricConfig:
         if (self.name is None) == (self.function is None):
-            raise ValueError("give a metric's name, or a function FILE.py:FUNCTION of your own, and not both")
+            raise ValueError("give a metric's name, or your own function FILE.py:FUNCTION, and not both")
         return self
 
 
@@ -53,14 +53,14 @@ MetricSpec = Annotated[Annotated[str, Tag(BY_NAME)] | Annotated[MetricConfig, Ta
 
 
 def as_metric_config(spec: str | MetricConfig) -> MetricConfig:
-    """The metric that a plain string names: FILE.py:FUNCTION is a function, anything else a name."""
+    """`spec` as a section: a string FILE.py:FUNCTION is a function, any other string a name."""
     if isinstance(spec, MetricConfig):
         return spec
     return MetricConfig(function=spec) if _FUNCTION.fullmatch(spec) else MetricConfig(name=spec)
 
 
 def anchored_metric(spec: str | MetricConfig, folder: Path) -> str | MetricConfig:
-    """`spec` with the file of a user's function, which is relative to its config, seen from outside `folder`."""
+    """`spec` with the file of a user's function, which is relative to the config's `folder`, put below `folder`."""
     function = as_metric_config(spec).function
     if function is None:
         return spec

@@ -1,4 +1,4 @@
-"""From a YAML diff and overrides to a checked Config, all mistakes told at once."""
+"""From a YAML diff and overrides to a checked Config; one error lists all mistakes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config.labels import LABEL_FORMATS
 from pipeline.config.metric import METRIC_TAGS, anchored_metric
 from pipeline.config.schema import Config
-from pipeline.config.search import Dimension, SearchConfig
-from pipeline.config.search_keys import full_key
+from pipeline.config.search import Dimension, SearchConfig, full_key
 from pipeline.errors import ConfigError, listing, nearest
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML diff, lay `key.path=value` overrides over it and check all of it at once.
 
-    The file of a metric of the user's own is relative to the config's folder, and is given relative to the
-    working directory.
+    The file of a user's metric function is relative to the config's folder; the result has it relative to the working
+    directory.
 
     Raises:
-        ConfigError: the file is missing or no YAML mapping, or keys or values are wrong; every mistake
-            is in the one message.
+        ConfigError: the file is missing or no YAML mapping, or keys or values are wrong; it lists all mistakes.
     """
     data = _read_yaml(path)
     for override in overrides:
@@ -36,7 +34,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def check_config(data: Mapping[str, Any], *, source: str) -> Config:
-    """The Config that `data` describes; `source` names it in the one ConfigError that holds all mistakes."""
+    """The Config that `data` describes. Raises one ConfigError with all mistakes, which names `source`."""
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -49,19 +47,19 @@ def check_config(data: Mapping[str, Any], *, source: str) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The complete config as YAML text; `check_config(yaml.safe_load(text))` gives it back."""
+    """The complete config as YAML text. The inverse is `check_config(yaml.safe_load(text))`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, where plain YAML silently keeps the last."""
+    """Refuses a key that occurs twice in one mapping; plain YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", node.value[position][0].start_mark
+                    None, None, f"the key '{key}' occurs twice", node.value[position][0].start_mark
                 )
         return super().construct_mapping(node, deep=deep)
 
@@ -105,7 +103,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError:
-        value = text  # a plain string that YAML would read as a broken list or mapping, such as {id}.jpg
+        value = text  # plain text such as {id}.jpg, which is a broken mapping in YAML
     if names[:2] == ["search", "space"] and len(names) > 2:
         names, value = names[:2], _changed_space(data, names[2:], value)
     place = data
@@ -117,30 +115,30 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def _changed_space(data: Mapping[str, Any], names: list[str], value: Any) -> Any:
-    """The space of `data`, or else the default one, with one dimension set, changed in one field, or by null left out.
+    """The space of `data`, or else the default one, with one dimension set, changed in one field, or removed by null.
 
-    Its keys hold dots, so that `names` are the parts of one of them, and perhaps a field of its dimension.
+    The keys of a space hold dots: `names` are the parts of one key, and possibly a field of its dimension.
     """
     search = data.get("search")
     given = search.get("space") if isinstance(search, Mapping) else None
     if given is not None and not isinstance(given, Mapping):
-        return given  # the schema tells
+        return given  # the schema reports the mistake
     space = SearchConfig().model_dump(mode="json")["space"] if given is None else dict(given)
     field = names.pop() if len(names) > 1 and names[-1] in Dimension.model_fields else None
-    wanted = _known_by(".".join(names))
-    key = next((key for key in space if _known_by(str(key)) == wanted), wanted)
+    wanted = _full_or_same(".".join(names))
+    key = next((key for key in space if _full_or_same(str(key)) == wanted), wanted)
     if field is not None:
         own = space.get(key)
         space[key] = {**(own if isinstance(own, Mapping) else {}), field: value}
     elif value is None and key in space:
         del space[key]
     else:
-        space[key] = value  # of an unknown key, whatever it is: the schema tells
+        space[key] = value  # the schema reports an unknown key
     return space
 
 
-def _known_by(name: str) -> str:
-    """The full key, where there is one; the schema tells the others."""
+def _full_or_same(name: str) -> str:
+    """The full key, if there is one; the schema reports the others."""
     try:
         return full_key(name)
     except ValueError:
@@ -148,7 +146,7 @@ def _known_by(name: str) -> str:
 
 
 def _sentence(details: Mapping[str, Any]) -> str:
-    # pydantic puts the chosen tag of a union into the location; it is no key
+    # pydantic puts the chosen tag of a union into the location, but it is no key.
     location = [part for part in details["loc"] if part not in (*LABEL_FORMATS, *METRIC_TAGS)]
     location = [part for part in location if not str(part).startswith("groups by ")]
     key = ".".join(str(part) for part in location)

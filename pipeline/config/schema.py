@@ -1,4 +1,4 @@
-"""The whole config: every section with its defaults, and which keys are training keys."""
+"""The whole config: every section with its defaults, and the difference between training and after keys."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
-from pipeline.config.search import SearchConfig
-from pipeline.config.search_keys import full_key, refuse_kept
+from pipeline.config.search import SearchConfig, full_key, refuse_kept
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
 
 
 class Config(Section):
-    """Everything a run depends on; complete, frozen and checked."""
+    """All settings of a run; complete, frozen and checked."""
 
     competition: CompetitionConfig = CompetitionConfig()
     folds: FoldsConfig = FoldsConfig()
@@ -42,7 +41,7 @@ class Config(Section):
                 refuse_kept(keys[-1], dimension.each_choice)
             except ValueError as error:
                 mistakes.append(str(error))
-        mistakes += [f"'{key}' stands twice" for key in sorted(set(keys)) if keys.count(key) > 1]
+        mistakes += [f"'{key}' occurs twice" for key in sorted(set(keys)) if keys.count(key) > 1]
         if mistakes:
             raise ValueError(f"search.space: {'; '.join(mistakes)}")
         return self
@@ -59,7 +58,7 @@ class Config(Section):
 
 
 def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted training keys whose values differ, as {key: (old, new)}; after keys are not looked at."""
+    """{dotted training key: (old, new)} of the values that differ; after keys are ignored."""
     before, now = training_values(old), training_values(new)
     missing = object()
     return {
@@ -70,16 +69,16 @@ def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]
 
 
 def training_values(config: Config) -> dict[str, Any]:
-    """Each dotted training key with its value as JSON knows it."""
+    """{dotted training key: value as in JSON}."""
     return {key: value for key, value in _leaves(config.model_dump(mode="json")) if not applies_after(key)}
 
 
 def applies_after(key: str) -> bool:
-    """Whether the dotted `key` is an after key; raises KeyError for a key the schema does not know."""
+    """Whether the dotted `key` is an after key. Raises KeyError for an unknown key."""
     section: Any = Config
     for name in key.split("."):
         fields = getattr(section, "model_fields", None)
-        if fields is None:  # inside a free value or a union of sections: what holds it was a training key
+        if fields is None:  # inside a free value or a union of sections, which a training key holds
             return False
         if After in fields[name].metadata:
             return True
@@ -88,7 +87,7 @@ def applies_after(key: str) -> bool:
 
 
 def unused_keys(config: Config) -> list[str]:
-    """Sentences on keys that were set but do nothing beside the other choices of this config."""
+    """One sentence for each key that is set but has no effect in this config."""
     used_by = {
         "asl": {"gamma_neg", "gamma_pos", "clip", "differentiate_weight"},
         "bce": {"pos_weight"},
@@ -107,5 +106,5 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def predict_settings(config: Config) -> dict[str, Any]:
-    """The settings that out-of-fold predictions depend on beside the weights."""
+    """The settings, beside the weights, that change out-of-fold predictions."""
     return {"tta": config.predict.tta, "average": config.predict.average, "seeds": config.train.seeds}

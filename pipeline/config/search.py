@@ -1,17 +1,37 @@
-"""What the search for better settings may try, how a trial is judged, and where the trials are written down."""
+"""The search for better training settings: its section of the config, and the dotted keys that it may vary.
+
+These are training keys that change how a fold is trained, but not the folds themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from pipeline.config.section import Positive, PositiveInt, Section
+from pipeline.config.images import ImagesConfig
+from pipeline.config.section import After, Positive, PositiveInt, Section
+from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from pipeline.errors import listing, nearest
+
+_SECTIONS: dict[str, type[Section]] = {
+    "augment": AugmentConfig,
+    "images": ImagesConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "train": TrainConfig,
+}
+_KEPT = {
+    "train.epochs": "set search.epochs",
+    "train.select": "every trial is scored after its last epoch",
+    "train.seed": "the best seed would be the luckiest one",
+    "train.precision": "there is one for the whole process",
+}
 
 
 class Dimension(Section):
-    """The values one key may take: a range from low to high, or choices.
+    """The values of one key in a search: a range from low to high, or choices.
 
     Choices are a list, or a mapping from a name to a value where the values are lists or sections.
     """
@@ -24,7 +44,7 @@ class Dimension(Section):
 
     @property
     def each_choice(self) -> list[Any]:
-        """The choices without their names; none of a range."""
+        """The choices without their names; empty for a range."""
         return [*(self.choices.values() if isinstance(self.choices, dict) else self.choices or ())]
 
     @model_validator(mode="before")
@@ -74,3 +94,55 @@ class SearchConfig(Section):
     storage: str | None = None
     then: Literal["cv", "stop"] = "cv"
     seed: int = 0
+
+
+def searchable_keys() -> dict[str, Any]:
+    """{dotted key: type} of all keys that a search may vary; a whole section is a key, too."""
+    keys: dict[str, Any] = dict(_SECTIONS)
+    for name, section in _SECTIONS.items():
+        for field, info in section.model_fields.items():
+            if After not in info.metadata and f"{name}.{field}" not in _KEPT:
+                keys[f"{name}.{field}"] = info.annotation
+    return keys
+
+
+def full_key(name: str) -> str:
+    """The dotted key for `name`: itself, or the only key that ends with it, such as `train.lr` for `lr`.
+
+    Raises:
+        ValueError: there is no such key, there are several, or a search may not vary it.
+    """
+    keys = searchable_keys()
+    found = [key for key in keys if key == name] or [key for key in keys if key.endswith(f".{name}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"'{name}' may be {listing(found)}: write the section, too")
+    if name in _KEPT:
+        raise ValueError(f"'{name}' is not searched: {_KEPT[name]}")
+    raise ValueError(f"'{name}' is no training key of {listing(_SECTIONS)}{nearest(name, keys)}")
+
+
+def kept_keys(section: str) -> set[str]:
+    """The keys of a section that no trial may change: after keys, and those that a search may not vary."""
+    fields = _SECTIONS[section].model_fields
+    return {name for name in fields if f"{section}.{name}" not in searchable_keys()}
+
+
+def refuse_kept(key: str, choices: Iterable[Any]) -> None:
+    """Raise ValueError if `choices` of a whole section set a key that a search may not vary; names the first one."""
+    for choice in choices if key in _SECTIONS else ():
+        for name in kept_keys(key) & {*(choice if isinstance(choice, Mapping) else ())}:
+            full_key(f"{key}.{name}")
+
+
+def is_integer(key: str) -> bool:
+    """Whether the numbers of this key are whole numbers."""
+    kinds = set(_leaves(searchable_keys()[key]))
+    return int in kinds and float not in kinds
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _leaves(part)

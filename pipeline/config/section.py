@@ -1,4 +1,4 @@
-"""What every section of the config is made of: a frozen base, the mark of after keys, kinds of numbers."""
+"""The parts of every section of the config: a frozen base class, the mark of after keys, types of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, 
 
 
 class After:
-    """Marks a key, or a section with all its keys, that applies to finished folds without training."""
+    """Marks a key, or a section with all its keys, that applies to finished folds without new training."""
 
 
 class Section(BaseModel):
@@ -26,7 +26,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _number_or_per_label(kind: Any, wanted: str) -> Callable[[Any], float | dict[str, float]]:
-    """A check of its own, because pydantic would report each mistake once per member of the union."""
+    """A validator with one message; for a plain union pydantic reports each mistake once per member."""
     number = TypeAdapter(kind)
 
     def check(value: Any) -> float | dict[str, float]:

@@ -1,4 +1,4 @@
-"""The grammar of file names with placeholders: `train/{id:05d}_{channel}.png` and the like."""
+"""Templates of file names with placeholders, such as `train/{id:05d}_{channel}.png`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Placeholder:
 
     Attributes:
         name: of the column, or `channel`.
-        part: what is cut out of the cell, or None for all of it.
-        spec: a format as in Python; one that ends like `05d` is for whole numbers.
+        part: the slice of the cell, or None for the whole cell.
+        spec: a format as in Python; whole numbers if it ends like `05d`.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Placeholder:
 def parse_template(template: str) -> list[str | Placeholder]:
     """The literal parts and placeholders of a template, in their order.
 
-    A placeholder is `{column}`, and may cut a part out of the cell (`{id[0]}`, `{id[:2]}`, `{id[-3:]}`) and format it
+    A placeholder is `{column}`. It may take a part of the cell (`{id[0]}`, `{id[:2]}`, `{id[-3:]}`) and format it
     (`{id:05d}`).
 
     Raises:
-        ValueError: a brace that belongs to no placeholder, or a format Python does not know.
+        ValueError: a brace belongs to no placeholder, or Python does not know a format.
     """
     parts: list[str | Placeholder] = []
     end = 0
@@ -55,12 +55,12 @@ def parse_template(template: str) -> list[str | Placeholder]:
 
 
 def columns_of(template: str) -> list[str]:
-    """The names of the columns that a template needs, each once; `channel` is among them where it is used."""
+    """The names of the columns in a template, each once; `channel` is one of them if it is used."""
     return list(dict.fromkeys(part.name for part in parse_template(template) if isinstance(part, Placeholder)))
 
 
 def holds_id(template: str) -> bool:
-    """Whether a file's name tells its id: `{id}` stands in the template, whole."""
+    """Whether file names hold the whole id: the template has `{id}` without a slice."""
     parts = parse_template(template)
     return any(isinstance(part, Placeholder) and part.name == "id" and part.part is None for part in parts)
 
@@ -81,5 +81,5 @@ def _slice(part: str, where: str) -> slice:
         return slice(first, None if first == -1 else first + 1)
     ends = _RANGE.fullmatch(part)
     if ends is None:
-        raise ValueError(f"'[{part}]' in '{where}' cuts out nothing: write for example [0], [:2] or [-3:]")
+        raise ValueError(f"'[{part}]' in '{where}' is no part: write for example [0], [:2] or [-3:]")
     return slice(*(None if end is None else int(end) for end in ends.groups()))

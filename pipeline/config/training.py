@@ -1,4 +1,4 @@
-"""What shapes the weights: augmentation, network, loss, training."""
+"""The sections that change the weights: augmentation, network, loss, training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def seconds_of(duration: str) -> float:
 
 
 class MixConfig(Section):
-    """Images of a training batch mixed with each other; 0 switches a kind off."""
+    """Mixing of the images of a training batch; 0 switches a method off."""
 
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
@@ -36,7 +36,7 @@ class MixConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Albumentations by name, applied in this order to training images, or the name of a ready list."""
+    """Albumentations by name, applied in this order to training images; or the name of a preset."""
 
     mix: MixConfig = MixConfig()
     train: Literal["light", "medium", "heavy"] | list[dict[str, dict[str, Any] | None]] = [
@@ -95,7 +95,7 @@ class LossConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the weights of one fold come about."""
+    """The training of one fold."""
 
     epochs: PositiveInt = 40
     batch_size: PositiveInt = 64

@@ -12,6 +12,7 @@ from pipeline.competition.folds import folds_mark
 from pipeline.competition.table import read_train
 from pipeline.config import Config
 from pipeline.errors import RunError
+from pipeline.events import ignore
 from pipeline.files import read_folds, read_predictions
 from pipeline.metrics.bootstrap import Interval, interval, resample
 from pipeline.metrics.registry import Metric, get_metric
@@ -54,7 +55,7 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
             got=str(configs[1].competition.metric),
             remedy="compare runs of one competition and one metric",
         )
-    table = read_train(configs[0].competition)
+    table = read_train(configs[0].competition, ignore)
     metric = get_metric(configs[0].competition.metric, table.labels)
     rows = join_out_of_fold((first, second), table, table.labels)
     groups = rows.group_numbers

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline.competition.table import TrainTable, read_train
+from pipeline.events import ignore
 from pipeline.files import read_predictions, require_ours, write_atomically
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
@@ -100,7 +101,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     """
     finished = open_run(run)
     config, labels = finished.config, list(finished.labels)
-    table: TrainTable = read_train(config.competition)
+    table: TrainTable = read_train(config.competition, ignore)
     oof = read_predictions(run.oof, labels)
     decider = read_decision_rule(run, config, labels, RowRules())
     truths = table.truths[:, [table.labels.index(name) for name in labels]]

@@ -57,18 +57,14 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
         print_note(console, note)
 
 
-def print_guess(console: Console, path: Path, reasons: Sequence[str]) -> None:
-    """What a new config says and why, and what to do next."""
-    for reason in reasons:
-        console.print(f"guessed: {reason}", markup=False)
+def print_guess(console: Console, path: Path) -> None:
+    """Print where a new config is, and what to do next."""
     console.print(f"{path} is written; look at each line, then: python run_cv.py {path} --debug", markup=False)
 
 
-def print_validated(console: Console, file: Path, warnings: Sequence[str]) -> None:
-    """That a file is a valid submission, and what else was noticed."""
+def print_validated(console: Console, file: Path) -> None:
+    """Print that a file is a valid submission."""
     console.print(f"{escape(str(file))}: valid", soft_wrap=True)
-    for warning in warnings:
-        print_note(console, warning)
 
 
 def print_submitted(console: Console, written: Submitted) -> None:
@@ -137,12 +133,12 @@ def _percent(value: float) -> str:
 
 
 def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
-    """The size of the data, where the run goes, the folds, and what a person should know before the run."""
+    """The size of the data, where the run goes, the folds, and the keys that have no effect."""
     console.print(
         f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}", markup=False
     )
     print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
-    for note in [*unused_keys(plan.config), *plan.notes]:
+    for note in unused_keys(plan.config):
         print_note(console, note)
 
 

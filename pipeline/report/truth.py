@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.competition.labels import read_labels
-from pipeline.competition.notes import tell_nobody
 from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError, listing
+from pipeline.events import ignore
 from pipeline.files import read_json, read_predictions
 from pipeline.metrics.registry import get_metric
 from pipeline.run.folder import RunFolder
@@ -63,7 +63,7 @@ def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]
     Raises:
         CompetitionError: it cannot be read so, or holds other labels.
     """
-    rows = read_labels(competition, path, key="the truth file", tell=tell_nobody, known=tuple(labels))
+    rows = read_labels(competition, path, key="the truth file", listen=ignore, known=tuple(labels))
     return rows.frame[competition.id].tolist(), truths_of(rows.targets)
 
 

@@ -12,14 +12,14 @@ from pipeline.competition.groups import connect, describe_groups, join_groups
 from pipeline.competition.table import TrainTable
 from pipeline.config import CompetitionConfig, Config, GroupImages
 from pipeline.errors import ImageError, listing
-from pipeline.events import ImageProgress, Listener
+from pipeline.events import ImageProgress, Listener, Note
 from pipeline.images.geometry import image_form
 from pipeline.images.image_stats import ImageStats, read_image_stats
 from pipeline.images.near_duplicates import near_pairs
 
 
-def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
-    """The table with all groups that `competition.groups` asks for, and a sentence on them.
+def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> TrainTable:
+    """The table with all groups that `competition.groups` asks for; a note describes them.
 
     Raises:
         ImageError: groups by images are asked for, and some images cannot be read.
@@ -32,22 +32,23 @@ def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> tu
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImageProgress("comparing images", done, len(table.paths))),
         )
-    return group_table(config.competition, table, looks)
+    return group_table(config.competition, table, looks, listen)
 
 
 def group_table(
-    competition: CompetitionConfig, table: TrainTable, looks: Sequence[ImageStats]
-) -> tuple[TrainTable, list[str]]:
+    competition: CompetitionConfig, table: TrainTable, looks: Sequence[ImageStats], listen: Listener
+) -> TrainTable:
     """As `with_image_groups`, for images that were looked at already."""
     if competition.groups is None:
-        return table, []
+        return table
     by_images = [source for source in competition.groups if isinstance(source, GroupImages)]
     if by_images:
         sources = [] if table.groups is None else [table.groups]
         near = near_groups(table.ids, looks, turned=any(source.turned for source in by_images))
         table = replace(table, groups=join_groups(table.ids, [*sources, near]))
     assert table.groups is not None
-    return table, [describe_groups(table.groups, competition.groups)]
+    listen(Note(describe_groups(table.groups, competition.groups)))
+    return table
 
 
 def near_groups(ids: Sequence[str], looks: Sequence[ImageStats], *, turned: bool) -> tuple[str, ...]:

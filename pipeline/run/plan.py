@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,17 @@ from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.folds import ALWAYS_TRAIN
 from pipeline.competition.folds.deal import deal_folds
 from pipeline.competition.paths import nearest_file
-from pipeline.competition.sample import read_sample
 from pipeline.competition.submission import SubmissionFormat, check_sample, submission_form
+from pipeline.competition.submission.sample import read_sample
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config, TrainConfig, seconds_of
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
-from pipeline.events import Event, ImageProgress, Listener, Note
+from pipeline.events import ImageProgress, Listener, Note, ignore
 from pipeline.images.check import check_images, refuse_images, require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.custom_metric import try_custom_metric
@@ -48,11 +48,10 @@ class Plan:
     Attributes:
         config: the complete configuration.
         table: the N training rows.
-        folds: (N,) the fold each row is validated in; -1 for rows that always train.
+        folds: (N,) the fold each row is validated in, or `ALWAYS_TRAIN`.
         metric: what the competition scores.
         form: what a submission's cells hold.
         rules: what decisions keep row by row.
-        notes: what a person should know before the run, one sentence each.
     """
 
     config: Config
@@ -61,13 +60,12 @@ class Plan:
     metric: Metric
     form: SubmissionFormat
     rules: RowRules
-    notes: tuple[str, ...]
     deadline: float = math.inf  # on the clock of time.monotonic: where train.time_budget ends
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
         """The folds that are validated, ascending."""
-        return tuple(sorted({int(fold) for fold in self.folds} - {-1}))
+        return tuple(sorted({int(fold) for fold in self.folds} - {ALWAYS_TRAIN}))
 
 
 def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
@@ -76,7 +74,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     Args:
         config: the complete configuration.
         debug: keep only the rows of a few batches.
-        listen: told of each image that was checked.
+        listen: gets the progress of the image checks, and notes.
 
     Raises:
         PipelineError: whatever is wrong with the config, the files, the images or the folds.
@@ -85,20 +83,20 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     deadline = math.inf if budget is None else time.monotonic() + seconds_of(budget)
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
-    complete = table = read_train(config.competition)
+    complete = table = read_train(config.competition, listen)
     metric = get_metric(config.competition.metric, table.labels, custom_functions=True)
     try_custom_metric(metric.function, table.truths, takes=metric.takes)
-    left_out: list[str] = []
     if config.images.broken == "skip":
-        table, left_out = _without_broken_images(config, table, listen)
+        table = _without_broken_images(config, table, listen)
     form = submission_form(config.submission, config.competition, table.labels)
     rules = row_rules(config.submission, config.competition, table.labels)
-    table, about_groups = with_image_groups(config, table, listen)
-    notes = [*table.notes, *left_out, *about_groups, *_check_submission_files(config, form, table)]
+    table = with_image_groups(config, table, listen)
+    _check_submission_files(config, form, table, listen)
     folds = deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
-    notes += [*_check_processes(config.train, folds), *_build_everything(config, table.labels)]
+    _check_processes(config.train, folds, listen)
+    _build_everything(config, table.labels, listen)
     if config.images.broken == "error":
         require_images(
             table.paths,
@@ -106,11 +104,11 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImageProgress("checking images", done, len(table.paths))),
         )
-    return Plan(config, table, folds, metric, form, rules, tuple(notes), deadline)
+    return Plan(config, table, folds, metric, form, rules, deadline)
 
 
-def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
-    """The rows whose images can be decoded, and a sentence on the others, if there are any."""
+def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> TrainTable:
+    """The rows whose images can be decoded; a note names the others."""
     problems = check_images(
         table.paths,
         image_form(config.images),
@@ -122,16 +120,17 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
     if len(broken) == len(table.ids):
         refuse_images([problem for problem in problems if problem is not None], table.paths)
     if not broken:
-        return table, []
-    note = f"{len(broken)} of {len(table.ids)} training images cannot be read and are left out: {listing(broken, 20)}"
-    return _rows_of_table(table, [row for row, problem in enumerate(problems) if problem is None]), [note]
+        return table
+    counts = f"{len(broken)} of {len(table.ids)}"
+    listen(Note(f"{counts} training images cannot be read and are left out: {listing(broken, 20)}"))
+    return table.take([row for row, problem in enumerate(problems) if problem is None])
 
 
-def _check_processes(train: TrainConfig, folds: NDArray[np.int64]) -> list[str]:
-    """Each of several processes needs an image of every batch. Raises ConfigError; a note on folds side by side."""
+def _check_processes(train: TrainConfig, folds: NDArray[np.int64], listen: Listener) -> None:
+    """Raise ConfigError if a batch has too few images for all processes; note that folds do not run side by side."""
     count = processes.count()
     if count == 1:
-        return []
+        return
     validated = np.bincount(folds[folds >= 0])
     smallest = min(train.batch_size, len(folds) - int(validated.max(initial=0)))
     if smallest < count:
@@ -139,37 +138,40 @@ def _check_processes(train: TrainConfig, folds: NDArray[np.int64]) -> list[str]:
             f"a batch of {smallest} images has not one for each of {count} processes",
             remedy="raise train.batch_size, which counts the images over all processes, or start fewer of them",
         )
-    if train.parallel_folds == 1:
-        return []
-    return [f"train.parallel_folds={train.parallel_folds}: {count} processes train each fold, one fold after the other"]
+    if train.parallel_folds > 1:
+        asked = f"train.parallel_folds={train.parallel_folds}"
+        listen(Note(f"{asked}: {count} processes train each fold, one fold after the other"))
 
 
-def _check_submission_files(config: Config, form: SubmissionFormat, table: TrainTable) -> list[str]:
+def _check_submission_files(config: Config, form: SubmissionFormat, table: TrainTable, listen: Listener) -> None:
     competition = config.competition
     path = Path(competition.root) / (competition.sample_submission or "")
     if competition.sample_submission is not None and not path.exists():
-        return [f"there is no sample submission at {path}; it is needed when a submission is made"]
+        listen(Note(f"there is no sample submission at {path}; it is needed when a submission is made"))
+        return
     if competition.sample_submission is not None:
         check_sample(read_sample(competition), form)
     if config.submission.ids == "images" or (competition.test is None and competition.images.template is None):
-        return []
+        return
     if competition.sample_submission is None and competition.test is None:
-        return ["there is no sample submission and no test CSV: a submission will be about all files of its folder"]
-    asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids)
+        listen(
+            Note("there is no sample submission and no test CSV: a submission will be about all files of its folder")
+        )
+        return
+    asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids, listen=ignore)
     missing = [path for image in asked.table.paths for path in image if not path.exists()]
-    if not missing:
-        return []
-    return [f"{len(missing)} test images are not there (yet): {listing(missing, 3)}; {nearest_file(missing[0])}"]
+    if missing:
+        where = f"{listing(missing, 3)}; {nearest_file(missing[0])}"
+        listen(Note(f"{len(missing)} test images are not there (yet): {where}"))
 
 
-def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
+def _build_everything(config: Config, labels: tuple[str, ...], listen: Listener) -> None:
     images = config.images
     train_augmentation(config)
     build_loss(config.loss, labels=labels)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.tta, size=images.height_width)
-    events: list[Event] = []
-    model = start_model(config.model, images, labels=labels, listen=events.append)
+    model = start_model(config.model, images, labels=labels, listen=listen)
     normalizer = build_normalizer(images, model)
     model.eval()
     for view in views:
@@ -184,7 +186,6 @@ def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
                 got=str(error).splitlines()[0],
                 remedy="change images.size or predict.tta to a size this backbone takes",
             ) from None
-    return [event.sentence for event in events if isinstance(event, Note)]
 
 
 def _few_rows(
@@ -193,14 +194,4 @@ def _few_rows(
     """A random part of every fold, for a quick try of the whole way."""
     order = sorted(range(len(folds)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
     rows = sorted(row for fold in np.unique(folds) for row in [row for row in order if folds[row] == fold][:per_fold])
-    return _rows_of_table(table, rows), folds[rows]
-
-
-def _rows_of_table(table: TrainTable, rows: Sequence[int]) -> TrainTable:
-    return replace(
-        table,
-        ids=tuple(table.ids[row] for row in rows),
-        paths=tuple(table.paths[row] for row in rows),
-        targets=table.targets[list(rows)],
-        groups=None if table.groups is None else tuple(table.groups[row] for row in rows),
-    )
+    return table.take(rows), folds[rows]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.competition.folds import make_folds
+from pipeline.competition.folds import stratified_folds
 from pipeline.competition.folds.rows import rows_of
 from pipeline.metrics.registry import Metric, get_metric
 from pipeline.prediction.ensemble import sigmoid
@@ -65,7 +65,7 @@ class Judge:
     def _parts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         table = self.plan.table
         groups = None if table.groups is None else [table.groups[row] for row in rows]
-        return make_folds(
+        return stratified_folds(
             [table.ids[row] for row in rows],
             table.positives[rows],
             table.labels,

@@ -1,4 +1,4 @@
-"""CSVs as organisers write them: encodings, delimiters, quotes, columns nobody needs."""
+"""CSVs as organisers write them: encodings, delimiters, quotes, unused columns."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.csvs import Dialect, read_cells, read_table
-from pipeline.competition.text import guess_encoding
+from pipeline.competition.csvs import Dialect, guess_encoding, read_cells, read_table
 from pipeline.errors import CompetitionError
+from pipeline.events import notes_into
 
 
 def _read(tmp_path: Path, data: bytes | str, dialect: Dialect | None = None) -> tuple[pd.DataFrame, list[str]]:
     path = tmp_path / "t.csv"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     notes: list[str] = []
-    return read_table(
-        path, id_column="id", key="competition.train", dialect=dialect or Dialect(), tell=notes.append
-    ), notes
+    listen = notes_into(notes)
+    return read_table(path, id_column="id", key="k", dialect=dialect or Dialect(), listen=listen), notes
 
 
-def test_korean_and_latin_tables_are_told_apart_and_told(tmp_path: Path) -> None:
+def test_korean_and_latin_tables_are_recognised_and_noted(tmp_path: Path) -> None:
     frame, notes = _read(tmp_path, "id,고양이,강아지\n001,1,0\n".encode("cp949"))
     assert list(frame.columns) == ["id", "고양이", "강아지"]
     assert "CP949" in notes[0]
@@ -76,7 +75,7 @@ def test_a_delimiter_may_be_set(tmp_path: Path) -> None:
     assert frame.to_dict("list") == {"id": ["1"], "a": ["0"]}
 
 
-def test_an_index_column_trailing_commas_and_blank_rows_are_left_out_and_told(tmp_path: Path) -> None:
+def test_an_index_column_trailing_commas_and_blank_rows_are_left_out_and_noted(tmp_path: Path) -> None:
     frame, notes = _read(tmp_path, ",id,a,,\n0,01,1,,\n1,02,0,,\n,,,,\n\n")
     assert frame.to_dict("list") == {"id": ["01", "02"], "a": ["1", "0"]}
     assert any("1 columns without a name" in note for note in notes)
@@ -105,7 +104,7 @@ def test_without_quoting_the_last_column_takes_the_rest(tmp_path: Path) -> None:
         _read(tmp_path, text)
 
 
-def test_a_cell_over_several_lines_is_told(tmp_path: Path) -> None:
+def test_a_cell_over_several_lines_is_noted(tmp_path: Path) -> None:
     frame, notes = _read(tmp_path, 'id,a,text\n1,0,"open\n2,1,x"\n')
     assert len(frame) == 1
     assert "span several lines" in notes[0]

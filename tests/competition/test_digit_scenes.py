@@ -69,7 +69,7 @@ def test_an_image_is_its_scene_in_64_by_64_rgb(root: Path) -> None:
             assert image.dtype == np.uint8
 
 
-def test_the_tables_say_what_was_drawn(root: Path) -> None:
+def test_the_tables_hold_the_drawn_digits(root: Path) -> None:
     for name, split, count in ((TRAIN_CSV, "TRAIN", 60), (TRUTH_CSV, "TEST", 20)):
         table = pd.read_csv(root / name, index_col="id")
         for scene in plan_scenes(split, count):
@@ -118,7 +118,7 @@ def test_label_frequencies_fall_by_the_stated_law() -> None:
     assert set(drawn.sum(axis=1)) == {1, 2, 3, 4, 5}
 
 
-def test_any_digit_may_lie_on_top() -> None:
+def test_any_digit_may_cover_the_others() -> None:
     pairs = [scene.labels for scene in plan_scenes("TRAIN", 2000) if len(scene.labels) == 2]
     assert 0.4 < np.mean([first < second for first, second in pairs]) < 0.6
 
@@ -139,13 +139,10 @@ def test_a_digit_is_bright_and_14_to_26_px_over_a_dark_noisy_ground() -> None:
     assert np.ptp(extents) >= 12
 
 
-def test_every_call_makes_the_same_bytes(root: Path, tmp_path: Path) -> None:
+def test_every_call_makes_the_same_bytes_and_the_same_first_scenes(root: Path, tmp_path: Path) -> None:
     assert make_digit_scenes(tmp_path / "again", train=60, test=20)
     assert contents(tmp_path / "again") == contents(root)
     assert len(contents(root)) == 84
-
-
-def test_a_longer_competition_begins_with_the_shorter_one() -> None:
     assert plan_scenes("TRAIN", 50)[:20] == plan_scenes("TRAIN", 20)
 
 
@@ -166,16 +163,10 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CompetitionError, match=r"missing or different: train\.csv, .* and 5 more"):
         make_digit_scenes(tmp_path, train=4, test=2)
+    for path, message in (("notes.txt", "something else"), ("notes.txt/below", "cannot be written")):
+        with pytest.raises(CompetitionError, match=message):
+            make_digit_scenes(tmp_path / path, train=4, test=2)
     assert contents(tmp_path) == {"notes.txt": b"mine"}
-
-
-def test_a_file_in_the_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(CompetitionError, match="something else"):
-        make_digit_scenes(tmp_path / "file", train=4, test=2)
-    with pytest.raises(CompetitionError, match="cannot be written"):
-        make_digit_scenes(tmp_path / "file" / "below", train=4, test=2)
-    assert contents(tmp_path) == {"file": b"mine"}
 
 
 def test_a_competition_that_lost_or_changed_a_file_is_refused(tmp_path: Path) -> None:

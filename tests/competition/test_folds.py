@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 
-from pipeline.competition.folds import ALWAYS_TRAIN, fold_table, make_folds, read_fold_file
+from pipeline.competition.folds import ALWAYS_TRAIN, fold_table, read_fold_file, stratified_folds
+from pipeline.competition.folds.deal import deal_folds
 from pipeline.competition.folds.stratify import _even_out
+from pipeline.competition.table import TrainTable
+from pipeline.config import check_config
 from pipeline.errors import FoldError
 
-ThresholdProblem = tuple[list[str], NDArray[np.int64], list[str], list[str] | None, int]
+Problem = tuple[list[str], NDArray[np.int64], list[str], list[str] | None, int]
 
 
 @st.composite
-def problems(draw: st.DrawFn, *, grouped: bool | None = None) -> ThresholdProblem:
+def problems(draw: st.DrawFn, *, grouped: bool | None = None) -> Problem:
     """Ids, targets, labels, groups or None, and a number of folds that fits them."""
     rows, columns = draw(st.integers(2, 60)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -61,9 +64,9 @@ def library_folds(positive: NDArray[np.bool_], count: int, seed: int) -> NDArray
 
 @settings(deadline=None)
 @given(problems())
-def test_each_row_is_in_one_fold_and_each_fold_has_rows(problem: ThresholdProblem) -> None:
+def test_each_row_is_in_one_fold_and_each_fold_has_rows(problem: Problem) -> None:
     ids, targets, labels, groups, count = problem
-    folds = make_folds(ids, targets, labels, count=count, seed=1, groups=groups)
+    folds = stratified_folds(ids, targets, labels, count=count, seed=1, groups=groups)
     assert folds.shape == (len(ids),)
     assert folds.dtype == np.int64
     assert set(folds.tolist()) == set(range(count))
@@ -71,21 +74,21 @@ def test_each_row_is_in_one_fold_and_each_fold_has_rows(problem: ThresholdProble
 
 @settings(deadline=None)
 @given(problems(grouped=True))
-def test_a_group_is_never_split(problem: ThresholdProblem) -> None:
+def test_a_group_is_never_split(problem: Problem) -> None:
     ids, targets, labels, groups, count = problem
     assert groups is not None
-    folds = make_folds(ids, targets, labels, count=count, seed=1, groups=groups)
+    folds = stratified_folds(ids, targets, labels, count=count, seed=1, groups=groups)
     assert pd.Series(folds).groupby(groups).nunique().eq(1).all()
 
 
 @settings(deadline=None)
 @given(problems(), st.integers(0, 2**32))
-def test_the_order_of_rows_and_columns_changes_nothing(problem: ThresholdProblem, order: int) -> None:
+def test_the_order_of_rows_and_columns_changes_nothing(problem: Problem, order: int) -> None:
     ids, targets, labels, groups, count = problem
     rng = np.random.default_rng(order)
     rows, columns = rng.permutation(len(ids)), rng.permutation(len(labels))
-    folds = make_folds(ids, targets, labels, count=count, seed=1, groups=groups)
-    shuffled = make_folds(
+    folds = stratified_folds(ids, targets, labels, count=count, seed=1, groups=groups)
+    shuffled = stratified_folds(
         [ids[row] for row in rows],
         targets[rows][:, columns],
         [labels[column] for column in columns],
@@ -98,26 +101,17 @@ def test_the_order_of_rows_and_columns_changes_nothing(problem: ThresholdProblem
 
 def test_the_seed_decides() -> None:
     targets = np.random.default_rng(0).random((300, 5)) < 0.2
-    folds = [make_folds(names("img", 300), targets, names("l", 5), count=5, seed=s) for s in (7, 7, 8, -1)]
+    folds = [stratified_folds(names("img", 300), targets, names("l", 5), count=5, seed=s) for s in (7, 7, 8, -1)]
     np.testing.assert_array_equal(folds[0], folds[1])
     assert (folds[0] != folds[2]).any()
     assert (folds[2] != folds[3]).any()
-
-
-def test_groups_of_one_row_are_no_groups() -> None:
-    targets = np.random.default_rng(0).random((300, 5)) < 0.2
-    ids, labels = names("img", 300), names("l", 5)
-    np.testing.assert_array_equal(
-        make_folds(ids, targets, labels, count=5, seed=0, groups=ids),
-        make_folds(ids, targets, labels, count=5, seed=0),
-    )
 
 
 def test_groups_of_very_different_size_are_even_within_one_percent() -> None:
     groups, targets = simulated_patients()
     labels = names("label", 11)
     table = fold_table(
-        make_folds(names("img", len(groups)), targets, labels, count=5, seed=0, groups=groups),
+        stratified_folds(names("img", len(groups)), targets, labels, count=5, seed=0, groups=groups),
         targets,
         labels,
     )
@@ -131,7 +125,7 @@ def test_dense_labels_are_far_more_even_than_the_library_leaves_them() -> None:
     rng = np.random.default_rng(1)
     targets = rng.random((2000, 40)) < rng.uniform(0.05, 0.6, 40)
     ids, labels = names("img", 2000), names("label", 40)
-    ours = fold_table(make_folds(ids, targets, labels, count=5, seed=0), targets, labels)
+    ours = fold_table(stratified_folds(ids, targets, labels, count=5, seed=0), targets, labels)
     bare = fold_table(library_folds(targets, 5, 0), targets, labels)
     assert ours.label_deviation is not None
     assert bare.label_deviation is not None
@@ -175,61 +169,39 @@ def test_evening_out_is_exact_arithmetic() -> None:
 @pytest.mark.parametrize("positives", [0, 1, 10, 53, 100])
 def test_one_label_is_enough(positives: int) -> None:
     targets = (np.arange(100) < positives).astype(np.int64)[:, None]
-    folds = make_folds(names("img", 100), targets, ["cat"], count=5, seed=0)
+    folds = stratified_folds(names("img", 100), targets, ["cat"], count=5, seed=0)
     counts = np.bincount(folds[:positives], minlength=5)
     assert np.ptp(counts) <= 1
     assert np.ptp(np.bincount(folds)) <= 1
 
 
-@pytest.mark.parametrize("count", [-1, 0, 1, 5])
-def test_a_number_of_folds_that_does_not_fit_is_refused(count: int) -> None:
-    with pytest.raises(FoldError, match=rf"{count} folds cannot be made from 4 rows\n.*\n.*got: +{count}\n"):
-        make_folds(list("abcd"), np.eye(4), list("wxyz"), count=count, seed=0)
-
-
-def test_more_folds_than_groups_are_refused() -> None:
-    with pytest.raises(FoldError, match="3 folds cannot be made from 2 groups"):
-        make_folds(list("abcd"), np.eye(4), list("wxyz"), count=3, seed=0, groups=list("pppq"))
-
-
-def test_an_id_twice_is_refused() -> None:
-    with pytest.raises(FoldError, match="more than once: b"):
-        make_folds(list("abbd"), np.eye(4), list("wxyz"), count=2, seed=0)
-
-
-@pytest.mark.parametrize("value", [np.nan, 0.3, -1, 2])
-def test_a_target_other_than_0_or_1_is_refused(value: float) -> None:
+def target_of(value: float) -> NDArray[np.float64]:
     targets = np.eye(4)
     targets[2, 1] = value
-    with pytest.raises(FoldError, match=rf"1 of 16 cells .*\n.*\n.*{float(value)} for id 'c', label 'x'"):
-        make_folds(list("abcd"), targets, list("wxyz"), count=2, seed=0)
-
-
-@pytest.mark.parametrize("nobody", ["", None, float("nan")])
-def test_a_row_without_a_group_is_refused(nobody: Any) -> None:
-    with pytest.raises(FoldError, match="none for c"):
-        make_folds(list("abcd"), np.eye(4), list("wxyz"), count=2, seed=0, groups=["p", "q", nobody, "q"])
+    return targets
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        *(({"count": count}, rf"{count} folds cannot be made from 4 rows") for count in (-1, 0, 1, 5)),
+        ({"count": 3, "groups": list("pppq")}, "3 folds cannot be made from 2 groups"),
+        ({"ids": list("abbd")}, "more than once: b"),
+        *(
+            ({"targets": target_of(value)}, rf"1 of 16 cells .*\n.*\n.*{float(value)} for id 'c', label 'x'")
+            for value in (np.nan, 0.3, -1, 2)
+        ),
+        *(({"groups": ["p", "q", empty, "q"]}, "none for c") for empty in ("", None, float("nan"))),
         ({"labels": list("wxy")}, r"\(4, 3\), got \(4, 4\)"),
         ({"labels": list("wxyx")}, "got x more than once"),
         ({"labels": [], "targets": np.zeros((4, 0))}, r"\(4, 0\)"),
         ({"groups": list("pq")}, "2 groups for 4 ids"),
     ],
 )
-def test_arguments_that_disagree_are_a_programming_error(change: dict[str, Any], message: str) -> None:
-    arguments: dict[str, Any] = {
-        "ids": list("abcd"),
-        "targets": np.eye(4),
-        "labels": list("wxyz"),
-        "count": 2,
-        "seed": 0,
-    }
-    with pytest.raises(ValueError, match=message):
-        make_folds(**(arguments | change))
+def test_arguments_that_make_no_folds_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"ids": list("abcd"), "targets": np.eye(4), "labels": list("wxyz"), "count": 2}
+    with pytest.raises((FoldError, ValueError), match=message):
+        stratified_folds(**(arguments | change), seed=0)
 
 
 def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -246,12 +218,12 @@ def test_a_fold_file_is_joined_by_id(tmp_path: Path) -> None:
 def test_made_folds_survive_a_file(tmp_path: Path) -> None:
     groups, targets = simulated_patients()
     ids, labels = names("img", 2000), names("label", 11)
-    folds = make_folds(ids, targets[:2000], labels, count=5, seed=0, groups=groups[:2000])
+    folds = stratified_folds(ids, targets[:2000], labels, count=5, seed=0, groups=groups[:2000])
     path = tmp_path / "folds.csv"
     pd.DataFrame({"id": ids, "group": groups[:2000], "fold": folds}).sample(frac=1, random_state=0).to_csv(
         path, index=False
     )
-    np.testing.assert_array_equal(read_fold_file(path, ids, groups=groups[:2000]), folds)
+    np.testing.assert_array_equal(read_fold_file(path, ids), folds)
 
 
 @pytest.mark.parametrize(
@@ -289,17 +261,27 @@ def test_a_fold_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_fold_file(write(tmp_path, "id,fold\né,0\n", encoding="latin-1"), ["é"])
 
 
+def table_of(groups: str) -> TrainTable:
+    """Rows a, b, c in these groups."""
+    return TrainTable(("a", "b", "c"), ((Path(),),) * 3, np.eye(3, dtype=np.float32), ("x", "y", "z"), tuple(groups))
+
+
 @pytest.mark.parametrize(("fold", "where"), [("1", "0, 1"), ("-1", "-1, 0")])
 def test_a_fold_file_that_splits_a_group_is_refused(tmp_path: Path, fold: str, where: str) -> None:
-    path = write(tmp_path, f"id,fold\na,0\nb,{fold}\nc,1\n")
-    read_fold_file(path, list("abc"), groups=list("pqr"))
+    write(tmp_path, f"id,fold\na,0\nb,{fold}\nc,1\n")
+    config = check_config({"competition": {"root": str(tmp_path)}, "folds": {"file": "folds.csv"}}, source="test")
+    whole, split = table_of("pqr"), table_of("ppr")
+    dealt = [0, int(fold), 1]
+    assert deal_folds(config, whole, whole).tolist() == dealt
     with pytest.raises(FoldError, match=f"group 'p' in folds {where}; 1 such groups"):
-        read_fold_file(path, list("abc"), groups=list("ppr"))
+        deal_folds(config, split, split)
+    assert deal_folds(config, split, split, whole_groups=False).tolist() == dealt
+    assert deal_folds(config, split, split.take([2, 0])).tolist() == [1, 0]  # a row that is left out splits nothing
 
 
 def test_one_validation_fold_with_rows_that_always_train_is_a_holdout(tmp_path: Path) -> None:
     path = write(tmp_path, "id,fold\na,0\nb,-1\nc,-1\n")
-    np.testing.assert_array_equal(read_fold_file(path, list("abc"), groups=list("pqq")), [0, -1, -1])
+    np.testing.assert_array_equal(read_fold_file(path, list("abc")), [0, -1, -1])
 
 
 def test_the_table_counts_as_a_cross_tabulation_does() -> None:

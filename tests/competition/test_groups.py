@@ -12,6 +12,7 @@ from pipeline.competition.groups import connect, describe_groups, join_groups
 from pipeline.competition.table import read_train
 from pipeline.config import CompetitionConfig, check_config
 from pipeline.errors import CompetitionError, ConfigError
+from pipeline.events import ignore
 
 ROWS = ("p1_a,x/1.png,1,s", "p1_b,x/2.png,0,s", "p2_a,y/3.png,1,t", "p3_a,y/4.png,0,s", "p3_b,y/5.png,1,s")
 
@@ -20,7 +21,7 @@ def _groups(root: Path, groups: Any) -> tuple[str, ...] | None:
     (root / "train.csv").write_text("\n".join(["id,img_path,red,site", *ROWS]))
     labels = {"format": "wide", "columns": ["red"]}
     competition = CompetitionConfig.model_validate({"root": str(root), "labels": labels, "groups": groups})
-    return read_train(competition).groups
+    return read_train(competition, ignore).groups
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pipeline.competition.guess.first_config import config_text, guess_config
 from pipeline.competition.table import read_train
 from pipeline.config import check_config, load_config
 from pipeline.errors import CompetitionError
+from pipeline.events import ignore
 from tests.competitions.miniatures import MINIATURES, write_miniature
 from tests.conftest import PROJECT
 
@@ -44,7 +45,7 @@ def test_the_guess_reads_what_the_written_config_reads(
     guessed = check_config(yaml.safe_load(text), source="guess")
     written = load_config(PROJECT / f"configs/competitions/{name}.yaml", ["competition.root=data"])
     ours, theirs = (
-        read_train(config.competition.model_copy(update={"labels": labels, "groups": None}))
+        read_train(config.competition.model_copy(update={"labels": labels, "groups": None}), ignore)
         for config, labels in (
             (guessed, guessed.competition.labels),
             (written, written.competition.labels.model_copy(update={"exclusive": ()})),
@@ -104,7 +105,7 @@ def test_what_a_cell_speaks_for_is_guessed(
 
 
 @pytest.mark.parametrize(
-    ("text", "images", "told"),
+    ("text", "images", "message"),
     [
         ("id,a,b\nx,1,0\n", ("img/other.jpg",), "no column leads to the 1 images"),
         ("id,a,b\nx,1,0\n", (), "no images in this folder"),
@@ -112,7 +113,7 @@ def test_what_a_cell_speaks_for_is_guessed(
     ],
 )
 def test_where_nothing_speaks_for_it_nothing_is_guessed(
-    tmp_path: Path, text: str, images: tuple[str, ...], told: str
+    tmp_path: Path, text: str, images: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(CompetitionError, match=told):
+    with pytest.raises(CompetitionError, match=message):
         guess_config(*_write(tmp_path, text, *images))

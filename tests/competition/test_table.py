@@ -9,10 +9,12 @@ import pytest
 
 from pipeline.competition.csvs import read_table
 from pipeline.competition.paths import paths_from_template
-from pipeline.competition.sample import read_sample, read_test, require_same_ids
+from pipeline.competition.submission.sample import read_sample, require_same_ids
 from pipeline.competition.table import read_train
+from pipeline.competition.test_set import read_test
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError
+from pipeline.events import ignore
 
 
 def _competition(root: Path, **keys: object) -> CompetitionConfig:
@@ -30,7 +32,7 @@ def test_wide_labels_follow_the_sample_and_ids_stay_strings(tmp_path: Path) -> N
         train="id,img_path,b,a,PatientID\n007,./x/007.jpg,0,1,p1\n1.2.840,x/1.2.840.jpg,1,0,p2\n",
         sample="id,a,b\n9,0,0\n",
     )
-    table = read_train(_competition(tmp_path, groups={"column": "PatientID"}))
+    table = read_train(_competition(tmp_path, groups={"column": "PatientID"}), ignore)
     assert table.ids == ("007", "1.2.840")
     assert table.labels == ("a", "b")
     assert table.groups == ("p1", "p2")
@@ -43,7 +45,7 @@ def test_delimited_labels_and_templates_with_ids_that_hold_an_extension(tmp_path
     competition = _competition(
         tmp_path, id="image", images={"template": "img/{id}"}, labels={"format": "delimited", "column": "labels"}
     )
-    table = read_train(competition)
+    table = read_train(competition, ignore)
     assert table.labels == ("eel", "fish")
     assert table.paths == ((tmp_path / "img/a.b.jpg",), (tmp_path / "img/c.jpg",))
     np.testing.assert_array_equal(table.targets, [[1, 1], [0, 0]])
@@ -86,9 +88,6 @@ def test_each_broken_table_has_its_message(tmp_path: Path, text: str, part: str)
         read_table(path, id_column="id", key="competition.train")
     assert part in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_a_missing_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(CompetitionError, match="no such file"):
         read_table(tmp_path / "none.csv", id_column="id", key="competition.train")
 
@@ -108,4 +107,4 @@ def test_test_images_need_a_test_csv_or_a_template(tmp_path: Path) -> None:
 def test_a_label_may_not_take_the_name_of_an_own_column(tmp_path: Path) -> None:
     _write(tmp_path, train="key,img_path,fold\n1,x.jpg,0\n", sample="key,fold\n9,0\n")
     with pytest.raises(CompetitionError, match="may not be called 'fold'"):
-        read_train(_competition(tmp_path, id="key"))
+        read_train(_competition(tmp_path, id="key"), ignore)

@@ -1,4 +1,4 @@
-"""Which rows are asked for: the sample's, a hidden test set's, or those of files that simply lie there."""
+"""The rows of a submission: the sample's, a hidden test set's, or those of the files in a folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pipeline.competition.submission import submission_form
 from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.config import Config, check_config
 from pipeline.errors import CompetitionError, ConfigError
+from pipeline.events import Listener, ignore, notes_into
 
 
 def _files(folder: Path, *names: str) -> Path:
@@ -26,9 +27,15 @@ def _config(root: Path, competition: Mapping[str, object], **submission: object)
     return check_config(data, source="test")
 
 
-def _read(config: Config, labels: tuple[str, ...], images: Path | None = None, train: Sequence[str] = ()) -> TestSet:
+def _read(
+    config: Config,
+    labels: tuple[str, ...],
+    images: Path | None = None,
+    train: Sequence[str] = (),
+    listen: Listener = ignore,
+) -> TestSet:
     form = submission_form(config.submission, config.competition, labels)
-    return read_test_set(config.competition, config.submission, form, images=images, train_ids=train)
+    return read_test_set(config.competition, config.submission, form, images=images, train_ids=train, listen=listen)
 
 
 PLANT = {"id": "image", "images": {"template": "train_images/{id}", "test_template": "test_images/{id}"}}
@@ -44,20 +51,22 @@ def test_a_hidden_test_set_is_answered_from_its_folder(tmp_path: Path) -> None:
     hidden = _files(
         tmp_path / "hidden", "85f8cb619c66b863.jpg", "ad8770db05586b59.jpg", "0b.1.jpg", "notes.txt", "t.jpg"
     )
-    found = _read(config, ("healthy", "x"), hidden, train=("t.jpg",))
+    notes: list[str] = []
+    found = _read(config, ("healthy", "x"), hidden, train=("t.jpg",), listen=notes_into(notes))
     assert found.sample.columns == ("image", "labels")
     assert found.sample.ids == found.table.ids == ("0b.1.jpg", "85f8cb619c66b863.jpg", "ad8770db05586b59.jpg")
     assert found.table.paths[0] == (hidden / "0b.1.jpg",)
-    assert "asks for 2 images" in found.notes[0]
-    assert "holds 3" in found.notes[0]
+    assert "asks for 2 images" in notes[0]
+    assert "holds 3" in notes[0]
 
 
 def test_a_folder_with_what_is_asked_for_changes_no_order_and_a_smaller_one_no_ids(tmp_path: Path) -> None:
     config = _config(_plant(tmp_path), PLANT, format="delimited")
     same = _files(tmp_path / "same", "ad8770db05586b59.jpg", "85f8cb619c66b863.jpg", "t.jpg")
-    found = _read(config, ("healthy", "x"), same, train=("t.jpg",))
+    notes: list[str] = []
+    found = _read(config, ("healthy", "x"), same, train=("t.jpg",), listen=notes_into(notes))
     assert found.table.ids == ("85f8cb619c66b863.jpg", "ad8770db05586b59.jpg")
-    assert (found.table.paths[0], found.notes) == ((same / "85f8cb619c66b863.jpg",), ())
+    assert (found.table.paths[0], notes) == ((same / "85f8cb619c66b863.jpg",), [])
     fewer = _files(tmp_path / "fewer", "ad8770db05586b59.jpg", "other.jpg")
     assert _read(config, ("healthy", "x"), fewer).table.ids == found.table.ids
     more = _files(same, "more.jpg")

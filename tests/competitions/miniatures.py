@@ -50,7 +50,7 @@ def write_miniature(root: Path, miniature: Miniature) -> None:
 
 
 def _draw(path: Path, generator: np.random.Generator) -> None:
-    """Noise; grey for a channel's file, CMYK or RGBA where the name says so, half a file where it says corrupt."""
+    """Noise; grey for a channel's file, CMYK, RGBA or a truncated file if the name contains that word or corrupt."""
     pixels = generator.integers(0, 256, (32, 32, 4), dtype=np.uint8)
     if "cmyk" in path.name:
         Image.fromarray(pixels, mode="CMYK").save(path)

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.competition.table import read_train
 from pipeline.config import load_config
+from pipeline.events import ignore
 from pipeline.files import read_json
 from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
@@ -44,7 +45,7 @@ def test_a_run_with_unknown_cells(
     assert "uncertain label cells: 0 count as positive, 0 as negative, 4 as unknown" in said
     run = RunFolder(workplace / "runs/tiny")
     config = load_config(workplace / "tiny.yaml")
-    train = read_train(config.competition)
+    train = read_train(config.competition, ignore)
     scores = read_json(run.scores)
     assert scores["labels"]["red"]["positives"] == int(np.nansum(train.truths[:, 0]))
     assert math.isfinite(scores["threshold_free"]["prevalence_map"])

@@ -58,7 +58,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("section", "choice", "part"),
         [
-            ("train", {"lr": 1e-3, "seed": 1}, "'train.seed' is not searched: a seed is not chosen by its luck"),
+            ("train", {"lr": 1e-3, "seed": 1}, "'train.seed' is not searched: the best seed would be the luckiest one"),
             ("train", {"epochs": 3}, "'train.epochs' is not searched: set search.epochs"),
             ("train", {"precision": "fp16"}, "'train.precision' is not searched"),
             ("train", {"workers": 2}, "'train.workers' is no training key"),
@@ -72,7 +72,7 @@ class TestKeys:
             assert part in str(caught.value)
 
     def test_one_key_under_two_names_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match=r"'train\.lr' stands twice"):
+        with pytest.raises(ConfigError, match=r"'train\.lr' occurs twice"):
             make({"space": {"lr": {"low": 0, "high": 1}, "train.lr": {"low": 0, "high": 1}}})
 
     def test_the_keys_of_a_head_exist(self) -> None:

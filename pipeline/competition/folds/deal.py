@@ -1,4 +1,4 @@
-"""The folds of a competition: from a fold file, or by stratification."""
+"""The folds of a competition: read from `folds.file`, or made by stratification."""
 
 from __future__ import annotations
 
@@ -7,27 +7,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.competition.folds.file import read_fold_file
-from pipeline.competition.folds.stratify import make_folds
+from pipeline.competition.folds.file import read_fold_file, refuse_split_groups
+from pipeline.competition.folds.stratify import stratified_folds
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 
 
-def deal_folds(config: Config, complete: TrainTable, table: TrainTable) -> NDArray[np.int64]:
-    """The fold of each row of `table`; a fold file is about the rows of the `complete` one. Raises FoldError."""
-    if config.folds.file is not None:
-        path = Path(config.competition.root) / config.folds.file
-        group_of = dict(zip(table.ids, table.groups, strict=True)) if table.groups is not None else None
-        # Groups by images are known of the rows that are kept only; a row that is left out is nobody's sibling.
-        groups = None if group_of is None else [group_of.get(id_, f"left out: {id_}") for id_ in complete.ids]
-        folds = read_fold_file(path, complete.ids, groups=groups)
-        fold_of = dict(zip(complete.ids, folds.tolist(), strict=True))
-        return np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
-    return make_folds(
-        table.ids,
-        table.positives,
-        table.labels,
-        count=config.folds.count,
-        seed=config.folds.seed,
-        groups=table.groups,
-    )
+def deal_folds(
+    config: Config, complete: TrainTable, table: TrainTable, *, whole_groups: bool = True
+) -> NDArray[np.int64]:
+    """The fold (N,) of each row of `table`.
+
+    Args:
+        config: of the run.
+        complete: the table before rows were left out; a fold file has a row for each of these ids.
+        table: the rows that are kept.
+        whole_groups: whether to refuse a fold file that splits a group of `table`.
+
+    Raises:
+        FoldError: folds cannot be made, or the fold file does not fit.
+    """
+    if config.folds.file is None:
+        return stratified_folds(
+            table.ids,
+            table.positives,
+            table.labels,
+            count=config.folds.count,
+            seed=config.folds.seed,
+            groups=table.groups,
+        )
+    path = Path(config.competition.root) / config.folds.file
+    fold_of = dict(zip(complete.ids, read_fold_file(path, complete.ids).tolist(), strict=True))
+    folds = np.array([fold_of[id_] for id_ in table.ids], dtype=np.int64)
+    if whole_groups:
+        refuse_split_groups(path, table.groups, folds)
+    return folds

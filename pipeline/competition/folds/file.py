@@ -1,4 +1,4 @@
-"""Folds from a file of the user's own."""
+"""Read folds from the file `folds.file`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from pipeline.competition.folds.stratify import repeated_names
-from pipeline.competition.folds.table import ALWAYS_TRAIN
+from pipeline.competition.folds.rows import ALWAYS_TRAIN
+from pipeline.competition.folds.stratify import IntArray, repeated_names
 from pipeline.errors import FoldError, listing, nearest
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
+def read_fold_file(path: Path, ids: Sequence[str]) -> IntArray:
+    """The folds (N,) of `ids`, in their order, from a CSV with the columns id and fold; other columns are ignored.
 
-def read_fold_file(path: Path, ids: Sequence[str], *, groups: Sequence[str] | None = None) -> IntArray:
-    """The folds of `ids`, in their order, from a CSV with the columns id and fold; other columns are ignored.
-
-    Folds are 0, 1, … without a gap, or −1 for a row that every fold trains on and none validates on.
+    Folds are 0, 1, … without a gap, or `ALWAYS_TRAIN`.
 
     Args:
         path: a UTF-8 CSV with exactly one row for each of `ids`, in any order.
         ids: N distinct ids.
-        groups: N names; rows of one name must share a fold, −1 included.
 
     Raises:
-        FoldError: naming `path`, where any of this does not hold, or a fold would have no row to train on.
+        FoldError: any of this does not hold, or a fold would have no row to train on.
     """
     table = _read_table(path)
     fold_of = dict(zip(table["id"], _whole_numbers(path, table), strict=True))
@@ -51,8 +46,6 @@ def read_fold_file(path: Path, ids: Sequence[str], *, groups: Sequence[str] | No
         )
     folds = np.array([fold_of[name] for name in ids], dtype=np.int64)
     _check_numbering(path, folds)
-    if groups is not None:
-        _check_groups_whole(path, folds, groups)
     return folds
 
 
@@ -63,7 +56,7 @@ def _unusable(path: Path, expected: str, got: str, remedy: str) -> FoldError:
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: pandas on an empty, a torn or a non-UTF-8 file
+    except (OSError, ValueError) as error:  # pandas raises ValueError on an empty, a torn or a non-UTF-8 file
         raise _unusable(
             path,
             "a CSV file in UTF-8",
@@ -110,16 +103,22 @@ def _check_numbering(path: Path, folds: IntArray) -> None:
         )
 
 
-def _check_groups_whole(path: Path, folds: IntArray, groups: Sequence[str]) -> None:
+def split_groups(groups: Sequence[str] | None, folds: IntArray) -> dict[str, list[int]]:
+    """The groups with rows in several folds, each with these folds; `ALWAYS_TRAIN` counts as a fold."""
     folds_of: dict[str, set[int]] = {}
-    for group, fold in zip(groups, folds.tolist(), strict=True):
+    for group, fold in zip(groups or (), folds.tolist(), strict=groups is not None):
         folds_of.setdefault(group, set()).add(fold)
-    split = {group: sorted(found) for group, found in folds_of.items() if len(found) > 1}
+    return {group: sorted(found) for group, found in folds_of.items() if len(found) > 1}
+
+
+def refuse_split_groups(path: Path, groups: Sequence[str] | None, folds: IntArray) -> None:
+    """Raise FoldError if the fold file at `path` puts rows of one group into several folds."""
+    split = split_groups(groups, folds)
     if split:
         name, found = next(iter(split.items()))
         raise _unusable(
             path,
-            "each group in one fold, so that no validation row has a sibling in training",
+            "each group in one fold, so that no group has rows both in training and in validation",
             f"group '{name}' in folds {listing(found)}; {len(split)} such groups",
             "put all rows of a group into one fold, or configure no group column",
         )

@@ -1,4 +1,4 @@
-"""What thresholds are cross-fitted over: the folds, or parts of the only one."""
+"""The parts that thresholds are cross-fitted over: the folds, or parts of the only fold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.competition.folds.stratify import IntArray, make_folds
+from pipeline.competition.folds.stratify import IntArray, stratified_folds
 from pipeline.errors import FoldError
 
 _SINGLE_FOLD_PARTS, _FEWEST_PARTS = 5, 2
@@ -23,18 +23,18 @@ def cross_fitting_parts(
     seed: int,
     groups: Sequence[str] | None = None,
 ) -> tuple[IntArray, list[str]]:
-    """The part (N,) of each validated row, and what must be said about the parts, if anything.
+    """The part (N,) of each validated row, and the notes on the parts that belong beside the scores.
 
     Args:
         ids: N distinct ids.
         folds: (N,) the fold that each row is validated in.
         positives: (N, K) of 0 and 1.
         labels: K distinct names.
-        seed: of the parts of a single fold.
+        seed: for the parts of a single fold.
         groups: N names; rows of one name share a part.
 
     Raises:
-        FoldError: the only fold has fewer than two rows, or with groups fewer than two of these.
+        FoldError: the only fold has fewer than two rows, or fewer than two groups.
     """
     if np.unique(folds).size > 1:
         return folds, []
@@ -42,12 +42,12 @@ def cross_fitting_parts(
     count = min(_SINGLE_FOLD_PARTS, units)
     if count < _FEWEST_PARTS:
         raise FoldError(
-            "the one validation fold is too small to judge thresholds on",
-            expected="at least two rows, or with groups two groups, in it",
+            "the one validation fold is too small to cross-fit thresholds",
+            expected="at least two rows in it, and at least two groups if there are groups",
             got=f"{units}",
             remedy="validate more rows in folds.file, or set folds.count",
         )
-    parts = make_folds(ids, positives, labels, count=count, seed=seed, groups=groups)
+    parts = stratified_folds(ids, positives, labels, count=count, seed=seed, groups=groups)
     return parts, [f"one validation fold: thresholds are cross-fitted over {count} parts of its rows"]
 
 
@@ -57,7 +57,7 @@ def group_numbers(groups: Sequence[str] | None) -> IntArray | None:
 
 
 def folds_mark(folds: Sequence[int], of_folds: Sequence[int]) -> str | None:
-    """What stands beside a score of some of a run's folds, such as 'folds 0, 1 of 0-4'; None for all of them."""
+    """The mark beside a score of some of a run's folds, such as 'folds 0, 1 of 0-4'; None for all of them."""
     if set(folds) == set(of_folds):
         return None
     first, last = min(of_folds), max(of_folds)

@@ -1,4 +1,4 @@
-"""Which rows of the table train and which validate in one fold."""
+"""The rows that train and the rows that validate in one fold."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+ALWAYS_TRAIN = -1
+"""The fold of a row that every fold trains on and none validates on, in arrays and in fold files."""
+
 FULL_FIT = -1  # in the place of a fold's number: a training on all rows
 
 
 @dataclass(frozen=True)
 class FoldRows:
-    """The row numbers of one fold in the training table; of the full fit all rows, none of which validates."""
+    """The training and the validation rows of one fold, as row numbers of the training table.
+
+    Attributes:
+        fold: its number, or `FULL_FIT`.
+        train: rows to train on; all rows in the full fit.
+        validation: rows to validate on; none in the full fit.
+    """
 
     fold: int
     train: NDArray[np.int64]
@@ -20,7 +29,7 @@ class FoldRows:
 
 
 def rows_of(folds: NDArray[np.int64], fold: int) -> FoldRows:
-    """Rows with `fold` validate, all others (those of fold -1 too) train; for `FULL_FIT` all train."""
+    """The rows of `fold`: those with this number in `folds` (N,) validate, all others train."""
     if fold == FULL_FIT:
         return FoldRows(fold, np.arange(len(folds)), np.empty(0, dtype=np.int64))
     return FoldRows(fold, np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))

@@ -1,4 +1,4 @@
-"""Deal rows or whole groups into folds: iterative stratification, then moves and swaps that even them out."""
+"""Stratified folds of rows or whole groups: iterative stratification, then moves and swaps that even them out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline.errors import FoldError, listing
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-# How hard the refinement searches. With 30,000 to 100,000 rows, 10 to 80 labels and 5 folds it ends by itself
-# after 10 to 150 rounds and adds about a fifth to the library's time; more of either gains under 0.0005.
+# Limits of the refinement. With 30,000 to 100,000 rows, 10 to 80 labels and 5 folds it ends by itself after 10 to
+# 150 rounds and adds about a fifth to the library's time; raising either limit gains under 0.0005.
 _CANDIDATES = 128
 _ROUNDS = 300
 
 
-def make_folds(
+def stratified_folds(
     ids: Sequence[str],
     targets: NDArray[Any],
     labels: Sequence[str],
@@ -32,23 +32,23 @@ def make_folds(
 ) -> IntArray:
     """The fold, 0 to `count` − 1, of each row in the order of `ids`.
 
-    Rows (or, with `groups`, whole groups) are dealt by iterative stratification (Sechidis, Tsoumakas and
-    Vlahavas, "On the Stratification of Multi-Label Data", 2011), which sees a group as one row with all
-    its labels; moves and swaps then even out the label counts and the sizes in rows. Every fold gets a row.
-    A row's fold is a function of the set of (id, group, targets) and the seed: the order of rows and of label
-    columns and the number of threads change nothing.
+    Rows, or with `groups` whole groups, are dealt by iterative stratification (Sechidis, Tsoumakas and
+    Vlahavas, "On the Stratification of Multi-Label Data", 2011). It treats a group as one row with all its labels.
+    Moves and swaps then even out the label counts and the numbers of rows. Every fold gets a row. A row's fold depends
+    only on the set of (id, group, targets) and on the seed, not on the order of rows or label columns or on the number
+    of threads.
 
     Args:
         ids: N distinct ids.
         targets: (N, K) of 0 and 1, K >= 1.
         labels: K distinct names.
         count: number of folds, from 2 to the number of rows or groups.
-        seed: any integer; decides between equally good folds.
+        seed: any integer; chooses among equally good folds.
         groups: N names; rows of one name share a fold.
 
     Raises:
-        FoldError: `count` does not fit, an id comes twice, a target is not 0 or 1, a row has no group.
-        ValueError: the lengths of the arguments disagree, or a label name comes twice.
+        FoldError: `count` does not fit, an id repeats, a target is not 0 or 1, or a row has no group.
+        ValueError: the lengths of the arguments disagree, or a label name repeats.
     """
     _check_lengths(ids, targets, labels, groups)
     _check_rows(ids, targets, labels, groups)
@@ -61,7 +61,7 @@ def make_folds(
     # (U, K + 1): the positives of each label, and the rows
     weights = np.stack([np.bincount(unit, column) for column in columns], axis=1, dtype=np.float64)
 
-    seed %= 2**32  # the library takes no other
+    seed %= 2**32  # the library's range of seeds
     folds = _stratify(weights[:, :-1] > 0, count, seed)
     folds = _even_out(folds, weights, count, seed)
     assert len(np.unique(folds)) == count
@@ -86,7 +86,7 @@ def _check_rows(ids: Sequence[str], targets: NDArray[Any], labels: Sequence[str]
             "folds need distinct ids",
             expected="each id once",
             got=f"more than once: {listing(repeated_names(ids))}",
-            remedy="remove the duplicate rows, or choose an id column that tells them apart",
+            remedy="remove the duplicate rows, or choose an id column with distinct values",
         )
     wrong = (targets != 0) & (targets != 1)  # NaN differs from both
     if wrong.any():
@@ -104,7 +104,7 @@ def _check_rows(ids: Sequence[str], targets: NDArray[Any], labels: Sequence[str]
                 f"{len(bare)} rows have no group",
                 expected="a name in the group column of every row",
                 got=f"none for {listing(bare)}",
-                remedy="fill the group column; a row that belongs to nobody gets its own id as its group",
+                remedy="fill the group column; a row without companions gets its own id as its group",
             )
 
 
@@ -125,9 +125,9 @@ def repeated_names(names: Iterable[str]) -> list[str]:
 
 def _stratify(positive: NDArray[np.bool_], count: int, seed: int) -> IntArray:
     """Iterative stratification of (U, K) booleans to U folds."""
-    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # with scikit-learn: two seconds of a processor
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # imports scikit-learn, which takes two seconds
 
-    if positive.shape[1] == 1:  # the library refuses a single column; one that nobody has changes nothing
+    if positive.shape[1] == 1:  # the library refuses a single column; a label without positives changes nothing
         positive = np.column_stack([positive, np.zeros_like(positive)])
     folds = np.empty(len(positive), dtype=np.int64)
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
@@ -139,15 +139,14 @@ def _stratify(positive: NDArray[np.bool_], count: int, seed: int) -> IntArray:
 def _even_out(folds: IntArray, weights: FloatArray, count: int, seed: int) -> IntArray:
     """Move and swap units between folds while the folds become more alike.
 
-    What falls is Pearson's χ² against perfectly even folds, Σ (share − ideal)² / ideal over folds and the
-    columns of `weights` (U, K + 1): label counts and the size in rows. Every step must lower it, hence the
-    search ends. A fold never gives away the unit that holds all it has of a column, so no label disappears
-    from a fold and no fold becomes empty.
+    Each step lowers Pearson's χ² against perfectly even folds, Σ (share − ideal)² / ideal over the folds and the
+    columns of `weights` (U, K + 1): the label counts and the number of rows. So the search ends. A unit that holds all
+    that its fold has of a column stays, so that no fold loses a label or becomes empty.
 
-    Scaled weights are whole numbers small enough for float64 to add them exactly, so that the result depends
-    neither on the machine's matrix routines nor on their number of threads.
+    Scaled weights are whole numbers, small enough for float64 to add them exactly. So the result depends neither on the
+    machine's matrix routines nor on their number of threads.
     """
-    ideal = np.maximum(1 / count, weights.sum(axis=0) / count)  # a label of nobody weighs nothing anyway
+    ideal = np.maximum(1 / count, weights.sum(axis=0) / count)  # avoids 0 for a label without positives
     scale = np.maximum(1, np.round(np.sqrt(2**49 / (count * weights.sum()) / ideal)))
     sums = (np.arange(count)[:, None] == folds) @ weights * scale  # (F, K + 1)
     folds = folds.copy()
@@ -173,9 +172,9 @@ def _even_out(folds: IntArray, weights: FloatArray, count: int, seed: int) -> In
 def _candidates(
     units: IntArray, weights: FloatArray, scale: FloatArray, fold_sum: FloatArray
 ) -> tuple[IntArray, FloatArray]:
-    """The C `units` of a fold that may go, and their scaled weights (C + 1, K + 1).
+    """The C `units` that may leave a fold, and their scaled weights (C + 1, K + 1).
 
-    The last row is of zeros: exchanging a unit for it is a move.
+    The last row is zeros: a swap with it is a move.
     """
     scaled = weights[units] * scale
     last_of_fold = ((scaled == fold_sum) & (scaled > 0)).any(axis=1)
@@ -183,10 +182,10 @@ def _candidates(
 
 
 def _best_swap(x: FloatArray, z: FloatArray, difference: FloatArray) -> tuple[int, int, float]:
-    """The rows i of `x` and j of `z` whose exchange makes two folds most alike, and its gain y·d − |y|².
+    """The rows i of `x` and j of `z` whose swap makes two folds most alike, and the gain y·d − |y|².
 
-    d is the `difference` of the folds' sums and y = x[i] − z[j] what is handed over; the two folds' part of χ²
-    falls from |d|² / 2 to |d − 2y|² / 2, which is by twice the gain.
+    d is the `difference` of the folds' sums, and y = x[i] − z[j] is handed over. The two folds' part of χ² falls from
+    |d|² / 2 to |d − 2y|² / 2, which is twice the gain.
     """
     gain = 2 * x @ z.T
     gain += (x @ difference - (x * x).sum(axis=1))[:, None]

@@ -1,4 +1,4 @@
-"""How evenly folds share rows and labels: pure data."""
+"""Counts of how evenly folds share rows and labels."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
-
-ALWAYS_TRAIN = -1
-"""The fold of a row that every fold trains on and none validates on."""
+from pipeline.competition.folds.rows import ALWAYS_TRAIN
+from pipeline.competition.folds.stratify import FloatArray, IntArray
 
 FEWEST_PER_FOLD = 100
-"""Labels with fewer positives per fold are not in `FoldTable.label_deviation`: a row is over 1 % of them."""
+"""`FoldTable.label_deviation` omits labels with fewer positives per fold: one row is over 1 % of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldTable:
-    """How evenly folds share the rows and the positives of each label: pure data, from `fold_table`.
+    """How evenly folds share the rows and the positives of each label.
 
     Attributes:
         labels: K names.
         positives: (K, F) positive rows of each label in each validation fold.
         sizes: (F,) rows of each validation fold.
-        always_train: rows of fold −1; they count nowhere else in the table.
+        always_train: number of `ALWAYS_TRAIN` rows; they count nowhere else in the table.
         size_deviation: largest |size / mean size − 1| over the folds.
         label_deviations: (K,) largest |share / mean share − 1| over the folds; NaN for a label that has no
             positives.
         label_deviation: the largest of these over the labels with at least `FEWEST_PER_FOLD` positives per
-            fold on average; None where there is no such label.
-        missing: for each label that has no positive in some fold, those folds.
+            fold on average; None if there is no such label.
+        missing: the folds without a positive, for each label that has such folds.
     """
 
     labels: tuple[str, ...]
@@ -46,7 +43,7 @@ class FoldTable:
     missing: dict[str, tuple[int, ...]]
 
     def warnings(self) -> list[str]:
-        """One sentence for each label that misses a fold, in the order of `labels`."""
+        """One sentence for each label that has no positive in some fold, in the order of `labels`."""
         totals = dict(zip(self.labels, self.positives.sum(axis=1).tolist(), strict=True))
         return [_missing_sentence(label, totals[label], folds) for label, folds in self.missing.items()]
 
@@ -60,10 +57,10 @@ def _missing_sentence(label: str, total: int, folds: tuple[int, ...]) -> str:
 
 
 def fold_table(folds: IntArray, targets: NDArray[Any], labels: Sequence[str]) -> FoldTable:
-    """Count sizes and positives of the validation folds 0 to F − 1.
+    """Count the rows and positives of the validation folds 0 to F − 1.
 
     Args:
-        folds: (N,) as from `make_folds` or `read_fold_file`.
+        folds: (N,) as from `stratified_folds` or `read_fold_file`.
         targets: (N, K) of 0 and 1.
         labels: K names.
 

@@ -1,4 +1,4 @@
-"""How ids lead to the files of a folder, guessed from the names on both sides."""
+"""The rule from ids to the files of a folder, guessed from the names of both."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.errors import CompetitionError, listing
 
 @dataclass(frozen=True)
 class FileRule:
-    """A way from a column to files.
+    """A rule from the cells of a column to files.
 
     Attributes:
-        column: the one whose cells lead to files.
+        column: its name.
         images: the section `competition.images`.
-        share: of the cells that lead to a file.
+        share: the share of cells that lead to a file.
         channels: files per image.
     """
 
@@ -31,7 +31,7 @@ class FileRule:
 
 
 def image_files(folder: Path, root: Path) -> list[PurePosixPath]:
-    """All image files below `folder`, relative to `root`, sorted. Raises CompetitionError where there are none."""
+    """All image files below `folder`, relative to `root`, sorted. Raises CompetitionError if there are none."""
     found = [
         PurePosixPath(os.path.relpath(Path(where) / name, root).replace(os.sep, "/"))
         for where, _, names in os.walk(folder)
@@ -46,12 +46,12 @@ def image_files(folder: Path, root: Path) -> list[PurePosixPath]:
 def guess_file_rule(
     columns: Mapping[str, Sequence[str]], files: Sequence[PurePosixPath], *, csv_folder: str
 ) -> FileRule | None:
-    """The rule by which most cells of one column lead to a file; None where no column leads to more than half of them.
+    """The rule by which most cells of one column lead to a file; None if at most half of the cells do in each column.
 
     Args:
         columns: the cells of each column.
         files: all images, relative to the competition's root.
-        csv_folder: the table's folder, relative to the root; "" where it is the root.
+        csv_folder: the table's folder, relative to the root; "" for the root itself.
     """
     rules = [rule for name, cells in columns.items() for rule in _rules(name, cells, files, csv_folder)]
     best = max(rules, key=lambda rule: rule.share, default=None)
@@ -59,7 +59,7 @@ def guess_file_rule(
 
 
 def _rules(name: str, cells: Sequence[str], files: Sequence[PurePosixPath], csv_folder: str) -> Iterable[FileRule]:
-    """The rules in the order of preference."""
+    """The possible rules, the preferred ones first."""
     known = {str(file) for file in files}
     values = [str(PurePosixPath(cell.replace("\\", "/"))) if cell else "" for cell in cells]
     beside = [f"{csv_folder}/{value}" if csv_folder else value for value in values]
@@ -80,7 +80,7 @@ def _share(known: Iterable[str], values: Sequence[str]) -> float:
 
 
 def _extension(files: Sequence[PurePosixPath]) -> str:
-    """The one extension of all files, or none: it is then looked up for each."""
+    """The extension that all files share, or "": it is then looked up for each file."""
     found = {split_extension(file.name)[1] for file in files}
     return found.pop() if len(found) == 1 else ""
 
@@ -117,7 +117,7 @@ def _channels(name: str, values: Sequence[str], files: Sequence[PurePosixPath], 
 
 
 def describe_rule(rule: FileRule, rows: int) -> str:
-    """The evidence for a rule, as a sentence."""
+    """A sentence with the evidence for a rule."""
     found = round(rule.share * rows)
     where = rule.images.get("template", "the paths it holds")
     folders = f" in {listing(rule.images['folders'])}" if "folders" in rule.images else ""

@@ -1,4 +1,4 @@
-"""How a table writes its labels, guessed from the cells."""
+"""The label format of a table, guessed from its cells."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.competition.labels import find_suffixes, split_keys, split_names
-from pipeline.competition.notes import tell_nobody
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import ignore
 
 _BINARY = frozenset({"0", "1", "0.0", "1.0", "0.", "1.", "True", "False", "true", "false"})
 _UNCERTAIN = frozenset({"-1", "-1.0"})
@@ -20,7 +20,7 @@ _SEPARATORS = ("|", ";", ",", " ")
 
 
 class LabelGuess(NamedTuple):
-    """A section `competition.labels`, the labels it finds, and why."""
+    """A section `competition.labels`, the labels that it finds, and the evidence."""
 
     section: dict[str, Any]
     labels: tuple[str, ...]
@@ -28,10 +28,10 @@ class LabelGuess(NamedTuple):
 
 
 def guess_labels(columns: Mapping[str, Sequence[str]], *, sample: Sequence[str]) -> LabelGuess | None:
-    """The labels of a table with a row per image; None where no column looks like labels.
+    """The labels of a table with a row per image; None if no column looks like labels.
 
     Args:
-        columns: the cells of each column but the id, image and group columns.
+        columns: the cells of each column except the id, image and group columns.
         sample: the sample submission's columns beside the id.
     """
     binary = [name for name, cells in columns.items() if _is_binary(cells)]
@@ -47,7 +47,7 @@ def guess_labels(columns: Mapping[str, Sequence[str]], *, sample: Sequence[str])
 
 
 class LongGuess(NamedTuple):
-    """A table with a row per `<id>_<label>`: the column of these keys, the id in each row, and what that means."""
+    """A table with a row per `<id>_<label>`: the column of these keys, the distinct ids, and the labels."""
 
     key: str
     ids: tuple[str, ...]
@@ -55,14 +55,14 @@ class LongGuess(NamedTuple):
 
 
 def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | None:
-    """How a table of two columns, keys and numbers, holds each label of each image; None where it does not."""
+    """The labels of a table with two columns, keys and numbers; None if it does not have each label of each image."""
     values = [name for name, cells in columns.items() if _is_binary(cells)]
     keys = [name for name in columns if name not in values]
     if len(values) != 1 or len(keys) != 1:
         return None
     try:
         labels = find_suffixes(columns[keys[0]], "_", path)
-        ids, _ = split_keys(columns[keys[0]], labels, "_", path=path, tell=tell_nobody)
+        ids, _ = split_keys(columns[keys[0]], labels, "_", path=path, listen=ignore)
     except CompetitionError:
         return None
     reason = f"labels: '{keys[0]}' holds an id and one of {len(labels)} labels, joined by '_': {listing(labels)}"
@@ -71,10 +71,10 @@ def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | 
 
 
 def guess_rows(columns: Mapping[str, Sequence[str]], ids: Sequence[str]) -> LabelGuess | None:
-    """The labels of a table with several rows per image, one label in each; None where no column looks like labels.
+    """The labels of a table with several rows per image, one label in each; None if no column looks like labels.
 
     Args:
-        columns: the cells of each column but the id, image and group columns.
+        columns: the cells of each column except the id, image and group columns.
         ids: the image of each row.
     """
     column = _delimited_column(columns)
@@ -106,15 +106,15 @@ def _wide(
     reasons = [reason]
     if any(_UNCERTAIN & set(columns[name]) for name in labels):
         section = {**section, "uncertain": "ignore"}
-        reasons.append("labels.uncertain: some cells hold -1; they are masked until you say ones or zeros")
+        reasons.append("labels.uncertain: some cells hold -1; they are masked unless you set ones or zeros")
     if any("" in columns[name] for name in labels):
         section = {**section, "missing": "zeros"}
-        reasons.append("labels.missing: some cells are blank; they count as 0 until you say ones or ignore")
+        reasons.append("labels.missing: some cells are blank; they count as 0 unless you set ones or ignore")
     return LabelGuess(section, tuple(labels), tuple(reasons))
 
 
 def _delimited_column(columns: Mapping[str, Sequence[str]]) -> str | None:
-    """The column called like labels, else the one whose names recur most."""
+    """The first column with a name such as labels or tags, else the one whose values recur most."""
     named = [name for name in columns if _NAMES.search(name)]
     if named:
         return named[0]
@@ -156,5 +156,5 @@ def _delimited(column: str, cells: Sequence[str]) -> LabelGuess:
     ]
     if alone:
         section["empty_tokens"] = alone
-        reasons.append(f"labels.empty_tokens: '{alone[0]}' always stands alone and reads like no label at all")
+        reasons.append(f"labels.empty_tokens: '{alone[0]}' is always alone in its cell and reads like no label at all")
     return LabelGuess(section, tuple(sorted(set(counts) - set(alone))), tuple(reasons))

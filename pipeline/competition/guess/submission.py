@@ -1,4 +1,4 @@
-"""What must be handed in, guessed from the CSVs beside the training table."""
+"""The submission and the test set, guessed from the CSVs beside the training table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pandas as pd
 from pipeline.competition.csvs import Dialect, read_cells, read_header
 from pipeline.competition.guess.files import FileRule, guess_file_rule, image_files
 from pipeline.competition.guess.labels import LabelGuess
-from pipeline.competition.notes import tell_nobody
+from pipeline.events import ignore
 
 _NO_COLUMN = "\0"  # a name that no column has
 
 
 @dataclass(frozen=True)
 class SubmissionGuess:
-    """What the sample submission and a test table say.
+    """The guesses from the sample submission and a test table.
 
     Attributes:
         competition: keys of the section `competition`.
@@ -37,34 +37,34 @@ class SubmissionGuess:
     reasons: tuple[str, ...] = ()
 
     def form_for(self, labels: LabelGuess) -> tuple[str, str]:
-        """The key `submission.format` that goes with these labels, and why."""
+        """The key `submission.format` for these labels, and the evidence."""
         if not self.columns:
-            return "wide_probability", "submission.format: nothing says what to hand in; a column per label is written"
+            return "wide_probability", "submission.format: there is no sample to follow; a column per label is written"
         numbers = self.cells <= {"0", "1"}
         shown = (
-            "its cells are 0 or 1; if the scorer wants probabilities, say so" if numbers else "its cells are numbers"
+            "its cells are 0 or 1; if the scorer wants probabilities, set that" if numbers else "its cells are numbers"
         )
         if set(self.columns) == set(labels.labels) and len(self.columns) > 1:
             return ("wide_binary" if numbers else "wide_probability"), f"submission.format: a column per label; {shown}"
         endings = tuple(f"_{label}" for label in labels.labels)
         if self.keys and all(key.endswith(endings) for key in self.keys):
             return ("long_binary" if numbers else "long_probability"), f"submission.format: a row per label; {shown}"
-        return "delimited", "submission.format: one column, so the names of the labels stand in it"
+        return "delimited", "submission.format: one column, so it holds the names of the labels"
 
 
 def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule, long: Sequence[str]) -> SubmissionGuess:
-    """What the CSVs in `folder` say of the test set.
+    """Guess the section on the test set and the submission from the CSVs in `folder`.
 
     Args:
-        folder: of the training table.
-        root: of the competition; images are looked for below it.
+        folder: the folder of the training table.
+        root: the competition's root; images are searched below it.
         id_column: the training table's.
-        rule: how training ids lead to files.
+        rule: from training ids to files.
         long: the labels that follow an id in the rows of a long table; none for other tables.
     """
     samples = sorted(path for path in folder.glob("*.csv") if re.search(r"sample|submi", path.name, re.IGNORECASE))
     if not samples:
-        reason = "submission: there is no CSV called like a sample; its header is made of the labels"
+        reason = "submission: no CSV has a name like sample; the header is made of the labels"
         return SubmissionGuess({"sample_submission": None}, reasons=(reason,))
     path = samples[0]
     header, frame = _read(path)
@@ -81,8 +81,8 @@ def guess_submission(folder: Path, root: Path, id_column: str, rule: FileRule, l
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], pd.DataFrame]:
-    header = read_header(path, id_column=_NO_COLUMN, key="the sample", dialect=Dialect(), tell=tell_nobody)
-    return header, read_cells(path, id_column=header[0], key="the sample", tell=tell_nobody)
+    header = read_header(path, id_column=_NO_COLUMN, key="the sample", dialect=Dialect(), listen=ignore)
+    return header, read_cells(path, id_column=header[0], key="the sample", listen=ignore)
 
 
 def _without_label(key: str, labels: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ def _without_label(key: str, labels: Sequence[str]) -> str:
 def _test_images(
     folder: Path, root: Path, id_column: str, keys: Sequence[str], rule: FileRule
 ) -> tuple[dict[str, Any], list[str]]:
-    """A test table with the sample's ids, or how these lead to files by themselves."""
+    """The keys for a test table with the sample's ids, or for the files that these ids lead to."""
     for path in sorted(folder.glob("*.csv")):
         if "test" not in path.name.lower():
             continue

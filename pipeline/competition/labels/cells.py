@@ -1,4 +1,4 @@
-"""From the text of a label's cell to its target: 0, 1, something between, or unknown."""
+"""From the text of a label's cell to its target: 0, 1, a number between them, or unknown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.labels.rows import Targets
-from pipeline.competition.notes import Tell
 from pipeline.config import LongLabels, PolicyByLabel, WideLabels
 from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.events import Listener, Note
 
 Codes = NDArray[np.float32]
-"""Targets in [0, 1], or one of the codes below for a cell that a policy must decide."""
+"""Targets in [0, 1], or one of the codes below for cells that are not a target by themselves."""
 
 UNCERTAIN, MISSING, WRONG = -1.0, -2.0, -3.0
 _KINDS = {UNCERTAIN: "uncertain", MISSING: "missing"}
@@ -28,14 +28,14 @@ _VALUES = {"ones": 1.0, "zeros": 0.0, "ignore": np.nan}
 
 @dataclass(frozen=True)
 class CellRules:
-    """What cells may say beside 0 and 1, and what that counts as.
+    """The cells that are allowed beside 0 and 1, and the targets that they get.
 
     Attributes:
         soft: whether any number in [0, 1] is a target.
-        uncertain_values: what an uncertain cell holds; numbers are compared as numbers.
-        uncertain: the policy for these, for all labels or by label; a label without one refuses such cells.
-        missing: likewise for blank cells.
-        remedy: what helps against other cells.
+        uncertain_values: the texts of uncertain cells; numbers are compared as numbers.
+        uncertain: the policy for uncertain cells, for all labels or by label; without one they are refused.
+        missing: the policy for blank cells, likewise.
+        remedy: the advice in the error on other cells.
     """
 
     soft: bool = False
@@ -47,19 +47,19 @@ class CellRules:
 
 _REMEDIES = {
     "wide": "correct these cells, or list only true label columns in competition.labels.columns",
-    "long": "correct these cells; where any text but a blank is a yes, set labels.filled: true",
+    "long": "correct these cells; if any text except a blank means positive, set labels.filled: true",
 }
 
 
 def rules_of(config: WideLabels | LongLabels) -> CellRules:
-    """The rules that a section of the config sets."""
+    """The rules of a section of the config."""
     return CellRules(
         config.soft, tuple(config.uncertain_values), config.uncertain, config.missing, _REMEDIES[config.format]
     )
 
 
 def read_codes(cells: NDArray[np.object_] | Sequence[str], rules: CellRules) -> Codes:
-    """What each text cell says, in the shape of `cells`; policies are not applied yet."""
+    """The code of each text cell, in the shape of `cells`; policies are not applied yet."""
     array = np.asarray(cells, dtype=object)
     places, texts = pd.factorize(array.ravel())
     meant = np.array([_code(text.strip(), rules) for text in texts], dtype=np.float32)
@@ -91,20 +91,20 @@ def settle_codes(
     *,
     name_cell: Callable[[int, int], str],
     path: Path,
-    tell: Tell,
+    listen: Listener,
 ) -> Targets:
-    """Targets (N, K) of `codes` (N, K), every open cell decided by its label's policy and counted.
+    """Targets (N, K) of `codes` (N, K): each uncertain or missing cell gets the value of its label's policy.
 
     Args:
         codes: from `read_codes`.
         labels: K names.
-        rules: holds the policies.
-        name_cell: says which cell stands at a row and column, for the error.
-        path: the file they come from.
-        tell: hears how many cells were decided, and how.
+        rules: the policies.
+        name_cell: describes the cell at a row and column, for the error.
+        path: the file of the cells.
+        listen: gets a note with the number of such cells and their values.
 
     Raises:
-        CompetitionError: a cell is wrong or has no policy, or a policy is for an unknown label.
+        CompetitionError: a cell is wrong, a cell needs a policy that is not set, or a policy names an unknown label.
     """
     targets = codes.copy()
     for code, policy in ((UNCERTAIN, rules.uncertain), (MISSING, rules.missing)):
@@ -113,7 +113,7 @@ def settle_codes(
         open_cells = codes == code
         if open_cells.any():
             np.copyto(targets, values, where=open_cells)
-            _tell_counts(targets[open_cells], _KINDS[code], path, tell)
+            _note_counts(targets[open_cells], _KINDS[code], path, listen)
     rows, columns = np.nonzero(targets < 0)
     if len(rows):
         named = [name_cell(row, column) for row, column in zip(rows[:5].tolist(), columns[:5].tolist(), strict=True)]
@@ -142,20 +142,15 @@ def _refuse_unknown_names(policy: PolicyByLabel | None, labels: Sequence[str], *
         )
 
 
-def _tell_counts(values: Targets, kind: str, path: Path, tell: Tell) -> None:
+def _note_counts(values: Targets, kind: str, path: Path, listen: Listener) -> None:
     ones, zeros, unknown = int((values == 1).sum()), int((values == 0).sum()), int(np.isnan(values).sum())
     if ones + zeros + unknown:
-        tell(f"{path}: {kind} label cells: {ones} count as positive, {zeros} as negative, {unknown} as unknown")
+        listen(Note(f"{path}: {kind} label cells: {ones} count as positive, {zeros} as negative, {unknown} as unknown"))
 
 
 def _remedy(wrong: Codes, rules: CellRules) -> str:
     ways = [rules.remedy]
-    ways += ["competition.labels.missing says what blank cells count as"] if (wrong == MISSING).any() else []
-    ways += ["competition.labels.uncertain says what uncertain cells count as"] if (wrong == UNCERTAIN).any() else []
-    ways += ["labels.soft: true takes values between 0 and 1"] if (wrong == WRONG).any() and not rules.soft else []
+    ways += ["competition.labels.missing sets the value of blank cells"] if (wrong == MISSING).any() else []
+    ways += ["competition.labels.uncertain sets the value of uncertain cells"] if (wrong == UNCERTAIN).any() else []
+    ways += ["labels.soft: true allows values between 0 and 1"] if (wrong == WRONG).any() and not rules.soft else []
     return "; ".join(ways)
-
-
-def encode_cells(targets: Targets) -> list[list[str]]:
-    """Targets (N, K) as text that `read_codes` and a policy `missing: ignore` give back: unknown cells are blank."""
-    return [["" if np.isnan(value) else f"{value:.9g}" for value in row] for row in targets]

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.competition.csvs import read_text
 from pipeline.competition.labels.cells import MISSING, UNCERTAIN, CellRules, settle_codes
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
-from pipeline.competition.text import read_text
+from pipeline.competition.labels.rows import LabelledRows, Source, in_order, settle_labels
 from pipeline.config import PerClassLabels, VocLabels
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Note
 
 _VOC_CODES = {"-1": 0.0, "1": 1.0, "0": UNCERTAIN}  # 0 is an object that is difficult to see
 
 
 def read_voc(config: VocLabels, source: Source) -> LabelledRows:
-    """The images of a folder of VOC class files, in the order of their first lines; labels are alphabetical.
+    """Read a folder of VOC class files: images in the order of their first lines, labels in alphabetical order.
 
     Raises:
-        CompetitionError: no such files, a line is not `id value`, an id stands twice in a file.
+        CompetitionError: there are no such files, a line is not `id value`, or an id is twice in a file.
     """
     files = _files_by_label(f"{{label}}_{config.split}.txt", source.path, source)
     labels = settle_labels(in_order(files), config.classes, source)
@@ -42,27 +43,18 @@ def read_voc(config: VocLabels, source: Source) -> LabelledRows:
             f"{ids[at]}/{labels[column]} {'has no line' if codes[at, column] == MISSING else '= 0'}"
         ),
         path=source.path,
-        tell=source.tell,
+        listen=source.listen,
     )
     return LabelledRows(pd.DataFrame({source.competition.id: ids}, dtype=str), labels, targets)
 
 
-def encode_voc(targets: Targets, ids: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """{label: text of its class file} of `targets` (N, K), 0 for unknown cells."""
-    said = np.where(np.isnan(targets), 0, np.where(targets == 1, 1, -1))
-    return {
-        label: "".join(f"{id_} {value:2d}\n" for id_, value in zip(ids, said[:, column].tolist(), strict=True))
-        for column, label in enumerate(labels)
-    }
-
-
 def read_per_class(config: PerClassLabels, source: Source) -> LabelledRows:
-    """Rows of a table of ids, labelled by one file of positive ids per label; labels are alphabetical.
+    """Read a table of ids, and one file of positive ids per label; labels are in alphabetical order.
 
-    Ids that the table does not have are counted and left out; blank lines and a heading `id` are no ids.
+    Ids that are not in the table are counted and left out. Blank lines and a first line `id` are skipped.
 
     Raises:
-        CompetitionError: no such files, or a file has ids but none that the table knows.
+        CompetitionError: there are no such files, or none of the ids in a file is in the table.
     """
     frame = source.table()
     ids = frame[source.competition.id].tolist()
@@ -74,23 +66,15 @@ def read_per_class(config: PerClassLabels, source: Source) -> LabelledRows:
         positive = _listed_ids(files[label], source) if label in files else []
         known = [id_ for id_ in positive if id_ in row]
         if label not in files:
-            source.tell(f"there is no file for the label '{label}': it has no positives")
+            source.listen(Note(f"there is no file for the label '{label}': it has no positives"))
         elif len(known) < len(positive):
-            _tell_strangers(files[label], positive, row, source)
+            _note_unknown_ids(files[label], positive, row, source)
         targets[[row[id_] for id_ in known], column] = 1.0
     return LabelledRows(frame, labels, targets)
 
 
-def encode_per_class(targets: Targets, ids: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """{label: text of its file} of `targets` (N, K): the positive ids, one a line."""
-    return {
-        label: "".join(f"{ids[row]}\n" for row in np.flatnonzero(targets[:, column] == 1).tolist())
-        for column, label in enumerate(labels)
-    }
-
-
 def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Path]:
-    """The files that `template`, relative to `folder`, stands for, by what its {label} is."""
+    """{label: file} for all files that match `template`, relative to `folder`."""
     before, _, after = template.partition("{label}")
     pattern = f"{glob.escape(before)}*{glob.escape(after)}"
     found = sorted(glob.glob(pattern, root_dir=folder, include_hidden=True))
@@ -105,22 +89,22 @@ def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Pa
 
 
 def _lines(path: Path, source: Source) -> list[str]:
-    text = read_text(path, key="competition.labels", encoding=source.competition.encoding, tell=source.tell)
+    text = read_text(path, key="competition.labels", encoding=source.competition.encoding, listen=source.listen)
     return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n") if line.strip()]
 
 
 def _voc_lines(path: Path, source: Source) -> dict[str, float]:
     values: dict[str, float] = {}
     for line in _lines(path, source):
-        id_, *said = line.rsplit(maxsplit=1)
-        if len(said) != 1 or said[0] not in _VOC_CODES or id_ in values:
+        id_, *value = line.rsplit(maxsplit=1)
+        if len(value) != 1 or value[0] not in _VOC_CODES or id_ in values:
             raise CompetitionError(
-                f"{path}: not a VOC class file" if id_ not in values else f"{path}: '{id_}' stands twice",
+                f"{path}: not a VOC class file" if id_ not in values else f"{path}: '{id_}' occurs twice",
                 expected="lines of an id and -1, 0 or 1, each id once",
                 got=line[:80],
                 remedy="correct this line",
             )
-        values[id_] = _VOC_CODES[said[0]]
+        values[id_] = _VOC_CODES[value[0]]
     return values
 
 
@@ -129,13 +113,15 @@ def _listed_ids(path: Path, source: Source) -> list[str]:
     return lines[1:] if lines[:1] == [source.competition.id] else lines
 
 
-def _tell_strangers(path: Path, positive: Sequence[str], known: dict[str, int], source: Source) -> None:
+def _note_unknown_ids(path: Path, positive: Sequence[str], known: dict[str, int], source: Source) -> None:
     strangers = [id_ for id_ in positive if id_ not in known]
     if len(strangers) == len(positive):
         raise CompetitionError(
-            f"{path}: none of its {len(positive)} ids stands in {source.path}",
-            expected=f"ids such as {listing(known, 3)}, one a line",
+            f"{path}: none of its {len(positive)} ids is in {source.path}",
+            expected=f"ids such as {listing(known, 3)}, one per line",
             got=listing(strangers, 3),
             remedy="correct competition.labels.files or competition.id",
         )
-    source.tell(f"{path}: {len(strangers)} ids are not in {source.path} and are left out: {listing(strangers, 3)}")
+    source.listen(
+        Note(f"{path}: {len(strangers)} ids are not in {source.path} and are left out: {listing(strangers, 3)}")
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, settle_labels
-from pipeline.competition.text import read_text
+from pipeline.competition.csvs import read_text
+from pipeline.competition.labels.rows import LabelledRows, Source, settle_labels
 from pipeline.config import CocoLabels
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Note
 
 _Id = int | str
 
@@ -41,12 +41,13 @@ class _CocoFile(BaseModel):
 
 
 def read_coco(config: CocoLabels, source: Source) -> LabelledRows:
-    """The images of an annotation JSON, those without objects too; the frame has their `file_name`.
+    """Read the images of an annotation JSON, with or without objects; the frame has their `file_name`.
 
-    Labels are in the order of the category ids, which need not be contiguous.
+    Labels are in the order of the category ids, which may have gaps.
 
     Raises:
-        CompetitionError: no such JSON, an id or a category name twice, or an object of an unknown image or category.
+        CompetitionError: the file is no such JSON, an id or a category name repeats, or an object has an unknown image
+            or category.
     """
     content = _parse(source)
     path = source.path
@@ -69,27 +70,12 @@ def read_coco(config: CocoLabels, source: Source) -> LabelledRows:
         frame["file_name"] = [image.file_name for image in content.images]
     empty = int((targets.sum(axis=1) == 0).sum())
     if empty:
-        source.tell(f"{path}: {empty} images have no object; they have no label")
+        source.listen(Note(f"{path}: {empty} images have no object and so no label"))
     return LabelledRows(frame, labels, targets)
 
 
-def encode_coco(targets: Targets, file_names: Sequence[str], categories: dict[int, str]) -> str:
-    """An annotation JSON with one object for each positive of `targets` (N, K), K categories {id: name}."""
-    rows, columns = np.nonzero(targets == 1)
-    numbers = list(categories)
-    content = {
-        "images": [{"id": number, "file_name": name} for number, name in enumerate(file_names)],
-        "annotations": [
-            {"id": number, "image_id": row, "category_id": numbers[column]}
-            for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
-        ],
-        "categories": [{"id": number, "name": name} for number, name in categories.items()],
-    }
-    return json.dumps(content, ensure_ascii=False)
-
-
 def _parse(source: Source) -> _CocoFile:
-    text = read_text(source.path, key=source.key, encoding="utf-8", tell=source.tell)
+    text = read_text(source.path, key=source.key, encoding="utf-8", listen=source.listen)
     try:
         content = _CocoFile.model_validate_json(text)
     except ValidationError as error:
@@ -131,7 +117,7 @@ def _refuse_strangers(used: Sequence[_Id], known: dict[_Id, int], what: str, pat
     strangers = {id_ for id_ in used if id_ not in known}
     if strangers:
         raise CompetitionError(
-            f"{path}: objects are of {len(strangers)} unknown {what} ids: {listing(sorted(map(str, strangers)))}",
-            expected=f"only ids that stand in the list of this file ({len(known)})",
+            f"{path}: objects have {len(strangers)} unknown {what} ids: {listing(sorted(map(str, strangers)))}",
+            expected=f"only the {len(known)} ids in the list of this file",
             remedy="give the complete annotation file",
         )

@@ -14,33 +14,34 @@ from pipeline.competition.labels.cells import MISSING, CellRules, settle_codes
 from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
 from pipeline.config import DelimitedLabels
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Note, ignore
 
 _COMMON_SEPARATORS = ("|", ",", ";")
 _GLUED = re.compile(r"""["']\s+["']""")
 
 
 def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
-    """Rows of a table with all names of an image in one cell.
+    """Read a table with all names of an image in one cell.
 
     Raises:
-        CompetitionError: a cell is not a list where `cells: list` says so, or holds an unknown name or key.
+        CompetitionError: a cell is not a list although `cells: list` is set, or holds an unknown name or key.
     """
     frame = source.table()
     cells = column_of(frame, config.column, path=source.path, key="competition.labels.column")
     ids = frame[source.competition.id].tolist()
-    _doubt_the_separator(cells, config, source)
+    _check_separator(cells, config, source)
     rows = [_names_of(cell, id_, config, source) for cell, id_ in zip(cells, ids, strict=True)]
     rows = _without_empty_tokens(rows, config.empty_tokens, source)
     found: Sequence[str]
     if config.names is None:
         found = in_order({name for row in rows for name in row})
-        _doubt_numbers(found, source)
+        _note_numbers(found, source)
     else:
         spelled = label_spelling(config, source)
         rows = _named(rows, ids, {key: name for name, key in spelled.items()}, source)
         found = tuple(spelled)
     labels = settle_labels(found, config.classes, source)
-    codes = encode_names(rows, labels)
+    codes = _multi_hot(rows, labels)
     codes[[not cell.strip() for cell in cells]] = MISSING
     targets = settle_codes(
         codes,
@@ -48,51 +49,39 @@ def read_delimited(config: DelimitedLabels, source: Source) -> LabelledRows:
         CellRules(missing=config.missing),
         name_cell=lambda row, column: f"{ids[row]}/{labels[column]}, blank",
         path=source.path,
-        tell=source.tell if config.missing != "zeros" else lambda _: None,
+        listen=source.listen if config.missing != "zeros" else ignore,
     )
     return LabelledRows(frame, labels, targets)
 
 
 def split_names(cell: str, separator: str) -> list[str]:
-    """The names in one delimited cell, blanks around them removed; an empty cell holds none."""
+    """The names in one delimited cell, without surrounding blanks; none for an empty cell."""
     return [name for name in (part.strip() for part in cell.split(separator)) if name]
-
-
-def label_names(cells: Sequence[str], separator: str) -> tuple[str, ...]:
-    """All names that occur in delimited cells: by value where all are whole numbers, else alphabetical."""
-    return in_order({name for cell in cells for name in split_names(cell, separator)})
-
-
-def decode_delimited(cells: Sequence[str], labels: Sequence[str], separator: str) -> Targets:
-    """Multi-hot targets (N, K) of cells that hold names out of `labels`; ValueError for a foreign name."""
-    return encode_names([split_names(cell, separator) for cell in cells], labels)
 
 
 def encode_delimited(
     decisions: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], labels: Sequence[str], separator: str
 ) -> list[str]:
-    """One cell per row of `decisions` (N, K): the names decided for, in label order, joined."""
+    """One cell per row of `decisions` (N, K): the names with a 1, in label order, joined."""
     names = np.asarray(labels, dtype=object)
     return [separator.join(names[row.astype(bool)]) for row in decisions]
 
 
-def encode_names(rows: Sequence[Iterable[str]], labels: Sequence[str]) -> Targets:
-    """Multi-hot targets (N, K) of each row's names out of `labels`; ValueError for a foreign name."""
+def _multi_hot(rows: Sequence[Iterable[str]], labels: Sequence[str]) -> Targets:
+    """Multi-hot targets (N, K) of each row's names, all of which are in `labels`."""
     position = {name: index for index, name in enumerate(labels)}
     targets = np.zeros((len(rows), len(labels)), dtype=np.float32)
     for row, names in enumerate(rows):
         for name in names:
-            if name not in position:
-                raise ValueError(f"expected names out of {listing(labels)}, got '{name}'")
             targets[row, position[name]] = 1.0
     return targets
 
 
 def parse_list(cell: str) -> list[str]:
-    """The names in a cell that is a JSON or Python list of texts or whole numbers; a blank cell holds none.
+    """The names in a cell that is a JSON or Python list of texts or whole numbers; none for a blank cell.
 
     Raises:
-        ValueError: the cell is anything else, also where texts without a comma between them would be glued.
+        ValueError: the cell is anything else, or a comma is missing: Python would join the two texts.
     """
     if not cell.strip():
         return []
@@ -113,16 +102,11 @@ def parse_list(cell: str) -> list[str]:
     return names
 
 
-def encode_list(names: Sequence[str]) -> str:
-    """The cell of a row with these names, as JSON, which `parse_list` gives back."""
-    return json.dumps(list(names), ensure_ascii=False)
-
-
 def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:
-    """What stands in a cell for each label, {name: key}, from the second CSV that `names` describes.
+    """The text in a cell for each label, {name: key}, from the second CSV that `names` describes.
 
     Raises:
-        CompetitionError: the file cannot be read, or gives two keys one name.
+        CompetitionError: the file cannot be read, or gives two keys the same name.
     """
     assert config.names is not None
     path = source.root / config.names.file
@@ -131,7 +115,7 @@ def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:
         id_column=config.names.key,
         key="competition.labels.names.file",
         dialect=dialect_of(source.competition),
-        tell=source.tell,
+        listen=source.listen,
     )
     values = column_of(frame, config.names.value, path=path, key="competition.labels.names.value")
     names = [name.strip() for name in values]
@@ -139,9 +123,9 @@ def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:
     if not all(names) or len(set(names)) < len(names):
         wrong = [key for key, name in zip(keys, names, strict=True) if not name or names.count(name) > 1]
         raise CompetitionError(
-            f"{path}: column '{config.names.value}' does not give each key a name of its own",
+            f"{path}: column '{config.names.value}' does not give each key its own name",
             got=f"keys {listing(wrong)}",
-            remedy="correct the file, or leave competition.labels.names out and let the keys be the names",
+            remedy="correct the file, or leave competition.labels.names out, so that the keys are the names",
         )
     return dict(zip(names, keys, strict=True))
 
@@ -163,7 +147,7 @@ def _names_of(cell: str, id_: str, config: DelimitedLabels, source: Source) -> l
 def _without_empty_tokens(rows: list[list[str]], tokens: Sequence[str], source: Source) -> list[list[str]]:
     beside = sum(len(row) > 1 and any(name in tokens for name in row) for row in rows)
     if beside:
-        source.tell(f"{source.path}: {beside} cells hold names beside a token that means none; the names count")
+        source.listen(Note(f"{source.path}: {beside} cells hold names beside a token that means none; the names count"))
     return [[name for name in row if name not in tokens] for row in rows]
 
 
@@ -179,8 +163,8 @@ def _named(rows: list[list[str]], ids: Sequence[str], names: dict[str, str], sou
     return [[names[key] for key in row] for row in rows]
 
 
-def _doubt_the_separator(cells: Sequence[str], config: DelimitedLabels, source: Source) -> None:
-    """Cells in which other marks separate, or that are lists, would become one odd label each."""
+def _check_separator(cells: Sequence[str], config: DelimitedLabels, source: Source) -> None:
+    """Refuse lists, and note other separators: each such cell would become one label."""
     filled = [cell.strip() for cell in cells if cell.strip()]
     if config.cells == "joined" and filled and all(cell[0] == "[" and cell[-1] == "]" for cell in filled):
         raise CompetitionError(
@@ -190,18 +174,22 @@ def _doubt_the_separator(cells: Sequence[str], config: DelimitedLabels, source: 
     if config.cells == "joined" and not any(config.separator in cell for cell in filled):
         other = [mark for mark in _COMMON_SEPARATORS if any(mark in cell for cell in filled)]
         if other:
-            source.tell(
-                f"{source.path}: no cell of column '{config.column}' holds the separator '{config.separator}', "
-                f"but some hold '{other[0]}'; competition.labels.separator sets it"
+            source.listen(
+                Note(
+                    f"{source.path}: no cell of column '{config.column}' holds the separator '{config.separator}', "
+                    f"but some hold '{other[0]}'; competition.labels.separator sets it"
+                )
             )
 
 
-def _doubt_numbers(found: Sequence[str], source: Source) -> None:
-    """Boxes and scores between the names would become a label each."""
+def _note_numbers(found: Sequence[str], source: Source) -> None:
+    """Note numbers among the names: boxes and scores would become labels."""
     numbers = [name for name in found if name.isdecimal()]
     if len(found) / 2 <= len(numbers) < len(found):
         others = [name for name in found if not name.isdecimal()]
-        source.tell(
-            f"{source.path}: {len(numbers)} of {len(found)} labels are numbers ({listing(numbers, 3)}) beside names "
-            f"({listing(others, 3)}); if they are boxes or scores, give a table with the names alone"
+        source.listen(
+            Note(
+                f"{source.path}: {len(numbers)} of {len(found)} labels are numbers ({listing(numbers, 3)}) and the "
+                f"others names ({listing(others, 3)}); if the numbers are boxes or scores, give a table of names only"
+            )
         )

@@ -10,15 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.csvs import column_of
-from pipeline.competition.labels.cells import MISSING, encode_cells, read_codes, rules_of, settle_codes
+from pipeline.competition.labels.cells import MISSING, read_codes, rules_of, settle_codes
 from pipeline.competition.labels.long_keys import find_suffixes, split_keys
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
+from pipeline.competition.labels.rows import LabelledRows, Source, in_order, settle_labels
 from pipeline.config import LongLabels
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Note
 
 
 class _Entries(NamedTuple):
-    """R rows of a long table: whose they are, of which label ("" for none), and what they say."""
+    """R rows of a long table: the id, the label ("" for none) and the text of the cell."""
 
     ids: list[str]
     names: list[str]
@@ -26,13 +27,12 @@ class _Entries(NamedTuple):
 
 
 def read_long(config: LongLabels, source: Source) -> LabelledRows:
-    """The images of a table with a row per image and label, in the order in which they first stand there.
+    """Read a table with a row per image and label; images are in the order of their first rows.
 
-    Rows that repeat another are counted; a label that has no row is a missing cell, or a negative where
-    every row is a positive.
+    A note counts repeated rows. A label without a row is a missing cell, or a negative if every row is a positive.
 
     Raises:
-        CompetitionError: rows disagree, an id cannot be told from its label, or a label is unknown.
+        CompetitionError: rows disagree, an id cannot be separated from its label, or a label is unknown.
     """
     frame = source.cells()
     entries, labels = _entries(config, source, frame)
@@ -50,18 +50,8 @@ def read_long(config: LongLabels, source: Source) -> LabelledRows:
 
     absent = 0.0 if config.column is None else MISSING
     table = np.where(stated >= 0, codes[stated], np.float32(absent))
-    targets = settle_codes(table, labels, rules, name_cell=name_cell, path=source.path, tell=source.tell)
+    targets = settle_codes(table, labels, rules, name_cell=name_cell, path=source.path, listen=source.listen)
     return LabelledRows(_one_row_each(frame, ids, images, config, source), labels, targets)
-
-
-def encode_long(targets: Targets, ids: Sequence[str], labels: Sequence[str], separator: str) -> list[tuple[str, str]]:
-    """A row (`<id><separator><label>`, value) for each cell of `targets` (N, K); unknown cells are blank."""
-    cells = encode_cells(targets)
-    return [
-        (f"{id_}{separator}{label}", cell)
-        for id_, row in zip(ids, cells, strict=True)
-        for label, cell in zip(labels, row, strict=True)
-    ]
 
 
 def _entries(config: LongLabels, source: Source, frame: pd.DataFrame) -> tuple[_Entries, tuple[str, ...]]:
@@ -75,7 +65,7 @@ def _entries(config: LongLabels, source: Source, frame: pd.DataFrame) -> tuple[_
     if config.label_column is None:
         found = source.known or config.classes
         labels = settle_labels(found or find_suffixes(keys, config.separator, source.path), config.classes, source)
-        ids, names = split_keys(keys, labels, config.separator, path=source.path, tell=source.tell)
+        ids, names = split_keys(keys, labels, config.separator, path=source.path, listen=source.listen)
         return _Entries(ids, names, cells), labels
     column = column_of(frame, config.label_column, path=source.path, key="competition.labels.label_column")
     names = ["" if name.strip() in config.empty_tokens else name.strip() for name in column]
@@ -84,15 +74,15 @@ def _entries(config: LongLabels, source: Source, frame: pd.DataFrame) -> tuple[_
 
 
 def _numbered(ids: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """The N distinct ids in the order of their first row, and the number of each row's id, (R,)."""
+    """The N distinct ids in the order of their first row, and the number (R,) of each row's id."""
     numbers, distinct = pd.factorize(np.array(ids, dtype=object))
     return distinct.tolist(), numbers.astype(np.int64)
 
 
 def _first_rows(images: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """(N, K) the first row that states each cell, -1 where none does."""
+    """(N, K) the first row of each cell, -1 if it has no row."""
     stated = np.full(shape, -1, dtype=np.int64)
-    rows = np.flatnonzero(columns >= 0)[::-1]  # of several assignments the last one stays
+    rows = np.flatnonzero(columns >= 0)[::-1]  # the last assignment wins
     stated[images[rows], columns[rows]] = rows
     return stated
 
@@ -121,19 +111,21 @@ def _check_repeats(
             remedy="remove the wrong rows",
         )
     if repeats.any():
-        source.tell(f"{source.path}: {int(repeats.sum())} rows repeat another row and count once")
+        source.listen(Note(f"{source.path}: {int(repeats.sum())} rows repeat another row and count once"))
 
 
 def _one_row_each(
     frame: pd.DataFrame, ids: list[str], images: NDArray[np.int64], config: LongLabels, source: Source
 ) -> pd.DataFrame:
-    """A row per image with the columns that say the same in all its rows; the others are told."""
+    """A row per image, with the columns that are equal in all rows of each image; a note names the others."""
     own = {source.competition.id, config.column, config.label_column}
     others = frame[[name for name in frame.columns if name not in own]]
     first = others.groupby(images, sort=True).first() if len(others.columns) else pd.DataFrame(index=range(len(ids)))
     changing = [name for name in others.columns if (others[name].to_numpy() != first[name].to_numpy()[images]).any()]
     if changing:
-        source.tell(f"{source.path}: columns that differ between the rows of an image are ignored: {listing(changing)}")
+        source.listen(
+            Note(f"{source.path}: columns that differ between the rows of an image are ignored: {listing(changing)}")
+        )
     kept = first.drop(columns=changing).reset_index(drop=True)
     kept.insert(0, source.competition.id, ids)
     return kept

@@ -1,4 +1,4 @@
-"""Keys of a long table, `<id><separator><label>`: where the id ends when it may hold the separator itself."""
+"""Keys of a long table, `<id><separator><label>`, split into id and label even if the id holds the separator."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.competition.labels.rows import in_order
-from pipeline.competition.notes import Tell
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import Listener, Note
 
 _REMEDY = "list the labels in competition.labels.classes, or correct competition.labels.separator"
 
 
 def split_keys(
-    keys: Sequence[str], labels: Sequence[str], separator: str, *, path: Path, tell: Tell
+    keys: Sequence[str], labels: Sequence[str], separator: str, *, path: Path, listen: Listener
 ) -> tuple[list[str], list[str]]:
-    """The ids and labels of `keys`; where several labels end a key, the longest is taken and that is told.
+    """The ids and labels of `keys`. If several labels end a key, the longest counts, and a note lists such keys.
 
     Raises:
-        CompetitionError: a key ends in none of the labels, or nothing is left for the id.
+        CompetitionError: a key ends in no label, or its id would be empty.
     """
     known, lengths = set(labels), sorted({len(label) for label in labels}, reverse=True)
     ids, names, without, doubtful = [], [], [], []
@@ -41,17 +41,17 @@ def split_keys(
             remedy=_REMEDY,
         )
     if doubtful:
-        tell(f"{path}: {len(doubtful)} keys end in two labels, and the longer counts: {listing(doubtful)}")
+        listen(Note(f"{path}: {len(doubtful)} keys end in two labels, and the longer counts: {listing(doubtful)}"))
     return ids, names
 
 
 def find_suffixes(keys: Sequence[str], separator: str, path: Path) -> tuple[str, ...]:
-    """The labels of `keys`, found as the one way to split them in which each id has each label.
+    """The labels of `keys`: those of the only split in which each id has each label.
 
-    The separator may stand in ids and in labels: every set of suffixes that are frequent enough is tried.
+    Ids and labels may hold the separator: every set of suffixes that are frequent enough is tried.
 
     Raises:
-        CompetitionError: there is no such way, or more than one.
+        CompetitionError: there is no such split, or more than one.
     """
     distinct = sorted(set(keys))
     counts = Counter(suffix for key in distinct for suffix in _suffixes(key, separator))
@@ -62,7 +62,7 @@ def find_suffixes(keys: Sequence[str], separator: str, path: Path) -> tuple[str,
         return in_order(complete[0])
     readings = [f"{len(labels)} labels ({listing(sorted(labels), 3)})" for labels in sorted(complete, key=len)]
     raise CompetitionError(
-        f"{path}: the labels cannot be told from the ids",
+        f"{path}: the labels cannot be separated from the ids",
         expected=f"'<id>{separator}<label>' with each label for each id, in one way",
         got="; ".join(readings) if readings else f"keys such as {listing(keys, 3)}",
         remedy=_REMEDY,
@@ -70,7 +70,7 @@ def find_suffixes(keys: Sequence[str], separator: str, path: Path) -> tuple[str,
 
 
 def _suffixes(key: str, separator: str) -> list[str]:
-    """All that may be the label of a key, the longest first."""
+    """The possible labels of a key, the longest first."""
     parts = key.split(separator)
     return [separator.join(parts[start:]) for start in range(1, len(parts)) if any(parts[:start])]
 
@@ -81,7 +81,7 @@ def _last_parts(keys: Sequence[str], separator: str) -> frozenset[str]:
 
 
 def _thresholds(counts: Counter[str], keys: int) -> list[int]:
-    """The numbers of ids there may be: of a complete table with K labels, a K-th of its keys."""
+    """The possible numbers of ids: a complete table with K labels has a K-th as many ids as keys."""
     return sorted({count for count in counts.values() if count > 1 and keys % count == 0})
 
 
@@ -96,7 +96,7 @@ def _frequent_suffixes(keys: Sequence[str], separator: str, counts: Counter[str]
 
 
 def _is_complete(keys: Sequence[str], labels: frozenset[str], separator: str) -> bool:
-    """Whether the keys, split before the longest of `labels` they end in, are every id with every label."""
+    """Whether the keys, split before their longest label, are every id with every label."""
     ids = {key[: -len(suffix) - len(separator)] for key in keys if (suffix := _longest(key, labels, separator))}
     return len(ids) * len(labels) == len(keys)
 

@@ -1,4 +1,4 @@
-"""The one door to all label formats: from the config to ids, labels and targets."""
+"""Read labels in any format, as the config describes it: ids, labels and targets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.competition.labels.delimited import read_delimited
 from pipeline.competition.labels.long import read_long
 from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.competition.labels.wide import read_wide, sample_columns
-from pipeline.competition.notes import Tell
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.events import Listener, Note
 
-RESERVED_LABELS = ("id", "fold")  # the columns that stand beside the labels in a run's prediction files
+RESERVED_LABELS = ("id", "fold")  # columns beside the labels in a run's prediction files
 
 READERS: dict[str, Callable[[Any, Source], LabelledRows]] = {
     "wide": read_wide,
@@ -31,28 +31,28 @@ READERS: dict[str, Callable[[Any, Source], LabelledRows]] = {
 
 
 def read_labels(
-    competition: CompetitionConfig, path: Path, *, key: str, tell: Tell, known: tuple[str, ...] | None = None
+    competition: CompetitionConfig, path: Path, *, key: str, listen: Listener, known: tuple[str, ...] | None = None
 ) -> LabelledRows:
-    """The labelled images at `path`, in the encoding that `competition.labels` describes.
+    """Read the labelled images at `path`, in the format that `competition.labels` describes.
 
     Args:
         competition: how the files are written.
         path: the table, annotation JSON or folder.
-        key: the config key that names it, for remedies.
-        tell: hears what was guessed, skipped or changed.
-        known: the labels in their order, where they are settled; otherwise they are found.
+        key: the config key of this path, for remedies.
+        listen: gets a note on each guess, change and omission.
+        known: the labels in their order; None to find them.
 
     Raises:
-        CompetitionError: whatever is wrong with the file or its labels.
+        CompetitionError: the file or its labels are wrong.
     """
-    source = Source(competition, path, key, known, sample_columns(competition, tell) if known is None else (), tell)
+    source = Source(competition, path, key, known, sample_columns(competition, listen) if known is None else (), listen)
     rows = READERS[competition.labels.format](competition.labels, source)
     _check_labels(rows.labels, path)
     _check_exclusive(competition, rows.labels)
-    _tell_other_columns(competition, rows, source)
+    _note_other_columns(competition, rows, source)
     unknown = int(np.isnan(rows.targets).all(axis=1).sum())
     if unknown:
-        tell(f"{path}: nothing is known of {unknown} rows, which teach and score nothing")
+        listen(Note(f"{path}: nothing is known of {unknown} rows, so they do not affect training or scores"))
     return rows
 
 
@@ -63,7 +63,7 @@ def _check_labels(labels: tuple[str, ...], path: Path) -> None:
         return
     problem = f"a label may not be called '{reserved[0]}'" if reserved else "no labels were found"
     raise CompetitionError(
-        f"{path}: the label '{repeated[0]}' stands twice" if repeated else f"{path}: {problem}",
+        f"{path}: the label '{repeated[0]}' occurs twice" if repeated else f"{path}: {problem}",
         remedy="check competition.labels and the columns of the sample submission",
     )
 
@@ -78,8 +78,8 @@ def _check_exclusive(competition: CompetitionConfig, labels: tuple[str, ...]) ->
         )
 
 
-def _tell_other_columns(competition: CompetitionConfig, rows: LabelledRows, source: Source) -> None:
-    """A label column that was overlooked should be seen before the training."""
+def _note_other_columns(competition: CompetitionConfig, rows: LabelledRows, source: Source) -> None:
+    """Note the columns that are not used: one may be a label that was forgotten."""
     config: Any = competition.labels
     used = {
         competition.id,
@@ -92,4 +92,4 @@ def _tell_other_columns(competition: CompetitionConfig, rows: LabelledRows, sour
     }
     others = [name for name in rows.frame.columns if name not in used]
     if others:
-        source.tell(f"{source.path}: columns that are not labels: {listing(others, 12)}")
+        source.listen(Note(f"{source.path}: columns that are not labels: {listing(others, 12)}"))

@@ -1,4 +1,4 @@
-"""What a label format reads and what it gives, and which labels there are, in which order."""
+"""The input and output of every label format, and the order of the labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.csvs import dialect_of, read_cells, read_table
-from pipeline.competition.notes import Tell
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.events import Listener
 
 Targets = NDArray[np.float32]
 
@@ -23,7 +23,7 @@ class LabelledRows:
     """N labelled images.
 
     Attributes:
-        frame: N rows of text cells, the ids in the competition's id column and whatever else the table says.
+        frame: N rows of text cells, the ids in the competition's id column, other columns as in the file.
         labels: K distinct names.
         targets: float32 (N, K) in [0, 1]; NaN where unknown.
     """
@@ -39,11 +39,11 @@ class Source:
 
     Attributes:
         competition: how the files are written.
-        path: the table, or what takes its place: an annotation JSON, a folder of class files.
-        key: the config key that names it, for remedies.
-        known: the labels in their order where they are settled, as for a test set's answers; None to find them.
-        sample: the sample submission's columns beside the id; none where there is no sample.
-        tell: hears what was guessed, skipped or changed.
+        path: the table, the annotation JSON, or the folder of class files.
+        key: the config key of this path, for remedies.
+        known: the labels in their order, as for a test set's answers; None to find them.
+        sample: the sample submission's columns beside the id; empty without a sample.
+        listen: gets a note on each guess, change and omission.
     """
 
     competition: CompetitionConfig
@@ -51,44 +51,44 @@ class Source:
     key: str
     known: tuple[str, ...] | None
     sample: tuple[str, ...]
-    tell: Tell
+    listen: Listener
 
     @property
     def root(self) -> Path:
-        """What other files are relative to."""
+        """The folder that other files are relative to."""
         return Path(self.competition.root)
 
     def table(self) -> pd.DataFrame:
-        """The table with a row per id; raises CompetitionError as `read_table`."""
+        """The table with a row per id. Raises CompetitionError as `read_table`."""
         return read_table(
             self.path,
             id_column=self.competition.id,
             key=self.key,
             dialect=dialect_of(self.competition),
-            tell=self.tell,
+            listen=self.listen,
         )
 
     def cells(self) -> pd.DataFrame:
-        """The table, whose ids may stand in several rows; raises CompetitionError as `read_cells`."""
+        """The table, in which ids may repeat. Raises CompetitionError as `read_cells`."""
         return read_cells(
             self.path,
             id_column=self.competition.id,
             key=self.key,
             dialect=dialect_of(self.competition),
-            tell=self.tell,
+            listen=self.listen,
         )
 
 
 def settle_labels(found: Sequence[str], listed: Sequence[str] | None, source: Source) -> tuple[str, ...]:
-    """The labels in their order: those already known, else those listed in the config, else those of a wide sample.
+    """The labels in their order: those known, else those `listed` in the config, else the columns of a wide sample.
 
-    Without any of these they are the labels `found` in the data, in that order.
+    Without any of these, they are the labels `found` in the data.
 
     Raises:
         CompetitionError: the data hold a label that is not among them.
     """
     if source.known is not None:
-        _refuse_foreign(found, source.known, "give the answers in the encoding of the training table", source.path)
+        _refuse_foreign(found, source.known, "give the answers in the format of the training table", source.path)
         return source.known
     if listed is not None:
         remedy = "add it to competition.labels.classes, or to empty_tokens if it means none"
@@ -113,7 +113,7 @@ def _refuse_foreign(found: Sequence[str], labels: Collection[str], remedy: str, 
 
 
 def in_order(names: Collection[str]) -> tuple[str, ...]:
-    """Names of labels in an order of their own: by value where all are whole numbers, else alphabetical."""
+    """Names of labels, sorted: by value if all are whole numbers, else alphabetically."""
     if all(name.isascii() and name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))

@@ -8,67 +8,40 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.competition.csvs import dialect_of, read_header
-from pipeline.competition.labels.cells import WRONG, CellRules, encode_cells, read_codes, rules_of, settle_codes
-from pipeline.competition.labels.rows import LabelledRows, Source, Targets
-from pipeline.competition.notes import Tell, tell_nobody
+from pipeline.competition.labels.cells import WRONG, CellRules, read_codes, rules_of, settle_codes
+from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.config import CompetitionConfig, WideLabels
 from pipeline.errors import CompetitionError, listing
-
-_PLAIN = CellRules()
+from pipeline.events import Listener
 
 
 def read_wide(config: WideLabels, source: Source) -> LabelledRows:
-    """Rows of a table with a column per label. Raises CompetitionError as `decode_wide`, or without any labels."""
-    frame = source.table()
-    labels = source.known or tuple(config.columns or source.sample)
-    if not any(name in frame.columns for name in labels):
-        raise _no_columns(frame, labels, rules_of(config), source)
-    targets = decode_wide(
-        frame,
-        labels,
-        path=source.path,
-        id_column=source.competition.id,
-        rules=rules_of(config),
-        tell=source.tell,
-    )
-    return LabelledRows(frame, labels, targets)
-
-
-def decode_wide(
-    frame: pd.DataFrame,
-    columns: Sequence[str],
-    *,
-    path: Path,
-    id_column: str,
-    rules: CellRules = _PLAIN,
-    tell: Tell = tell_nobody,
-) -> Targets:
-    """Targets (N, K) in [0, 1], NaN where unknown, from one column per label.
+    """Read a table with a column per label.
 
     Raises:
-        CompetitionError: a column is missing from `path`, or a cell is neither 0 nor 1 nor covered by the
-            rules; the first bad cells are named by id and label.
+        CompetitionError: no labels are known, a column is missing, or cells are neither 0 nor 1 nor allowed by the
+            rules; the first of these are named by id and label.
     """
-    missing = [name for name in columns if name not in frame.columns]
+    frame, rules = source.table(), rules_of(config)
+    labels = source.known or tuple(config.columns or source.sample)
+    if not any(name in frame.columns for name in labels):
+        raise _no_columns(frame, labels, rules, source)
+    missing = [name for name in labels if name not in frame.columns]
     if missing:
         raise CompetitionError(
-            f"{path}: label columns are missing: {listing(missing)}",
-            expected=f"a 0/1 column for each of {listing(columns)}",
+            f"{source.path}: label columns are missing: {listing(missing)}",
+            expected=f"a 0/1 column for each of {listing(labels)}",
             got=f"columns {listing(frame.columns, 12)}",
             remedy="correct the CSV, or list the label columns in competition.labels.columns",
         )
-    cells = frame[list(columns)].to_numpy(dtype=object)
+    cells = frame[list(labels)].to_numpy(dtype=object)
 
     def name_cell(row: int, column: int) -> str:
-        return f"{frame[id_column].iloc[row]}/{columns[column]} = '{cells[row, column]}'"
+        return f"{frame[source.competition.id].iloc[row]}/{labels[column]} = '{cells[row, column]}'"
 
     codes = read_codes(cells, rules)
-    return settle_codes(codes, columns, rules, name_cell=name_cell, path=path, tell=tell)
-
-
-def encode_wide(targets: Targets, labels: Sequence[str]) -> pd.DataFrame:
-    """One text column per label; unknown cells are blank."""
-    return pd.DataFrame(encode_cells(targets), columns=list(labels), dtype=str)
+    targets = settle_codes(codes, labels, rules, name_cell=name_cell, path=source.path, listen=source.listen)
+    return LabelledRows(frame, labels, targets)
 
 
 def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, source: Source) -> CompetitionError:
@@ -85,12 +58,12 @@ def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, sou
         got=f"columns {listing(frame.columns, 12)}",
         remedy=f"columns that hold nothing but 0 and 1: {listing(candidates, 30)}"
         if candidates
-        else "set competition.labels.format to how the labels are written; no column holds nothing but 0 and 1",
+        else "set competition.labels.format to the format of the labels; no column holds nothing but 0 and 1",
     )
 
 
-def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...]:
-    """The sample submission's columns beside the id; none where there is no such file."""
+def sample_columns(competition: CompetitionConfig, listen: Listener) -> tuple[str, ...]:
+    """The sample submission's columns beside the id; none if there is no such file."""
     if competition.sample_submission is None:
         return ()
     path = Path(competition.root) / competition.sample_submission
@@ -102,6 +75,6 @@ def sample_columns(competition: CompetitionConfig, tell: Tell) -> tuple[str, ...
         id_column=id_column,
         key="competition.sample_submission",
         dialect=dialect_of(competition),
-        tell=tell,
+        listen=listen,
     )
     return tuple(name for name in header if name != id_column)

@@ -1,17 +1,17 @@
-"""Submissions: what a scorer wants to read, written in exactly the sample's rows, read back and validated."""
+"""Submissions: written in the sample's rows and columns, and validated as a scorer would read them."""
 
-from pipeline.competition.submission.encode import build_submission
 from pipeline.competition.submission.format import (
     EmptyRule,
     SubmissionFormat,
     SubmissionKind,
+    asked_images,
     check_sample,
+    keys_for,
     resolve_empty,
     submission_form,
 )
-from pipeline.competition.submission.long_rows import asked_images, keys_for
 from pipeline.competition.submission.validate import Findings, validate_submission
-from pipeline.competition.submission.write import write_submission
+from pipeline.competition.submission.write import build_submission, write_submission
 
 __all__ = [
     "EmptyRule",

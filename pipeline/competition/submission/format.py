@@ -1,4 +1,4 @@
-"""The form of a submission: the kind of its cells, how it spells labels, and whether a sample has room for it."""
+"""The format of a submission: the kind of its cells, the spelling of labels, the keys of long rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from pipeline.competition.labels import split_keys
 from pipeline.competition.labels.delimited import label_spelling
 from pipeline.competition.labels.rows import Source
-from pipeline.competition.notes import tell_nobody
-from pipeline.competition.sample import Sample
+from pipeline.competition.submission.sample import Sample
 from pipeline.config import CompetitionConfig, DelimitedLabels, SubmissionConfig
-from pipeline.errors import ConfigError, SubmissionError, listing
+from pipeline.errors import CompetitionError, ConfigError, SubmissionError, listing
+from pipeline.events import ignore
 
 SubmissionKind = Literal["wide_binary", "wide_probability", "delimited", "ranked", "long_binary", "long_probability"]
 EmptyRule = Literal["none", "argmax"] | int
@@ -25,16 +26,16 @@ BINARY: tuple[SubmissionKind, ...] = ("wide_binary", "long_binary")
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """What a scorer expects beside the sample.
+    """The kind of a submission, and how its cells are written.
 
     Attributes:
         kind: `wide_binary` and `wide_probability` have a column per label, `long_…` a row per `<id>_<label>`, with
             0 or 1 or with a number in [0, 1]; `delimited` and `ranked` hold names in one cell.
-        labels: K labels in the order of the predictions' columns, spelled as the file shall hold them.
+        labels: K labels in the order of the predictions' columns, spelled as in the file.
         separator: joins the names of a cell, or an id with its label.
-        empty_token: what a delimited cell holds for a row without any label.
+        empty_token: the delimited cell of a row without any label.
         digits: decimals of a probability; None for nine significant digits.
-        k: how many names a ranked cell holds at most.
+        k: the most names in a ranked cell.
     """
 
     kind: SubmissionKind
@@ -46,17 +47,17 @@ class SubmissionFormat:
 
     @cached_property
     def label_set(self) -> frozenset[str]:
-        """The labels, for looking one up."""
+        """The labels as a set, for quick look-up."""
         return frozenset(self.labels)
 
 
 def submission_form(
     submission: SubmissionConfig, competition: CompetitionConfig, labels: tuple[str, ...]
 ) -> SubmissionFormat:
-    """The form of the submission.
+    """The format that the config asks for.
 
     Raises:
-        ConfigError: as `resolve_empty`, and for labels that hold the separator that shall join them.
+        ConfigError: as `resolve_empty`, or a label holds the separator.
         CompetitionError: the second CSV that gives labels their names cannot be read.
     """
     _, token = resolve_empty(submission.empty, labels, submission.format)
@@ -68,21 +69,21 @@ def submission_form(
     torn = [name for name in form.labels if separator in name or name != name.strip()]
     if form.kind in ONE_CELL and torn:
         raise ConfigError(
-            f"the labels {listing(map(repr, torn))} cannot stand in a {form.kind} submission",
+            f"the labels {listing(map(repr, torn))} cannot be in a {form.kind} submission",
             expected=f"names without the separator {separator!r}",
-            remedy="set submission.separator to what this competition's sample has between two names",
+            remedy="set submission.separator to the separator in this competition's sample",
         )
     return form
 
 
 def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tuple[EmptyRule, str]:
-    """What `submission.empty` means: the rule for decisions, and the token for an empty delimited cell.
+    """The two meanings of `submission.empty`: the rule for decisions, and the token of an empty delimited cell.
 
-    A label's name predicts that label for rows that have none; another word is a token that only a
-    delimited submission can hold.
+    The name of a label predicts that label for rows without any. Any other word is a token, which only a delimited
+    submission can hold.
 
     Raises:
-        ConfigError: a word that is no label in any other submission.
+        ConfigError: a word that is no label, in any other submission.
     """
     if empty == "none":
         return "none", ""
@@ -92,7 +93,7 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
         return list(labels).index(empty), ""
     if kind != "delimited":
         raise ConfigError(
-            f"submission.empty: '{empty}' cannot stand in a {kind} submission",
+            f"submission.empty: '{empty}' cannot be in a {kind} submission",
             expected=f"none, argmax, or a label out of {listing(labels)}",
             remedy="choose one of these, or set submission.format: delimited",
         )
@@ -100,7 +101,7 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
 
 
 def check_sample(sample: Sample, form: SubmissionFormat) -> None:
-    """Raise SubmissionError where the sample's header cannot hold a submission of this form."""
+    """Raise SubmissionError if the sample's header cannot hold a submission of this format."""
     columns = [name for name in sample.columns if name != sample.id_column]
     if form.kind.startswith("wide"):
         if set(columns) != set(form.labels):
@@ -118,8 +119,35 @@ def check_sample(sample: Sample, form: SubmissionFormat) -> None:
         )
 
 
+def split_rows(sample: Sample, form: SubmissionFormat) -> tuple[list[str], list[str]]:
+    """The id and the label of each row of a long sample. Raises SubmissionError if a row ends in no label."""
+    try:
+        return split_keys(sample.ids, form.labels, form.separator, path=sample.path, listen=ignore)
+    except CompetitionError as error:
+        raise SubmissionError(
+            error.problem,
+            expected=error.expected,
+            got=error.got,
+            remedy="correct submission.separator, or give the sample submission of this competition",
+        ) from None
+
+
+def asked_images(sample: Sample, form: SubmissionFormat) -> tuple[str, ...]:
+    """The ids of the sample's images, each once, in the sample's order. Raises SubmissionError as `split_rows`."""
+    if form.kind not in LONG:
+        return sample.ids
+    return tuple(dict.fromkeys(split_rows(sample, form)[0]))
+
+
+def keys_for(ids: tuple[str, ...], form: SubmissionFormat) -> tuple[str, ...]:
+    """The id cells of a submission about the images `ids`: `<id><separator><label>` in a long one."""
+    if form.kind not in LONG:
+        return ids
+    return tuple(f"{id_}{form.separator}{label}" for id_ in ids for label in form.labels)
+
+
 def _spelled(labels: tuple[str, ...], submission: SubmissionConfig, competition: CompetitionConfig) -> tuple[str, ...]:
-    """The labels as a cell holds them: by default as in the training table, where a second CSV gave them names."""
+    """The labels as a cell holds them: the keys of the training cells, if a second CSV gives these keys names."""
     encoding = competition.labels
     in_cells = submission.format in (*ONE_CELL, *LONG)
     if not (
@@ -127,12 +155,12 @@ def _spelled(labels: tuple[str, ...], submission: SubmissionConfig, competition:
     ):
         return labels
     path = Path(competition.root) / encoding.names.file
-    keys = label_spelling(encoding, Source(competition, path, "competition.labels.names.file", None, (), tell_nobody))
+    keys = label_spelling(encoding, Source(competition, path, "competition.labels.names.file", None, (), ignore))
     return tuple(keys[name] for name in labels)
 
 
 def _usual_separator(kind: SubmissionKind, competition: CompetitionConfig) -> str:
-    """That of the training table, where it joins the same things."""
+    """The separator of the training table, if it joins the same things."""
     same = "long" if kind in LONG else "delimited"
     if competition.labels.format == same:
         return str(getattr(competition.labels, "separator", " "))

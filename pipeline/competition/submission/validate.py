@@ -1,7 +1,7 @@
-"""The validator: all that a scorer rejects, told with line numbers before the scorer tells it without.
+"""The validator: finds, with line numbers, everything for which a scorer rejects a file.
 
-A file is read as bytes, then as text, then as rows, then its header, ids and cells are looked at. Each step needs the
-one before, so that a file which is no UTF-8 has one error and not a thousand.
+It reads bytes, then text, then rows, then checks header, ids and cells. It stops at the first step that fails, so that
+a file that is not UTF-8 has one error and not a thousand.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.competition.sample import Sample
-from pipeline.competition.submission.cell_check import fault_of
+from pipeline.competition.submission.checks import CELL_CHECKS, header_errors, id_errors
 from pipeline.competition.submission.format import SubmissionFormat
-from pipeline.competition.submission.header_check import header_errors
-from pipeline.competition.submission.id_check import id_errors
+from pipeline.competition.submission.sample import Sample
 from pipeline.errors import SubmissionError, listing
 
 USUAL_NAME = "submission.csv"
@@ -25,7 +23,7 @@ _SHOWN = 3
 
 
 class Findings(NamedTuple):
-    """What is wrong with a submission (`errors`), and what only may be (`warnings`): one sentence per problem."""
+    """The errors of a submission, and the warnings on what may be wrong: one sentence per problem."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -39,13 +37,13 @@ class Line(NamedTuple):
 
 
 def validate_submission(path: Path, sample: Sample, form: SubmissionFormat, *, name: str | None = None) -> Findings:
-    """Why a scorer would reject the file at `path`.
+    """Find out why a scorer would reject the file at `path`.
 
     Args:
         path: the file.
-        sample: whose header, ids and order it must have.
-        form: what its cells must hold.
-        name: what the file will be called, where that differs from `path`.
+        sample: its header, ids and order are required.
+        form: the format of its cells.
+        name: the later name of the file, if that differs from `path`.
 
     Raises:
         SubmissionError: the file cannot be read.
@@ -75,7 +73,7 @@ def validate_submission(path: Path, sample: Sample, form: SubmissionFormat, *, n
 
 
 def _read_lines(text: str) -> tuple[list[Line], list[int], list[str]]:
-    """The rows, the numbers of blank lines, and the error that ended the reading, if one did."""
+    """The rows, the numbers of blank lines, and the error that ended the reading, if any."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines, blank, begin = [], [], 1
     try:
@@ -108,7 +106,7 @@ def _row_findings(lines: Sequence[Line], sample: Sample, form: SubmissionFormat)
 
 def _cell_errors(rows: Sequence[Line], sample: Sample, form: SubmissionFormat) -> list[str]:
     """One sentence per kind of fault, with the first places."""
-    check = fault_of(form.kind)
+    check = CELL_CHECKS[form.kind]
     places = defaultdict(list)
     for column, name in enumerate(sample.columns):
         if name == sample.id_column:
@@ -126,8 +124,10 @@ def _empty_warnings(rows: Sequence[Line], form: SubmissionFormat) -> list[str]:
     if form.kind != "delimited" or form.empty_token:
         return []
     empty = [row.number for row in rows if "" in row.cells]
-    told = f"{len(empty)} rows have no label and an empty cell ({_lines(empty)}), which some scorers read as missing; "
-    return [told + "submission.empty sets argmax, a label or a token"] if empty else []
+    if not empty:
+        return []
+    warning = f"{len(empty)} rows have no label and an empty cell ({_lines(empty)}), which some scorers read as missing"
+    return [f"{warning}; submission.empty sets argmax, a label or a token"]
 
 
 def _cells(count: int) -> str:

@@ -1,25 +1,26 @@
-"""Any file as a submission of a competition, wherever it came from."""
+"""Validate any file as a submission of a competition."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.competition.sample import Sample, read_sample
 from pipeline.competition.submission import SubmissionFormat, check_sample, submission_form, validate_submission
+from pipeline.competition.submission.sample import Sample, read_sample
 from pipeline.competition.table import read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config
 from pipeline.errors import SubmissionError
+from pipeline.events import Listener, Note, ignore
 
 
-def require_valid(config: Config, file: Path) -> tuple[str, ...]:
-    """What a person should know of the valid submission `file`, one sentence each.
+def require_valid(config: Config, file: Path, listen: Listener) -> None:
+    """Raise an error unless `file` is a valid submission; `listen` gets a note on each warning.
 
     Raises:
-        SubmissionError: a scorer would reject it, for the reasons named.
+        SubmissionError: a scorer would reject the file; the reasons are named.
         CompetitionError, ConfigError: the competition's own files cannot be read.
     """
-    table = read_train(config.competition)
+    table = read_train(config.competition, ignore)
     form = submission_form(config.submission, config.competition, table.labels)
     sample = _asked(config, form, table.ids)
     check_sample(sample, form)
@@ -31,10 +32,12 @@ def require_valid(config: Config, file: Path) -> tuple[str, ...]:
             expected=f"{len(sample.ids)} rows as in {sample.path}, of the form {form.kind}",
             remedy="correct the file, or competition.sample_submission and submission.format if these are wrong",
         )
-    return found.warnings
+    for warning in found.warnings:
+        listen(Note(warning))
 
 
 def _asked(config: Config, form: SubmissionFormat, train_ids: tuple[str, ...]) -> Sample:
-    if config.competition.sample_submission is not None and config.submission.ids != "images":
-        return read_sample(config.competition)
-    return read_test_set(config.competition, config.submission, form, images=None, train_ids=train_ids).sample
+    competition, submission = config.competition, config.submission
+    if competition.sample_submission is not None and submission.ids != "images":
+        return read_sample(competition)
+    return read_test_set(competition, submission, form, images=None, train_ids=train_ids, listen=ignore).sample

@@ -1,37 +1,107 @@
-"""Writing a submission: it gets its name only after it was read back and found valid."""
+"""From predictions to a submission file: text cells in the sample's rows and columns, validated before it is named."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from pipeline.competition.sample import Sample
-from pipeline.competition.submission.format import SubmissionFormat
-from pipeline.competition.submission.validate import Findings, validate_submission
+from pipeline.competition.labels import encode_delimited
+from pipeline.competition.submission.format import (
+    BINARY,
+    LONG,
+    SubmissionFormat,
+    asked_images,
+    check_sample,
+    split_rows,
+)
+from pipeline.competition.submission.sample import Sample, require_same_ids
+from pipeline.competition.submission.validate import validate_submission
 from pipeline.errors import SubmissionError, listing
+from pipeline.events import Listener, Note
 from pipeline.files import write_atomically
 
 
-def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: SubmissionFormat) -> tuple[str, ...]:
-    """Write `frame`, read the file back as a scorer would, validate it, and only then give it its name.
+def build_submission(
+    sample: Sample,
+    form: SubmissionFormat,
+    *,
+    ids: Sequence[str],
+    probabilities: NDArray[np.float64],
+    decisions: NDArray[np.uint8],
+) -> pd.DataFrame:
+    """The submission as text cells, with the rows and columns of the sample.
 
-    Returns:
-        What a person should know of the valid file, one sentence each.
+    Args:
+        sample: the organisers' sample submission.
+        form: the format of the cells.
+        ids: N ids of images, the rows of the two arrays, in any order.
+        probabilities: (N, K) in [0, 1].
+        decisions: (N, K) 0 or 1.
 
     Raises:
-        SubmissionError: the written file is not valid; nothing stands under `path` then that was not there.
+        SubmissionError, CompetitionError: the sample's columns or ids do not fit.
     """
-    found: list[Findings] = []
+    check_sample(sample, form)
+    require_same_ids(sample.path, asked_images(sample, form), ids, other="the predictions")
+    position = {id_: row for row, id_ in enumerate(ids)}
+    frame = pd.DataFrame({sample.id_column: list(sample.ids)}, dtype=str)
+    values = decisions if form.kind in BINARY else probabilities
+    if form.kind in LONG:
+        column = {label: number for number, label in enumerate(form.labels)}
+        asked, names = split_rows(sample, form)
+        chosen = values[[position[id_] for id_ in asked], [column[name] for name in names]]
+        frame[_only_column(sample)] = _numbers(chosen, form)
+        return frame[list(sample.columns)]
+    order = [position[id_] for id_ in sample.ids]
+    if form.kind == "ranked":
+        frame[_only_column(sample)] = _ranked_cells(probabilities[order], form)
+    elif form.kind == "delimited":
+        cells = encode_delimited(decisions[order], form.labels, form.separator)
+        frame[_only_column(sample)] = [cell or form.empty_token for cell in cells]
+    else:
+        columns = {label: _numbers(values[order, number], form) for number, label in enumerate(form.labels)}
+        frame = pd.concat([frame, pd.DataFrame(columns, dtype=str)], axis=1)
+    return frame[list(sample.columns)]
+
+
+def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: SubmissionFormat, listen: Listener) -> None:
+    """Write `frame` under a temporary name, validate that file, then rename it to `path`; note the warnings.
+
+    Raises:
+        SubmissionError: the written file is not valid; `path` is as it was before.
+    """
 
     def write_and_validate(temporary: Path) -> None:
         temporary.write_bytes(frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-        found.append(validate_submission(temporary, sample, form, name=path.name))
-        if found[0].errors:
+        found = validate_submission(temporary, sample, form, name=path.name)
+        if found.errors:
             raise SubmissionError(
-                f"{path} would be rejected: {listing(found[0].errors)}",
-                remedy="correct the sample or the labels that this names; otherwise please report it as our fault",
+                f"{path} would be rejected: {listing(found.errors)}",
+                remedy="correct the sample or the labels named here; otherwise please report a fault of the pipeline",
             )
+        for warning in found.warnings:
+            listen(Note(warning))
 
     write_atomically(path, write_and_validate)
-    return found[0].warnings
+
+
+def _ranked_cells(probabilities: NDArray[np.float64], form: SubmissionFormat) -> list[str]:
+    """One cell per row of `probabilities` (N, K): the k most probable names, descending; ties in label order."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : form.k]
+    return [form.separator.join(form.labels[label] for label in row) for row in best]
+
+
+def _only_column(sample: Sample) -> str:
+    (name,) = (name for name in sample.columns if name != sample.id_column)
+    return name
+
+
+def _numbers(values: NDArray[np.float64] | NDArray[np.uint8], form: SubmissionFormat) -> list[str]:
+    if form.kind in BINARY:
+        return [str(int(value)) for value in values.tolist()]
+    form_of_a_number = ".9g" if form.digits is None else f".{form.digits}f"
+    return [format(value, form_of_a_number) for value in values.tolist()]

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.competition.sample import Sample, TestTable
 from pipeline.competition.submission import (
     SubmissionFormat,
     build_submission,
@@ -20,9 +19,11 @@ from pipeline.competition.submission import (
     submission_form,
     write_submission,
 )
-from pipeline.competition.test_set import TestSet, read_test_set
+from pipeline.competition.submission.sample import Sample
+from pipeline.competition.test_set import TestSet, TestTable, read_test_set
 from pipeline.device import explained_memory_errors, pick_device
 from pipeline.errors import SubmissionError
+from pipeline.events import Listener, notes_into
 from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
 from pipeline.images.check import require_images
 from pipeline.images.geometry import image_form
@@ -100,15 +101,16 @@ def submit(
     path = first.run.submission if out is None else out
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)
-    asked = _read_asked(first, form, images=images, sample=sample)
+    notes: list[str] = []
+    asked = _read_asked(first, form, images=images, sample=sample, listen=notes_into(notes))
     check_sample(asked.sample, form)
     if out is not None:
         _require_replaceable(out, first, asked.sample)
     if first.config.predict.broken == "error":
         require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    decider, scores, notes = choose_decision_rule(runs, rules)
-    notes = [*asked.notes, *(note for run in runs for note in run.notes), *notes]
+    decider, scores, about_scores = choose_decision_rule(runs, rules)
+    notes += [*(note for run in runs for note in run.notes), *about_scores]
     notes += [f"{run.run.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
@@ -123,7 +125,7 @@ def submit(
         first.run.submitted.unlink(missing_ok=True)  # of another submission
         write_decided(first, ids, decisions=decisions, calibrated=calibrated)
     write_parquet(first.run.test if out is None else _probabilities_of(out), table)
-    notes += write_submission(path, frame, asked.sample, form)
+    write_submission(path, frame, asked.sample, form, notes_into(notes))
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
         write_record(runs, scores)
@@ -200,7 +202,9 @@ def _broken_of(path: Path) -> Path:
     return path.with_suffix(".broken.csv")
 
 
-def _read_asked(first: TrainedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None) -> TestSet:
+def _read_asked(
+    first: TrainedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None, listen: Listener
+) -> TestSet:
     competition, submission = first.config.competition, first.config.submission
     if sample is not None:
         # with another sample its own ids are asked for, wherever the images can be found by a template
@@ -208,4 +212,4 @@ def _read_asked(first: TrainedRun, form: SubmissionFormat, *, images: Path | Non
         changed = {"sample_submission": str(sample.absolute()), "test": None if by_template else competition.test}
         competition = competition.model_copy(update=changed)
         submission = submission.model_copy(update={"ids": "sample"})
-    return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids)
+    return read_test_set(competition, submission, form, images=images, train_ids=first.train_ids, listen=listen)

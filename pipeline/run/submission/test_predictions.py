@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.competition.sample import TestTable
+from pipeline.competition.test_set import TestTable
 from pipeline.device import loading_workers, resolve_precision
 from pipeline.errors import RunError
 from pipeline.images.dataset import EvalImages, eval_loader

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.competition.table import read_train
 from pipeline.config import Config
+from pipeline.events import ignore
 from pipeline.files import read_json, read_predictions
 from pipeline.metrics.registry import get_metric
 from pipeline.run.folder import RunFolder
@@ -60,7 +61,7 @@ def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> tuple[D
         return read_decision_rule(first.run, first.config, first.labels, rules), promised, []
     labels = list(first.labels)
     metric = get_metric(first.config.competition.metric, labels)
-    rows = join_out_of_fold([run.run for run in runs], read_train(first.config.competition), labels)
+    rows = join_out_of_fold([run.run for run in runs], read_train(first.config.competition, ignore), labels)
     probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.competition.labels import read_labels
 from pipeline.errors import PipelineError
+from pipeline.events import ignore
 from tests.competition.labels.competition import competition
 
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,7 +72,7 @@ def test_a_damaged_file_is_refused_or_holds_together(tmp_path: Path, name: str) 
     for _ in range(PER_TABLE):
         path.write_bytes(_damaged(text.encode(), dice))
         try:
-            rows = read_labels(competition(tmp_path, labels), path, key="competition.train", tell=lambda _: None)
+            rows = read_labels(competition(tmp_path, labels), path, key="competition.train", listen=ignore)
         except PipelineError:
             refused += 1
             continue

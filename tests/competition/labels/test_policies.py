@@ -8,34 +8,35 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.competition.table import TrainTable
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError
-from tests.competition.labels.competition import read
+from tests.competition.labels.competition import read, read_noted
 
 NAN = np.nan
 CHEXPERT = "Path,Sex,Atelectasis,Edema\np1/s1.jpg,Female,-1.0,1.0\np2/s1.jpg,Male,,-1\np3/s1.jpg,Male,0.0,\n"
 COLUMNS = ["Atelectasis", "Edema"]
 
 
-def _read(tmp_path: Path, **keys: Any) -> Any:
-    return read(tmp_path, {"columns": COLUMNS, **keys}, {"train.csv": CHEXPERT}, id="Path")
+def _read(tmp_path: Path, **keys: Any) -> tuple[TrainTable, str]:
+    return read_noted(tmp_path, {"columns": COLUMNS, **keys}, {"train.csv": CHEXPERT}, id="Path")
 
 
 def test_policies_for_all_labels_and_by_label(tmp_path: Path) -> None:
-    table = _read(tmp_path, uncertain={"default": "ignore", "Atelectasis": "ones"}, missing="zeros")
+    table, notes = _read(tmp_path, uncertain={"default": "ignore", "Atelectasis": "ones"}, missing="zeros")
     np.testing.assert_array_equal(table.targets, [[1, 1], [0, NAN], [0, 0]])
-    assert any("uncertain label cells: 1 count as positive, 0 as negative, 1 as unknown" in it for it in table.notes)
-    assert any("missing label cells: 0 count as positive, 2 as negative, 0 as unknown" in it for it in table.notes)
-    assert any("not labels: Sex" in it for it in table.notes)
-    table = _read(tmp_path, uncertain="zeros", missing="ignore")
+    assert "uncertain label cells: 1 count as positive, 0 as negative, 1 as unknown" in notes
+    assert "missing label cells: 0 count as positive, 2 as negative, 0 as unknown" in notes
+    assert "not labels: Sex" in notes
+    table, _ = _read(tmp_path, uncertain="zeros", missing="ignore")
     np.testing.assert_array_equal(table.targets, [[0, 1], [NAN, 0], [0, NAN]])
 
 
 @pytest.mark.parametrize(
     ("keys", "part"),
     [
-        ({"missing": "zeros"}, "labels.uncertain says what"),
-        ({"uncertain": "ones"}, "labels.missing says what"),
+        ({"missing": "zeros"}, "labels.uncertain sets the value of"),
+        ({"uncertain": "ones"}, "labels.missing sets the value of"),
         ({"uncertain": {"Edema": "ones"}, "missing": "ones"}, "p1/s1.jpg/Atelectasis = '-1.0'"),
         ({"uncertain": {"Edemma": "ones"}, "missing": "ones"}, "there is no label 'Edemma'; did you mean 'Edema'?"),
         ({"uncertain": "ones", "missing": "ones", "uncertain_values": ["u"]}, "p1/s1.jpg/Atelectasis = '-1.0'"),
@@ -78,10 +79,10 @@ def test_without_a_wide_sample_the_candidates_are_listed(tmp_path: Path) -> None
     assert table.labels == ("C1", "fractured")
 
 
-def test_rows_that_break_an_exclusive_set_are_told(tmp_path: Path) -> None:
+def test_rows_that_break_an_exclusive_set_are_noted(tmp_path: Path) -> None:
     labels = {"format": "delimited", "column": "t", "exclusive": [["healthy", "scab"]]}
-    table = read(tmp_path, labels, {"train.csv": "id,t\n1,healthy\n2,healthy scab\n3,scab rust\n"})
-    assert any("1 rows have several of the exclusive labels healthy, scab: 2" in note for note in table.notes)
+    table, notes = read_noted(tmp_path, labels, {"train.csv": "id,t\n1,healthy\n2,healthy scab\n3,scab rust\n"})
+    assert "1 rows have several of the exclusive labels healthy, scab: 2" in notes
     assert table.targets.sum() == 5
     with pytest.raises(CompetitionError, match="did you mean 'healthy'"):
         read(tmp_path, {**labels, "exclusive": [["helthy", "scab"]]}, {})
@@ -97,7 +98,7 @@ def test_corrections_and_excluded_rows_are_applied_and_counted(tmp_path: Path) -
         "out.csv": "id,why\n3,broken\n99,gone\n",
     }
     keys: dict[str, Any] = {"corrections": "fix.csv", "exclude": "out.csv", "groups": {"column": "site"}}
-    table = read(tmp_path, {"columns": ["a", "b"]}, files, **keys)
+    table, notes = read_noted(tmp_path, {"columns": ["a", "b"]}, files, **keys)
     assert (table.ids, table.groups) == (("1", "2"), ("A", "B"))
     assert [path for (path,) in table.paths] == [tmp_path / "1", tmp_path / "2"]
     np.testing.assert_array_equal(table.targets, [[1, NAN], [1, 1]])
@@ -107,7 +108,7 @@ def test_corrections_and_excluded_rows_are_applied_and_counted(tmp_path: Path) -
         "competition.exclude: 1 of 3 rows are left out",
         "competition.exclude: 1 ids are not in the training table: 99",
     ):
-        assert any(part in note for note in table.notes), part
+        assert part in notes, part
     left = read(tmp_path, {"columns": ["a"]}, {}, exclude=[1])
     assert (left.ids, left.targets.tolist()) == (("2", "3"), [[1.0], [0.0]])
     with pytest.raises(CompetitionError, match="leaves no row"):

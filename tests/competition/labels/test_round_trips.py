@@ -1,8 +1,9 @@
-"""Encode, write, read, decode: the identity, over names and ids as odd as organisers choose them."""
+"""Targets written in each format are read back, with unusual names and ids."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.labels import (
-    LabelledRows,
-    Targets,
-    encode_coco,
-    encode_delimited,
-    encode_list,
-    encode_long,
-    encode_per_class,
-    encode_voc,
-    encode_wide,
-)
+from pipeline.competition.labels import LabelledRows, Targets, encode_delimited
 from tests.competition.labels.competition import rows_of
 
 LETTERS = st.sampled_from([*"abZ019 -_.,;|'\"[](){}#:&%고양이éß"])
 WORDS = st.text(LETTERS, min_size=1, max_size=6).map(str.strip).filter(lambda name: name not in ("", "id", "fold"))
 FILE_WORDS = WORDS.filter(lambda name: not name.startswith("."))
+VOC = {"0": "-1", "1": "1", "": "0"}
 QUICK = settings(deadline=None, max_examples=60)
 
 
@@ -41,6 +33,12 @@ class Drawn:
         rows = st.lists(st.sampled_from(values), min_size=len(self.labels), max_size=len(self.labels))
         table = data.draw(st.lists(rows, min_size=len(self.ids), max_size=len(self.ids)))
         self.targets: Targets = np.array(table, dtype=np.float32)
+        self.cells = [["" if np.isnan(value) else f"{value:g}" for value in row] for row in self.targets]
+
+    def triples(self) -> list[tuple[str, str, str]]:
+        """Id, label and text of each cell, row by row."""
+        rows = zip(self.ids, self.cells, strict=True)
+        return [(id_, *cell) for id_, row in rows for cell in zip(self.labels, row, strict=True)]
 
     def check(self, read: LabelledRows) -> None:
         """What was read is what was drawn."""
@@ -64,8 +62,7 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 @given(data=st.data())
 def test_wide(folder: Path, data: st.DataObject) -> None:
     drawn = Drawn(data, unknown=True)
-    cells = encode_wide(drawn.targets, drawn.labels)
-    rows = [[id_, *row] for id_, row in zip(drawn.ids, cells.to_numpy().tolist(), strict=True)]
+    rows = [[id_, *row] for id_, row in zip(drawn.ids, drawn.cells, strict=True)]
     path = _write(folder / "wide.csv", ["id", *drawn.labels], rows)
     drawn.check(rows_of(folder, path, {"columns": drawn.labels, "missing": "ignore"}))
 
@@ -88,7 +85,7 @@ def test_delimited(folder: Path, data: st.DataObject, separator: str) -> None:
 def test_lists(folder: Path, data: st.DataObject, python: bool) -> None:
     drawn = Drawn(data)
     names = [[drawn.labels[place] for place in np.flatnonzero(row)] for row in drawn.targets]
-    cells = [str(row) if python else encode_list(row) for row in names]
+    cells = [str(row) if python else json.dumps(row, ensure_ascii=False) for row in names]
     path = _write(folder / "lists.csv", ["id", "tags"], list(zip(drawn.ids, cells, strict=True)))
     labels = {"format": "delimited", "column": "tags", "cells": "list", "classes": drawn.labels}
     drawn.check(rows_of(folder, path, labels))
@@ -100,7 +97,7 @@ def test_long(folder: Path, data: st.DataObject, separator: str) -> None:
     drawn = Drawn(data, unknown=True)
     ends = [(one, other) for one in drawn.labels for other in drawn.labels if one.endswith(separator + other)]
     assume(not ends)  # such keys can be split in two ways
-    rows = encode_long(drawn.targets, drawn.ids, drawn.labels, separator)
+    rows = [(f"{id_}{separator}{label}", cell) for id_, label, cell in drawn.triples()]
     path = _write(folder / "long.csv", ["id", "value"], rows)
     labels = {"format": "long", "column": "value", "separator": separator, "missing": "ignore"}
     drawn.check(rows_of(folder, path, {**labels, "classes": drawn.labels}))
@@ -111,9 +108,7 @@ def test_long(folder: Path, data: st.DataObject, separator: str) -> None:
 @given(data=st.data())
 def test_long_in_two_columns(folder: Path, data: st.DataObject) -> None:
     drawn = Drawn(data, unknown=True)
-    keys = encode_long(drawn.targets, drawn.ids, drawn.labels, "\n")
-    rows = [[*key.split("\n"), value] for key, value in keys]
-    path = _write(folder / "two.csv", ["id", "what", "value"], rows)
+    path = _write(folder / "two.csv", ["id", "what", "value"], drawn.triples())
     labels = {"format": "long", "column": "value", "label_column": "what", "missing": "ignore"}
     drawn.check(rows_of(folder, path, {**labels, "classes": drawn.labels}))
 
@@ -124,7 +119,15 @@ def test_coco(folder: Path, data: st.DataObject) -> None:
     drawn = Drawn(data)
     numbers = sorted(data.draw(st.sets(st.integers(1, 99), min_size=len(drawn.labels), max_size=len(drawn.labels))))
     path = folder / "coco.json"
-    path.write_text(encode_coco(drawn.targets, drawn.ids, dict(zip(numbers, drawn.labels, strict=True))))
+    content = {
+        "images": [{"id": row, "file_name": id_} for row, id_ in enumerate(drawn.ids)],
+        "annotations": [
+            {"image_id": row, "category_id": numbers[column]}
+            for row, column in np.argwhere(drawn.targets == 1).tolist()
+        ],
+        "categories": [{"id": number, "name": name} for number, name in zip(numbers, drawn.labels, strict=True)],
+    }
+    path.write_text(json.dumps(content))
     drawn.check(rows_of(folder, path, {"format": "coco"}))
 
 
@@ -133,8 +136,9 @@ def test_coco(folder: Path, data: st.DataObject) -> None:
 def test_voc(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     drawn = Drawn(data, unknown=True)
     folder = tmp_path_factory.mktemp("voc")
-    for label, text in encode_voc(drawn.targets, drawn.ids, drawn.labels).items():
-        (folder / f"{label}_train.txt").write_text(text, encoding="utf-8")
+    for label in drawn.labels:
+        lines = [f"{id_} {VOC[cell]:>2}\n" for id_, name, cell in drawn.triples() if name == label]
+        (folder / f"{label}_train.txt").write_text("".join(lines), encoding="utf-8")
     drawn.labels, order = sorted(drawn.labels), np.argsort(drawn.labels)
     drawn.targets = drawn.targets[:, order]
     if all(label.isdecimal() for label in drawn.labels):
@@ -147,7 +151,8 @@ def test_voc(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> N
 def test_per_class(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     drawn = Drawn(data)
     folder = tmp_path_factory.mktemp("lists")
-    for label, text in encode_per_class(drawn.targets, drawn.ids, drawn.labels).items():
-        (folder / f"{label}.txt").write_text(text, encoding="utf-8")
+    for label in drawn.labels:
+        lines = [f"{id_}\n" for id_, name, cell in drawn.triples() if name == label and cell == "1"]
+        (folder / f"{label}.txt").write_text("".join(lines), encoding="utf-8")
     path = _write(folder / "train.csv", ["id"], [[id_] for id_ in drawn.ids])
     drawn.check(rows_of(folder, path, {"format": "per_class", "files": "{label}.txt", "classes": drawn.labels}))

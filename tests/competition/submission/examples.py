@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.competition.sample import Sample
 from pipeline.competition.submission import SubmissionFormat, SubmissionKind, build_submission, write_submission
+from pipeline.competition.submission.sample import Sample
+from pipeline.events import ignore
 
 LABELS = ("ETT - Abnormal", "b")
 IDS = ["01", "02", "3.1"]  # the predictions' order is not the sample's
@@ -36,5 +37,5 @@ def write_example(folder: Path, sample: Sample, form: SubmissionFormat) -> Path:
     """The example's predictions as a submission of this form."""
     frame = build_submission(sample, form, ids=IDS, probabilities=PROBABILITIES, decisions=DECISIONS)
     path = folder / "submission.csv"
-    write_submission(path, frame, sample, form)
+    write_submission(path, frame, sample, form, ignore)
     return path

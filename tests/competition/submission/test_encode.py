@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.sample import Sample
 from pipeline.competition.submission import (
     SubmissionFormat,
     SubmissionKind,
@@ -21,9 +20,11 @@ from pipeline.competition.submission import (
     submission_form,
     write_submission,
 )
-from pipeline.competition.submission.long_rows import split_rows
+from pipeline.competition.submission.format import split_rows
+from pipeline.competition.submission.sample import Sample
 from pipeline.config import CompetitionConfig, SubmissionConfig
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError
+from pipeline.events import ignore
 from pipeline.thresholds.row_rules import RowRules, row_rules
 from tests.competition.submission.examples import (
     DECISIONS,
@@ -99,7 +100,7 @@ def test_an_invalid_submission_never_gets_its_name(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text("the last good one")
     with pytest.raises(SubmissionError, match="would be rejected"):
-        write_submission(path, frame, WIDE, form)
+        write_submission(path, frame, WIDE, form, ignore)
     assert path.read_text() == "the last good one"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -109,7 +110,7 @@ def test_what_the_empty_policy_may_say() -> None:
     assert resolve_empty("argmax", LABELS, "delimited") == ("argmax", "")
     assert resolve_empty("b", LABELS, "wide_binary") == (1, "")
     assert resolve_empty("nothing", LABELS, "delimited") == ("none", "nothing")
-    with pytest.raises(ConfigError, match="cannot stand in a wide_binary"):
+    with pytest.raises(ConfigError, match="cannot be in a wide_binary"):
         resolve_empty("nothing", LABELS, "wide_binary")
 
 
@@ -144,7 +145,7 @@ def test_the_separator_is_that_of_the_labels_unless_set(
 
 
 def test_labels_that_hold_the_separator_are_refused_before_the_training() -> None:
-    with pytest.raises(ConfigError, match=r"'ETT - Abnormal' cannot stand in a delimited"):
+    with pytest.raises(ConfigError, match=r"'ETT - Abnormal' cannot be in a delimited"):
         submission_form(SubmissionConfig(format="delimited"), CompetitionConfig(), LABELS)
 
 

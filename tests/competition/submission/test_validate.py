@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.sample import Sample
 from pipeline.competition.submission import (
     SubmissionFormat,
     SubmissionKind,
     asked_images,
     build_submission,
+    keys_for,
     validate_submission,
     write_submission,
 )
 from pipeline.competition.submission.format import LONG as LONG_KINDS
-from pipeline.competition.submission.long_rows import keys_for
+from pipeline.competition.submission.sample import Sample
 from pipeline.errors import SubmissionError
+from pipeline.events import ignore
 from tests.competition.submission.examples import FORMS, write_example
 
 MUTATIONS: list[tuple[SubmissionKind, str, str, str]] = [
@@ -62,13 +63,13 @@ MUTATIONS: list[tuple[SubmissionKind, str, str, str]] = [
     ("delimited", "01,b", "01,b ", "blanks around the names (line 3, labels = 'b ')"),
     ("delimited", "01,b", "01,c", "not a label: 'c'"),
     ("delimited", "01,b", "01,ETT - Abnormol", "not a label: 'ETT - Abnormol'; did you mean 'ETT - Abnormal'?"),
-    ("delimited", "01,b", "01,b|b", "a label stands twice"),
+    ("delimited", "01,b", "01,b|b", "a label twice"),
     ("delimited", "01,b", "01,b||ETT - Abnormal", "a separator without a name"),
     ("delimited", "01,b", "01,b | ETT - Abnormal", "blanks around a name"),
     ("delimited", "3.1,\n", "3.1, \n", "blank where a row without labels holds nothing at all"),
     ("ranked", "01,b|ETT - Abnormal", "01,", "blank instead of names"),
     ("ranked", "01,b|ETT - Abnormal", "01,b|ETT - Abnormal|b", "more than 2 names"),
-    ("ranked", "01,b|ETT - Abnormal", "01,b|b", "a label stands twice"),
+    ("ranked", "01,b|ETT - Abnormal", "01,b|b", "a label twice"),
     ("ranked", "01,b|ETT - Abnormal", "01,b ", "blanks around the names"),
     ("long_binary", "02_b,0", "02_b,0.0", "0 or 1 not written as an integer"),
     ("long_binary", "02_b,0\n", "", "1 ids of the sample are missing ('02_b')"),
@@ -77,9 +78,9 @@ MUTATIONS: list[tuple[SubmissionKind, str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "right", "wrong", "told"), MUTATIONS)
+@pytest.mark.parametrize(("kind", "right", "wrong", "message"), MUTATIONS)
 def test_each_mutation_of_a_valid_file_is_named(
-    tmp_path: Path, kind: SubmissionKind, right: str, wrong: str, told: str
+    tmp_path: Path, kind: SubmissionKind, right: str, wrong: str, message: str
 ) -> None:
     sample, form = FORMS[kind]
     path = write_example(tmp_path, sample, form)
@@ -87,10 +88,10 @@ def test_each_mutation_of_a_valid_file_is_named(
     text = path.read_text()
     assert right in text
     path.write_text(text.replace(right, wrong, 1))
-    assert told in " and ".join(validate_submission(path, sample, form).errors)
+    assert message in " and ".join(validate_submission(path, sample, form).errors)
 
 
-def test_bytes_that_are_no_plain_utf8_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_no_plain_utf8_are_named(tmp_path: Path) -> None:
     sample, form = FORMS["wide_binary"]
     path = write_example(tmp_path, sample, form)
     good = path.read_bytes()
@@ -153,7 +154,7 @@ def _written(sample: Sample, form: SubmissionFormat, probabilities: np.ndarray, 
     decisions = (probabilities >= 0.5).astype(np.uint8)
     frame = build_submission(sample, form, ids=ids, probabilities=probabilities, decisions=decisions)
     path = folder / "submission.csv"
-    write_submission(path, frame, sample, form)
+    write_submission(path, frame, sample, form, ignore)
     return path
 
 
