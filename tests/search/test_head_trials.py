@@ -22,7 +22,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.head_trials import COPIES, HeadTrials, open_maps
 from pipeline.search.study import TimeUsed
-from pipeline.search.trial_score import build_judge
+from pipeline.search.trial_score import build_trial_score
 
 
 def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Pl
     np.testing.assert_array_equal(open_maps(with_worker, run, 1, listen=lambda _: None).train, maps.train)
 
     scores: list[float] = []
-    trials = HeadTrials(plan, (maps,), build_judge(plan))
+    trials = HeadTrials(plan, (maps,), build_trial_score(plan))
     value = trials.train(0, plan.config, listen=lambda _: None, on_score=lambda _f, _e, score: scores.append(score))
     assert value == scores[-1]
     assert value == trials.train(1, plan.config, listen=lambda _: None, on_score=lambda *_: None)  # the same seed

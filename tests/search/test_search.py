@@ -39,7 +39,7 @@ def test_a_search_then_all_folds_of_the_best_values(
     settings = ("--search", "search.trials=3", "search.pruner=none", SPACE)
     assert cv(monkeypatch, tiny_config, *settings) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Search: 3 COMPLETE; judged by map on fold 0" in shown
+    assert "Search: 3 COMPLETE; scored by map on fold 0" in shown
     assert "own values" in shown
     assert "folds left out by the search" in shown
     run = RunFolder(workplace / "runs/tiny")
@@ -101,7 +101,7 @@ def test_a_used_time_budget_is_told(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--search", SPACE, "train.time_budget=0s") == 0
-    assert "train.time_budget=0s is used; the same command goes on searching" in capsys.readouterr().out
+    assert "train.time_budget=0s is used; the same command continues the search" in capsys.readouterr().out
 
 
 def test_heads_alone_pruned_failed_and_cross_fitted(
@@ -120,7 +120,7 @@ def test_heads_alone_pruned_failed_and_cross_fitted(
     space = "search.space={dropout: {low: 0, high: 0.5}, loss.gamma_neg: {low: 0, high: 6}}"
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "judged by f1_macro, cross-fitted on fold 1, 0" in shown
+    assert "scored by f1_macro, cross-fitted on fold 1, 0" in shown
     run = RunFolder(workplace / "runs/tiny")
     trials = pd.read_csv(run.search.trials)
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 4
@@ -169,7 +169,7 @@ def test_a_run_without_a_search_is_left_alone(
     [
         (["search.folds=[7]"], "there is no fold 7"),
         (["--workers", "0"], "--workers: 0"),
-        (["search.storage=nonsense"], "no database URL"),
+        (["search.storage=nonsense"], "not a database URL"),
         (["search.storage=oracle://user:secret@localhost/x"], "not installed"),
     ],
 )

@@ -124,7 +124,7 @@ class TestParameters:
         [
             ("loss.clip", {"low": 0, "high": 1.5}, "search.space.loss.clip=1.5"),
             ("loss.name", {"choices": ["asl", "asll"]}, "search.space.loss.name=asll"),
-            ("hidden_dim", {"low": 8, "high": 64.5}, "whole"),
+            ("hidden_dim", {"low": 8, "high": 64.5}, "integers"),
             ("hidden_dim", {"choices": [16, 18]}, "divisible by heads"),
         ],
     )
@@ -133,11 +133,11 @@ class TestParameters:
             names(make({"space": {name: dimension}}))
         assert part in str(caught.value)
 
-    def test_the_proxy_judges_losses_and_heads_only(self) -> None:
+    def test_head_trials_support_losses_and_heads_only(self) -> None:
         space = {"loss.clip": {"low": 0, "high": 0.1}, "dropout": {"low": 0, "high": 0.5}}
         assert len(names(make({"space": space, "proxy": "head"}))) == 2
         for other in ("lr", "model.backbone", "images.size"):
-            with pytest.raises(ConfigError, match=r"search\.proxy=head cannot judge"):
+            with pytest.raises(ConfigError, match=r"search\.proxy=head cannot compare"):
                 names(make({"space": {other: {"choices": [1]}}, "proxy": "head"}))
 
 
