@@ -1,4 +1,4 @@
-"""The feature maps that heads train on are those of the trained backbone, row by row."""
+"""Head trials train on the feature maps of the trained backbone, row by row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import build_trial_score
 
 
-def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
+def test_maps_are_those_of_their_rows_and_are_made_once(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     plan, run = make_plan("train.epochs=1", "images.cache=none"), RunFolder(tmp_path / "runs/tiny")
     maps = open_maps(plan, run, 1, listen=lambda _: None)
     rows = rows_of(plan.folds, 1)
@@ -54,7 +54,7 @@ def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Pl
     assert value == trials.train(1, plan.config, listen=lambda _: None, on_score=lambda *_: None)  # the same seed
 
 
-def test_a_budget_ends_while_maps_are_made_and_the_trained_backbone_stays(
+def test_a_time_budget_that_ends_before_the_maps_keeps_the_trained_backbone(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
     plan, run = make_plan("train.epochs=1"), RunFolder(tmp_path / "runs/tiny")
