@@ -25,3 +25,8 @@ def print_note(console: Console, note: str) -> None:
 def number(value: float | None) -> str:
     """The value with four decimals, or a dash for None."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def short(value: object) -> str:
+    """A value of a parameter: three digits of a float, others in full."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.competition.folds.rows import FULL_FIT
-from pipeline.console import number, print_note
+from pipeline.console import number, print_note, short
 from pipeline.events import (
     EpochFinished,
     Event,
@@ -110,10 +110,6 @@ def _epoch_line(record: Mapping[str, Any]) -> str:
 
 
 def _trial_line(event: TrialFinished) -> str:
-    values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
+    values = "  ".join(f"{name}={short(value)}" for name, value in event.values.items())
     count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
     return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {number(event.best)}  {values}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,11 +10,12 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.console import short
 from pipeline.files import write_csv, write_text
 from pipeline.run.folder import SearchFolder
 from pipeline.search.space import Parameter, diff_of, diff_text
 from pipeline.search.study import SearchError, failure_of
-from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts, short
+from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts
 from pipeline.search.trial_score import TrialScore
 
 _FEWEST_FOR_IMPORTANCE = 4  # complete trials with different scores
@@ -42,7 +43,7 @@ def search_facts(
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.score is not None]
     if not complete:
         raise SearchError(
-            "no trial of the search is complete", remedy="run it again: it goes on; or raise search.timeout"
+            "no trial of the search is complete", remedy="run it again: it continues; or raise search.timeout"
         )
     sign = 1 if trial_score.greater_is_better else -1
     ranked = sorted(complete, key=lambda trial: -sign * (trial.score or 0.0))

@@ -76,7 +76,7 @@ def run_search(
 def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, listen: Listener) -> Found:
     labels = plan.table.labels
     positives = [int(count) for count in plan.table.positives.sum(axis=0)]
-    search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers, plan.config.search.timeout)
+    search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers)
     trial_score = build_trial_score(plan)
     notes = _check_folds(plan, search.folds)
     own, outside = own_values(plan.config, search.parameters)
@@ -109,7 +109,7 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
         from pipeline.search.figures import save_figures  # imports matplotlib, which takes a second
 
         undrawn = save_figures(study.study, run.search, score=trial_score.name, ranked=facts.ranked)
-        goes_on = _first_to_go_on(study, run) if plan.config.search.then == "cv" else None
+        goes_on = _lock_to_go_on(study, run) if plan.config.search.then == "cv" else None
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
     return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)), goes_on)
 
@@ -140,7 +140,7 @@ def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
         work(search, run, 0, listen)
 
 
-def _first_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
+def _lock_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
     """A lock if this command continues with the full run, else None: one machine may, and on it one command."""
     if not study.claim(f"{socket.gethostname()}:{run.path.resolve()}"):
         return None

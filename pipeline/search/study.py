@@ -20,7 +20,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from optuna.trial import Trial as Trial  # reexported
+from optuna.trial import Trial as Trial  # re-exported
 
 from pipeline.config import SearchConfig
 from pipeline.errors import PipelineError, RunError
@@ -148,7 +148,7 @@ class TicketStudy:
                 self.study.sampler = build_sampler(self._search, tickets[0])
                 trial = self.study.ask()  # the first ticket
             self._storage.record_heartbeat(trial._trial_id)
-            trial.set_user_attr("host", socket.gethostname())  # without it the process died before its first heartbeat
+            trial.set_user_attr("host", socket.gethostname())  # if missing, the process died before its first heartbeat
             return trial
 
     def alive(self, trial: Trial) -> AbstractContextManager[None]:

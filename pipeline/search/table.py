@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.console import print_note
+from pipeline.console import print_note, short
 from pipeline.run.folder import SearchFolder
 
 _SHOWN_TRIALS, _SHOWN_PARAMETERS = 5, 12
@@ -122,11 +122,6 @@ def _parameter_table(facts: SearchFacts) -> Table:
     if len(by_name) > _SHOWN_PARAMETERS:
         drawn.caption = f"and {len(by_name) - _SHOWN_PARAMETERS} less important ones"
     return drawn
-
-
-def short(value: Any) -> str:
-    """The value as text for a table cell."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 class LeftOut(NamedTuple):

@@ -32,7 +32,6 @@ class SearchTask:
     plan: Plan
     parameters: tuple[Parameter, ...]
     workers: int
-    minutes: float | None
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -74,8 +73,8 @@ def work(search: SearchTask, run: RunFolder, _worker: int, listen: Listener) -> 
 
 
 def _draw_all(search: SearchTask, study: TicketStudy, trials: FullTrials | HeadTrials, listen: Listener) -> None:
-    minutes = math.inf if search.minutes is None else search.minutes
-    deadline = min(time.monotonic() + 60 * minutes, search.plan.deadline)
+    minutes = search.plan.config.search.timeout
+    deadline = min(time.monotonic() + 60 * (math.inf if minutes is None else minutes), search.plan.deadline)
     while True:
         late = time.monotonic() > deadline
         trial = None if late else study.draw()

@@ -15,6 +15,7 @@ from pipeline.files import write_csv, write_parquet
 from pipeline.report.compare import compare, print_comparison
 from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
+from tests.e2e.commands import printed
 
 
 def scored_run(config: Path, name: str, noise: float, *overrides: str) -> RunFolder:
@@ -77,7 +78,7 @@ def test_runs_with_other_finished_folds_are_compared_on_those_in_common(
     assert (found.rows, found.unshared) == (8, 16)
     assert found.scores[1] == 1.0
     print_comparison(make_console(), first, second)
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert shown.count("of 0-2") == 1
     assert "runs/two: fold 1 of 0-2" in shown
     apart = [id_ for id_ in folds[0] if folds[0][id_] != 1 and folds[1][id_] != 0][:4]

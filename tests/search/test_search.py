@@ -22,7 +22,7 @@ from pipeline.run.plan import Plan
 from pipeline.search.search import run_search
 from pipeline.search.storage import open_storage
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv
+from tests.e2e.commands import cv, printed
 
 SPACE = "search.space={loss.gamma_neg: {low: 0, high: 6}, hidden_dim: {low: 8, high: 24, step: 8}}"
 SEARCH_ONLY = ("--search", "search.then=stop")
@@ -33,15 +33,15 @@ def last_map(epochs: Path) -> float:
 
 
 def test_a_search_and_then_all_folds_with_the_best_values(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("--search", "search.trials=3", "search.pruner=none", SPACE)
     assert cv(monkeypatch, tiny_config, *settings) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "Search: 3 COMPLETE; scored by map on fold 0" in shown
     assert "own values" in shown
     assert "folds left out by the search" in shown
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     trials = pd.read_csv(run.search.trials)
     assert trials["kind"].tolist() == ["own values", "sampled", "sampled"]
     assert [trials[name].tolist()[0] for name in ("loss.gamma_neg", "model.hidden_dim")] == [2.0, 16]
@@ -104,13 +104,13 @@ def test_a_used_time_budget_is_reported(
 
 
 def test_head_trials_with_a_cross_fitted_score(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "search.space={hidden_dim: {choices: [16, 18]}, loss.gamma_neg: {low: 0, high: 6}}"
     proxy = ("search.proxy=head", "search.judge=metric", "search.folds=[1,0]", "search.epochs=3")
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 2
     assert "search.space.model.hidden_dim=18" in capsys.readouterr().err
-    assert not RunFolder(workplace / "runs/tiny").path.exists()
+    assert not RunFolder(Path("runs/tiny")).path.exists()
 
     space = "search.space={heads: {low: 2, high: 3}, loss.gamma_neg: {low: 0, high: 6}}"
     # three heads do not divide the width: each bound is checked before the first trial
@@ -118,9 +118,9 @@ def test_head_trials_with_a_cross_fitted_score(
 
     space = "search.space={dropout: {low: 0, high: 0.5}, loss.gamma_neg: {low: 0, high: 6}}"
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "scored by f1_macro, cross-fitted on fold 1, 0" in shown
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     trials = pd.read_csv(run.search.trials)
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 4
     assert not run.config.exists()  # no run has been begun
@@ -128,21 +128,19 @@ def test_head_trials_with_a_cross_fitted_score(
 
 
 def test_a_trial_that_diverges_fails_and_is_replaced(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "search.space={lr: {choices: [3.0e-3, 1.0e+30]}}"
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=2", "train.lr=1.0e+30", space) == 0
-    assert "trial 0 failed: the loss became" in " ".join(capsys.readouterr().out.split())
-    trials = pd.read_csv(RunFolder(workplace / "runs/tiny").search.trials)
+    assert "trial 0 failed: the loss became" in printed(capsys)
+    trials = pd.read_csv(RunFolder(Path("runs/tiny")).search.trials)
     assert trials.loc[0, "state"] == "FAIL"
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
 
 
-def test_a_run_reads_the_pixels_of_its_search(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_reads_the_pixels_of_its_search(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = ("train.epochs=1", SPACE)
-    run, exact = RunFolder(workplace / "runs/tiny"), RunFolder(workplace / "runs/exact")
+    run, exact = RunFolder(Path("runs/tiny")), RunFolder(Path("runs/exact"))
     searched = (*SEARCH_ONLY, "search.trials=1", "images.cache_format=jpeg")
     assert cv(monkeypatch, tiny_config, *short, *searched) == 0
     assert not run.images.exists()
@@ -153,14 +151,14 @@ def test_a_run_reads_the_pixels_of_its_search(
 
 
 def test_a_run_that_was_begun_without_a_search_is_not_changed(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "train.epochs=1") == 0
-    before = RunFolder(workplace / "runs/tiny").config.read_bytes()
+    before = RunFolder(Path("runs/tiny")).config.read_bytes()
     assert cv(monkeypatch, tiny_config, "train.epochs=1", "--search") == 2
     assert "begun without a search" in capsys.readouterr().err
-    assert RunFolder(workplace / "runs/tiny").config.read_bytes() == before
-    assert not RunFolder(workplace / "runs/tiny").search.path.exists()
+    assert RunFolder(Path("runs/tiny")).config.read_bytes() == before
+    assert not RunFolder(Path("runs/tiny")).search.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -173,12 +171,7 @@ def test_a_run_that_was_begun_without_a_search_is_not_changed(
     ],
 )
 def test_a_mistake_is_one_message_without_a_password(
-    tiny_config: Path,
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    part: str,
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--search", *words) == 2
     message = capsys.readouterr().err
@@ -189,7 +182,7 @@ def test_a_mistake_is_one_message_without_a_password(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_search_continues_and_completes_every_trial(tiny_config: Path, workplace: Path, workers: int) -> None:
+def test_a_killed_search_continues_and_completes_every_trial(tiny_config: Path, workers: int) -> None:
     """Heartbeats are faster here, so that a death is noticed within seconds."""
     quick = (
         "import sys; from pipeline.search import storage; import run_cv;"
@@ -199,7 +192,7 @@ def test_a_killed_search_continues_and_completes_every_trial(tiny_config: Path, 
     settings = [f"--workers={workers}", "search.trials=6", "train.epochs=6", "search.pruner=none"]
     command = [sys.executable, "-c", quick, str(tiny_config), *SEARCH_ONLY, *settings]
     environment = {"PYTHONPATH": str(PROJECT), "OMP_WAIT_POLICY": "PASSIVE", "PATH": "/usr/bin:/bin"}
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 240
     while not list(run.search.path.glob("trials/2/fold0/epochs.jsonl")):
@@ -228,7 +221,7 @@ def test_a_database_url_may_name_an_environment_variable(tmp_path: Path, monkeyp
     assert not (tmp_path / "unused.db").exists()
 
 
-def test_debug_runs_two_short_trials(tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_runs_two_short_trials(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "--debug", "search.storage=postgresql://nowhere/x") == 0
-    assert len(pd.read_csv(RunFolder(workplace / "runs/tiny-debug").search.trials)) == 2
+    assert len(pd.read_csv(RunFolder(Path("runs/tiny-debug")).search.trials)) == 2
     assert load_config(tiny_config).search.trials == 30
