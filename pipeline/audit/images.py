@@ -15,8 +15,6 @@ EXTREME_ASPECT = 3.0  # times longer than wide: resizing to a square then distor
 # A shift of this size is visible by eye. Smaller ones have a low p-value as soon as there are many rows.
 SHIFT, UNLIKELY = 0.1, 0.001
 
-_COMMON_MODES = ("RGB",)
-
 
 def broken_images(part: str, ids: Sequence[str], stats: Sequence[ImageStats], *, tolerated: bool) -> list[Finding]:
     """Images of `part` (train or test) that cannot be read: an error, or a warning if the config tolerates them."""
@@ -63,7 +61,7 @@ def odd_images(part: str, ids: Sequence[str], stats: Sequence[ImageStats]) -> li
     )
     counts = ", ".join(f"{mode} {count}" for mode, count in modes.most_common())
     found += finding_if(odd, "note", f"{part}_modes", f"{{}} {part} images differ in kind from the others: {counts}")
-    if usual not in _COMMON_MODES:
+    if usual != "RGB":
         found.append(Finding("note", f"{part}_usual_mode", f"most {part} images are of the kind {usual}: {counts}"))
     return found
 

@@ -15,10 +15,9 @@ from optuna.exceptions import ExperimentalWarning
 
 from pipeline.files import write_atomically
 from pipeline.run.folder import SearchFolder
-from pipeline.search.result import importance_evaluator
+from pipeline.search.result import FEWEST_SCORES, importance_evaluator
 
 _SLICES, _CONTOURS = 6, 3  # parameters in one figure
-_FEWEST = 4  # complete trials with different scores, for the figures of parameters
 
 
 def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranked: Sequence[str]) -> list[str]:
@@ -32,7 +31,7 @@ def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranke
     """
     mpl.use("agg")
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    enough = len({trial.value for trial in complete}) >= _FEWEST
+    enough = len({trial.value for trial in complete}) >= FEWEST_SCORES
     pictures: dict[str, Callable[[], Any]] = {
         "history": lambda: draw.plot_optimization_history(study, target_name=score),
         "timeline": lambda: draw.plot_timeline(study),

@@ -18,7 +18,7 @@ from pipeline.search.study import SearchError, failure_of
 from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts
 from pipeline.search.trial_score import TrialScore
 
-_FEWEST_FOR_IMPORTANCE = 4  # complete trials with different scores
+FEWEST_SCORES = 4  # different scores of complete trials, to compare parameters
 _OPTIMISTIC = (
     "the best of {count} scores on the same rows is optimistic; rely on the folds that the search left out, "
     "or compare cross-validations"
@@ -118,7 +118,7 @@ def _trial_facts(trial: FrozenTrial) -> TrialFacts:
 def _importances(study: optuna.Study) -> dict[str, float]:
     """Importances by fANOVA (Hutter et al. 2014); empty with too few complete trials of different scores."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < _FEWEST_FOR_IMPORTANCE:
+    if len({trial.value for trial in complete}) < FEWEST_SCORES:
         return {}
     return dict(optuna.importance.get_param_importances(study, evaluator=importance_evaluator()))
 
