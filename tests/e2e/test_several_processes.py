@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -65,13 +66,15 @@ def test_an_image_that_breaks_in_one_process_ends_both_with_one_message(tiny_con
 def test_searches_submissions_and_verbs_work_in_one_process_only(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.processes.group.group.count", 2)
-    assert cv(monkeypatch, tiny_config, "--search") == 2
-    assert "--search works in one process, but 2 were started" in capsys.readouterr().err
-    assert submission(monkeypatch, "runs/tiny") == 2
-    assert "make_submission.py works in one process, but 2 were started" in capsys.readouterr().err
-    assert verb("check", tiny_config) == 2
-    assert "python -m pipeline check works in one process, but 2 were started" in capsys.readouterr().err
+    commands: dict[str, Callable[[], int]] = {
+        "--search": lambda: cv(monkeypatch, tiny_config, "--search"),
+        "make_submission.py": lambda: submission(monkeypatch, "runs/tiny"),
+        "python -m pipeline check": lambda: verb("check", tiny_config),
+    }
+    for what, command in commands.items():
+        monkeypatch.setattr("pipeline.processes.group.group.count", 2)  # the end of a command resets it
+        assert command() == 2
+        assert f"error: {what} works in one process, but 2 were started" in capsys.readouterr().err
 
 
 def test_a_batch_needs_an_image_for_each_process(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
