@@ -26,9 +26,9 @@ from pipeline.files import read_json, write_json
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, prepare
 from pipeline.search.head_trials import HeadTrials, open_maps
-from pipeline.search.objective import Trials, trial_config
+from pipeline.search.objective import FullTrials, trial_config
 from pipeline.search.space import config_with, parameters_of
-from pipeline.search.trial_score import build_judge
+from pipeline.search.trial_score import build_trial_score
 
 FOLD = 0
 RESAMPLES = 10_000
@@ -43,7 +43,7 @@ def settings(count: int) -> list[dict[str, float]]:
 
 
 def score(
-    trainer: Trials | HeadTrials, plan: Plan, values: dict[str, float], *, number: int, seed: int
+    trainer: FullTrials | HeadTrials, plan: Plan, values: dict[str, float], *, number: int, seed: int
 ) -> tuple[float, float]:
     """mAP of one setting, and the seconds it took."""
     parameters = parameters_of(plan.config, plan.table.labels, [0] * len(plan.table.labels))
@@ -100,11 +100,11 @@ def main() -> None:
         [f"train.epochs={arguments.epochs}", "folds.count=2", "search.proxy=head", "train.parallel_folds=1"],
     )
     console, plan = Console(width=110), prepare(config, debug=False, listen=lambda _: None)
-    run, judge = RunFolder(arguments.out), build_judge(plan)
-    trainers: dict[str, Trials | HeadTrials] = {
-        "head": HeadTrials(plan, (open_maps(plan, run, FOLD, listen=lambda _: None),), judge),
-        "full": Trials(plan, run, (FOLD,), judge, beside=1),
-        "again": Trials(plan, run, (FOLD,), judge, beside=1),
+    run, trial_score = RunFolder(arguments.out), build_trial_score(plan)
+    trainers: dict[str, FullTrials | HeadTrials] = {
+        "head": HeadTrials(plan, (open_maps(plan, run, FOLD, listen=lambda _: None),), trial_score),
+        "full": FullTrials(plan, run, (FOLD,), trial_score, workers=1),
+        "again": FullTrials(plan, run, (FOLD,), trial_score, workers=1),
     }
     path = arguments.out / "scores.json"
     rows: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}

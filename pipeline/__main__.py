@@ -1,4 +1,4 @@
-"""Every command beside run_cv.py and make_submission.py: `python -m pipeline VERB`."""
+"""All commands except run_cv.py and make_submission.py: `python -m pipeline VERB`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import processes
 from pipeline.commands import run_command
+from pipeline.config import load_config
 from pipeline.console import make_console
+from pipeline.run.folder import RunFolder
+
+
+class Argument(NamedTuple):
+    """One argument of a verb; the last three fields are those of argparse. A name that begins with `--` is optional."""
+
+    name: str
+    metavar: str
+    help: str
+    type: Callable[[str], Any] = Path
+    default: Any = None
+    nargs: str | None = None
 
 
 class Verb(NamedTuple):
-    """A command: one line for the list of commands, an example, its arguments, and what it calls."""
+    """A command: its line in the list of verbs, an example, the function it calls, its arguments."""
 
     summary: str
     example: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    arguments: tuple[Argument, ...]
 
 
-def _new_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("train", type=Path, metavar="TRAIN.csv", help="the training table")
-    parser.add_argument("images", type=Path, metavar="IMAGES_DIR", help="the folder of the training images")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: configs/<the competition's folder>.yaml")
+# Each verb imports what it needs: matplotlib and the models take seconds, and the list of verbs needs neither.
 
 
 def _new(given: argparse.Namespace) -> None:
@@ -38,17 +48,9 @@ def _new(given: argparse.Namespace) -> None:
     print_guess(console, new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
-def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="for example configs/demo.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example images.size=64")
-    parser.add_argument("--run", metavar="NAME", help="the folder in runs/ for audit.json (default: the config's name)")
-
-
 def _check(given: argparse.Namespace) -> None:
     from pipeline.audit.check import check
-    from pipeline.config import load_config
     from pipeline.report.live import LiveProgress
-    from pipeline.run.folder import RunFolder
 
     run = RunFolder.named(given.config.stem if given.run is None else given.run)
     console = make_console()
@@ -56,14 +58,8 @@ def _check(given: argparse.Namespace) -> None:
         check(load_config(given.config, given.overrides), run, console=console, listen=progress)
 
 
-def _validate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="for example configs/demo.yaml")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a submission, made by whatever tool")
-
-
 def _validate(given: argparse.Namespace) -> None:
     from pipeline.competition.submission.validate_file import require_valid
-    from pipeline.config import load_config
     from pipeline.report.live import LiveProgress
     from pipeline.report.tables import print_validated
 
@@ -72,126 +68,109 @@ def _validate(given: argparse.Namespace) -> None:
     print_validated(console, given.file)
 
 
-def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", type=Path, metavar="RUN", help="a scored run, for example runs/demo")
-    parser.add_argument("second", type=Path, metavar="RUN", help="another one on the same training table")
-
-
 def _compare(given: argparse.Namespace) -> None:
     from pipeline.report.compare import print_comparison
-    from pipeline.run.folder import RunFolder
 
     print_comparison(make_console(), RunFolder.at(given.first), RunFolder.at(given.second))
 
 
-def _truth_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run with a submission, for example runs/demo")
-    parser.add_argument("truth", type=Path, metavar="CSV", help="the answers, in the form of the training table")
-
-
 def _truth(given: argparse.Namespace) -> None:
     from pipeline.report.truth import print_truth
-    from pipeline.run.folder import RunFolder
 
     print_truth(make_console(), RunFolder.at(given.run), given.truth)
 
 
-def _curves_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, finished or not, for example runs/demo")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-
-
 def _curves(given: argparse.Namespace) -> None:
     from pipeline.report.curves import save_curves
-    from pipeline.run.folder import RunFolder
 
     save_curves(make_console(), RunFolder.at(given.run), given.out)
 
 
-def _figures_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
-    parser.add_argument("--count", type=int, default=16, metavar="N", help="number of images (default 16)")
-
-
 def _figures(given: argparse.Namespace) -> None:
     from pipeline.report.figures import save_sheet
-    from pipeline.run.folder import RunFolder
 
     save_sheet(make_console(), RunFolder.at(given.run), given.out, count=given.count)
 
 
-def _attention_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run, for example runs/demo")
-    parser.add_argument("image", type=Path, nargs="+", metavar="IMAGE", help="its file, or one per channel")
-    parser.add_argument("--labels", metavar="A,B", help="the labels to draw (default: the predicted ones)")
-    parser.add_argument("--fold", type=int, default=0, metavar="N", help="the fold of the model (default 0)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: IMAGE-attention.png, here")
-
-
 def _attention(given: argparse.Namespace) -> None:
     from pipeline.report.attention import save_attention
-    from pipeline.run.folder import RunFolder
 
     labels = None if given.labels is None else given.labels.split(",")
     save_attention(make_console(), RunFolder.at(given.run), given.image, labels=labels, fold=given.fold, out=given.out)
 
 
-VERBS: dict[str, Verb] = {
-    "new": Verb(
-        "write a first config for a competition",
-        "new data/mine/train.csv data/mine/train",
-        _new_arguments,
-        _new,
-    ),
-    "check": Verb(
-        "look for mistakes and leaks in the data; train nothing",
-        "check configs/demo.yaml",
-        _check_arguments,
-        _check,
-    ),
+_CONFIG = Argument("config", "CONFIG", "a YAML file, for example configs/demo.yaml")
+_RUN = Argument("run", "RUN", "a finished run, for example runs/demo")
+_PNG = Argument("out", "OUT.png", "the picture to write")
+_NEW = (
+    Argument("train", "TRAIN.csv", "the training table"),
+    Argument("images", "IMAGES_DIR", "the folder of the training images"),
+    Argument("--out", "FILE", "the config to write (default: configs/<the competition's folder>.yaml)"),
+)
+_CHECK = (
+    _CONFIG,
+    Argument("overrides", "key.path=value", "a value to replace in the config", type=str, nargs="*"),
+    Argument("--run", "NAME", "the folder in runs/ for audit.json (default: the config's name)", type=str),
+)
+_VALIDATE = (_CONFIG, Argument("file", "FILE", "a submission, written by any tool"))
+_COMPARE = (
+    Argument("first", "RUN", "a scored run, for example runs/demo"),
+    Argument("second", "RUN", "another run on the same training table"),
+)
+_TRUTH = (
+    Argument("run", "RUN", "a run with a submission, for example runs/demo"),
+    Argument("truth", "CSV", "the answers, with the columns of the training table"),
+)
+_CURVES = (Argument("run", "RUN", "a run, finished or not, for example runs/demo"), _PNG)
+_FIGURES = (_RUN, _PNG, Argument("--count", "N", "number of images (default 16)", type=int, default=16))
+_ATTENTION = (
+    _RUN,
+    Argument("image", "IMAGE", "the file of the image, or one file per channel", nargs="+"),
+    Argument("--labels", "A,B", "the labels to draw (default: the predicted ones)", type=str),
+    Argument("--fold", "N", "the fold whose model is used (default 0)", type=int, default=0),
+    Argument("--out", "FILE.png", "the picture to write (default: IMAGE-attention.png in this folder)"),
+)
+
+VERBS = {
+    "new": Verb("write a first config for a competition", "data/mine/train.csv data/mine/train", _new, _NEW),
+    "check": Verb("find mistakes and leaks in the data; train nothing", "configs/demo.yaml", _check, _CHECK),
     "validate": Verb(
-        "tell whether a scorer would take a submission",
-        "validate configs/demo.yaml submission.csv",
-        _validate_arguments,
-        _validate,
+        "check that a file is a valid submission", "configs/demo.yaml submission.csv", _validate, _VALIDATE
     ),
-    "compare": Verb(
-        "compare the scores of two runs, with an interval",
-        "compare runs/demo runs/second",
-        _compare_arguments,
-        _compare,
-    ),
+    "compare": Verb("compare the scores of two runs, with an interval", "runs/demo runs/second", _compare, _COMPARE),
     "truth": Verb(
         "score a submission once the true answers are known",
-        "truth runs/demo data/digit_scenes/test_truth.csv",
-        _truth_arguments,
+        "runs/demo data/digit_scenes/test_truth.csv",
         _truth,
+        _TRUTH,
     ),
-    "curves": Verb("draw the learning curves of a run", "curves runs/demo curves.png", _curves_arguments, _curves),
+    "curves": Verb("draw the learning curves of a run", "runs/demo curves.png", _curves, _CURVES),
     "figures": Verb(
-        "draw a sheet of training images with their out-of-fold predictions",
-        "figures runs/demo sheet.png",
-        _figures_arguments,
-        _figures,
+        "draw training images with their out-of-fold predictions", "runs/demo sheet.png", _figures, _FIGURES
     ),
     "attention": Verb(
-        "draw where a model looks for each label in an image",
-        "attention runs/demo data/digit_scenes/test/TEST_0000.png",
-        _attention_arguments,
+        "draw where a model finds each label in an image",
+        "runs/demo data/digit_scenes/test/TEST_0000.png",
         _attention,
+        _ATTENTION,
     ),
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Commands of the pipeline, by their verb.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    raw = argparse.RawDescriptionHelpFormatter  # does not break the lines of the list and of an example
+    lines = "\n".join(f"  {name:<11}{verb.summary}" for name, verb in VERBS.items())
+    parser = argparse.ArgumentParser(prog="python -m pipeline", epilog=f"verbs:\n{lines}", formatter_class=raw)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", required=True, help="one of the verbs below; VERB --help explains it"
+    )
     for name, verb in VERBS.items():
-        example = f"example: python -m pipeline {verb.example}"
-        added = verbs.add_parser(name, help=verb.summary, description=verb.summary, epilog=example)
-        verb.add_arguments(added)
+        example = f"example:\n  python -m pipeline {name} {verb.example}"
+        added = verbs.add_parser(name, description=verb.summary, epilog=example, formatter_class=raw)
+        for argument in verb.arguments:
+            options = argument._asdict()
+            added.add_argument(options.pop("name"), **options)
     return parser
 
 

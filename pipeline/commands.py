@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and messages to the person who started it."""
+"""Exit codes of the commands, and the message to the user when one ends early."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Protocol
 from pipeline import processes
 from pipeline.errors import PipelineError
 
-DONE, OUR_FAULT, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, 130
 
 
 def run_command(main: Callable[[], None], command: str) -> int:
     """Call `main` and return the exit code: 0 done, 2 a mistake of the user, 130 interrupted.
 
-    A mistake is one message on stderr, without a traceback. SIGTERM ends like Ctrl-C: the message of the
-    KeyboardInterrupt is printed or, if it has none, how to start `command` again. A fault of ours is not caught:
-    Python prints it and exits with 1. If several processes run the command, all end alike and one of them prints.
+    A mistake is printed as one message on stderr, without a traceback. SIGTERM acts like Ctrl-C: the message of the
+    KeyboardInterrupt is printed, or if it is empty, how to start `command` again. A bug is not caught: Python prints
+    its traceback and exits with 1. Several processes of one command return the same code, and one of them prints.
     """
     signal.signal(signal.SIGTERM, processes.interrupt)
     try:
@@ -40,17 +40,17 @@ def run_command(main: Callable[[], None], command: str) -> int:
     return DONE
 
 
-class KnowsTheRun(Protocol):
-    """Knows whether the run folder is open."""
+class RunState(Protocol):
+    """An object that knows whether the run folder is open."""
 
     run_opened: bool
 
 
 @contextlib.contextmanager
-def explained_interruption(progress: KnowsTheRun, command: str, *, debug: bool) -> Iterator[None]:
-    """Give a KeyboardInterrupt of a training a message: what is kept, and the command that goes on.
+def explained_interruption(progress: RunState, command: str, *, debug: bool) -> Iterator[None]:
+    """Add a message to a KeyboardInterrupt of a training: what is saved, and the command that continues.
 
-    The command keeps its `--fresh` only while the run folder is not open: nothing was deleted then.
+    The command keeps its `--fresh` only while the run folder is not open, because nothing is deleted before.
     """
     try:
         yield

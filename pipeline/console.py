@@ -1,4 +1,4 @@
-"""The terminal: one console, notes to a person, numbers in tables."""
+"""The console of a command, and the form of notes and numbers on it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from rich.markup import escape
 
 from pipeline import processes
 
-WIDTH = 110  # of tables where the output is no terminal, such as a log file
+WIDTH = 110  # of tables in a log file
 
 
 def make_console() -> Console:
-    """A console that keeps tables whole in log files, too; of several processes only the first one's speaks."""
+    """A console that prints whole tables into log files, too; of several processes only the first one prints."""
     quiet = not processes.is_first()
     console = Console(highlight=False, quiet=quiet)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH, quiet=quiet)
 
 
 def print_note(console: Console, note: str) -> None:
-    """One sentence that a person should read; names in it may hold brackets."""
+    """Print one sentence for the user; names in it may contain brackets."""
     console.print(f"[yellow]note:[/] {escape(note)}")
 
 
 def number(value: float | None) -> str:
-    """Four decimals, or a dash for a score that does not exist."""
+    """The value with four decimals, or a dash for None."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def short(value: object) -> str:
+    """A value of a parameter: three digits of a float, others in full."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

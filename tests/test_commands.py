@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""Exit codes and messages of a command, and what its start needs: device, precision, environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, listing, nearest
 from pipeline.run.environment import describe_environment
 
 
-def test_a_users_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_of_the_user_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise ConfigError("a.yaml: wrong", expected="b", got="c", remedy="d")
 
@@ -24,7 +24,7 @@ def test_a_users_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "error: a.yaml: wrong\n  expected: b\n  got:      c\n  remedy:   d\n"
 
 
-def test_an_interrupt_and_a_termination_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_and_a_termination_print_the_command_to_start_again(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -41,7 +41,7 @@ def test_an_interrupt_and_a_termination_say_how_to_go_on(capsys: pytest.CaptureF
         signal.signal(signal.SIGTERM, before)
 
 
-def test_our_own_fault_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     def command() -> None:
         raise ZeroDivisionError
 
@@ -49,7 +49,7 @@ def test_our_own_fault_keeps_its_traceback() -> None:
         run_command(command, "")
 
 
-def test_errors_cross_process_borders_whole() -> None:
+def test_errors_can_be_pickled() -> None:
     error = ConfigError("a", expected="b", got="c", remedy="d")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (ConfigError, str(error))

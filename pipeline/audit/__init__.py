@@ -1,1 +1,1 @@
-"""What is wrong with a competition's data, found before anything is trained: `run_cv.py CONFIG --check`."""
+"""The check of a competition's tables and images before training: `python -m pipeline check CONFIG`."""

@@ -1,4 +1,4 @@
-"""The whole audit: one stage after the other, each going on past the errors of those before it."""
+"""The whole audit of a competition: it collects the mistakes of all tables and images and does not stop at one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.images.image_stats import ImageStats, read_image_stats
 from pipeline.run.folder import RunFolder
 from pipeline.run.image_groups import group_table
 
-_NOBODY = TestTable((), ())
+_NO_ROWS = TestTable((), ())
 
 
 def check(config: Config, run: RunFolder, *, console: Console, listen: Listener) -> None:
@@ -41,7 +41,7 @@ def check(config: Config, run: RunFolder, *, console: Console, listen: Listener)
 
     Raises:
         CompetitionError: the audit found errors.
-        RunError: the folder of `run` is not ours to write in.
+        RunError: the folder of `run` was not made by the pipeline.
     """
     run.require_ours()
     audit = audit_competition(config, listen=listen)
@@ -51,16 +51,16 @@ def check(config: Config, run: RunFolder, *, console: Console, listen: Listener)
     if not audit.ready:
         raise CompetitionError(
             f"the check found {plural(len(audit.errors), 'error')}",
-            remedy=f"mend what is listed above; {run.audit} holds all of it",
+            remedy=f"correct what is listed above; {run.audit} lists all of it",
         )
 
 
 def audit_competition(config: Config, *, listen: Listener) -> Audit:
-    """ImageStats at all tables, labels and images of a competition; mistakes are collected, not raised.
+    """The audit of all tables, labels and images of a competition. Mistakes are collected, not raised.
 
     Args:
         config: the complete configuration.
-        listen: told of each image that was looked at.
+        listen: receives an ImageProgress for each image that was read.
     """
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
@@ -71,18 +71,19 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
         return Audit((from_error("train_table", error),), {})
     findings = [Finding("note", "train_table", note) for note in notes]
     test = _test_table(config, table, findings)
-    looks = _look("looking at train images", table.paths, config, listen)
-    test_looks = _look("looking at test images", test.paths, config, listen)
-    for part, ids, seen, tolerated in (
-        ("train", table.ids, looks, config.images.broken == "skip"),
-        ("test", test.ids, test_looks, config.predict.broken == "fallback"),
+    stats = _read_stats("reading train images", table.paths, config, listen)
+    test_stats = _read_stats("reading test images", test.paths, config, listen)
+    for part, ids, part_stats, tolerated in (
+        ("train", table.ids, stats, config.images.broken == "skip"),
+        ("test", test.ids, test_stats, config.predict.broken == "fallback"),
     ):
-        findings += broken_images(part, ids, seen, tolerated=tolerated) + odd_images(part, ids, seen)
-    complete, table, looks = table, *_readable(table, looks)
-    table, folds = _deal_folds(config, complete, table, looks, findings)
+        findings += broken_images(part, ids, part_stats, tolerated=tolerated)
+        findings += odd_images(part, ids, part_stats)
+    complete, table, stats = table, *_readable(table, stats)
+    table, folds = _make_folds(config, complete, table, stats, findings)
     found, label_figures = label_findings(table.positives, table.labels, folds)
-    differences, shift_figures = shifts(looks, test_looks)
-    pairs = duplicate_rows([*looks, *test_looks], [*table.paths, *test.paths], turned=True)
+    differences, shift_figures = shifts(stats, test_stats)
+    pairs = duplicate_rows([*stats, *test_stats], [*table.paths, *test.paths], turned=True)
     findings += found + differences
     findings += duplicate_findings(
         pairs,
@@ -97,7 +98,7 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     return Audit(tuple(findings), {**figures, "shifts": shift_figures})
 
 
-def _look(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Listener) -> list[ImageStats]:
+def _read_stats(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Listener) -> list[ImageStats]:
     return read_image_stats(
         paths,
         image_form(config.images).reading,
@@ -107,9 +108,9 @@ def _look(doing: str, paths: Sequence[ImagePaths], config: Config, listen: Liste
 
 
 def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> TestTable:
-    """The test rows of the sample, or without one of the test CSV; none where both are missing or one is wrong.
+    """The test rows of the sample, or without a sample those of the test CSV.
 
-    What is missing or wrong is a finding.
+    A missing or wrong file is added to `findings`, and the table is then empty.
     """
     competition = config.competition
     name = competition.sample_submission
@@ -118,54 +119,53 @@ def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> T
         findings.append(Finding("warning", "sample_submission", f"there is no sample submission ({name})", remedy))
         competition = competition.model_copy(update={"sample_submission": None})
     if competition.sample_submission is None and competition.test is None:
-        told = "there is neither a sample submission nor a test CSV: test images are not looked at"
-        findings.append(Finding("note", "sample_submission", told))
-        return _NOBODY
+        note = "there is neither a sample submission nor a test CSV: test images are not checked"
+        findings.append(Finding("note", "sample_submission", note))
+        return _NO_ROWS
     try:
         form = submission_form(config.submission, competition, table.labels)
         if competition.sample_submission is not None:
             check_sample(read_sample(competition), form)
     except PipelineError as error:
         findings.append(from_error("sample_submission", error))
-        return _NOBODY
+        return _NO_ROWS
     notes: list[str] = []
     listen = notes_into(notes)
     try:
         asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids, listen=listen)
     except PipelineError as error:
         findings.append(from_error("test_table", error))
-        return _NOBODY
+        return _NO_ROWS
     findings += [Finding("note", "test_table", note) for note in notes]
     return asked.table
 
 
-def _readable(table: TrainTable, looks: Sequence[ImageStats]) -> tuple[TrainTable, list[ImageStats]]:
-    """The rows whose images can be read."""
-    rows = [row for row, look in enumerate(looks) if look.problem is None]
-    return table.take(rows), [looks[row] for row in rows]
+def _readable(table: TrainTable, stats: Sequence[ImageStats]) -> tuple[TrainTable, list[ImageStats]]:
+    """The rows whose images can be read, and their stats."""
+    rows = [row for row, image in enumerate(stats) if image.problem is None]
+    return table.take(rows), [stats[row] for row in rows]
 
 
-def _deal_folds(
-    config: Config, complete: TrainTable, table: TrainTable, looks: Sequence[ImageStats], findings: list[Finding]
+def _make_folds(
+    config: Config, complete: TrainTable, table: TrainTable, stats: Sequence[ImageStats], findings: list[Finding]
 ) -> tuple[TrainTable, NDArray[np.int64] | None]:
-    """The table with its groups, and the folds of its rows; None where there are none to be had."""
+    """The table with its groups, and the folds (N,) of its rows, or None if they cannot be made."""
     notes: list[str] = []
     try:
-        table = group_table(config.competition, table, looks, notes_into(notes))
+        table = group_table(config.competition, table, stats, notes_into(notes))
         findings += [Finding("note", "groups", note) for note in notes]
         folds = deal_folds(config, complete, table, whole_groups=False)
     except (PipelineError, ValueError) as error:
-        told = (
-            error if isinstance(error, PipelineError) else PipelineError(str(error), remedy="check competition.groups")
-        )
-        findings.append(from_error("folds", told))
+        if not isinstance(error, PipelineError):
+            error = PipelineError(str(error), remedy="check competition.groups")
+        findings.append(from_error("folds", error))
         return table, None
     findings += _split_groups(config.folds.file, table, folds)
     return table, folds
 
 
 def _split_groups(file: str | None, table: TrainTable, folds: NDArray[np.int64]) -> list[Finding]:
-    """An error that lists every group which the fold file puts into several folds."""
+    """An error that lists each group whose rows the fold file puts into several folds."""
     split = tuple([group, found] for group, found in split_groups(table.groups, folds).items())
     if not split:
         return []
@@ -174,7 +174,7 @@ def _split_groups(file: str | None, table: TrainTable, folds: NDArray[np.int64])
 
 
 def _series(ids: Sequence[str]) -> list[Finding]:
-    """Advice where ids such as `clip7_003` come in series of at least two rows, and not all in one."""
+    """A note if ids such as `clip7_003` form several series of at least two rows each."""
     found = [re.match(r"^(.*[^\W_]+)[_\-.](?:\D{0,4})\d+(?:\.\w{3,4})?$", id_) for id_ in ids]
     names = {match.group(1) for match in found if match is not None}
     matched = sum(match is not None for match in found)

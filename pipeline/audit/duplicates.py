@@ -1,4 +1,4 @@
-"""Images that come twice: the same file, the same pixels or nearly so, inside train, across folds and in test."""
+"""Findings on duplicate images: the same bytes, the same pixels or nearly so, in train, across folds and in test."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pipeline.images.decoding.decode import read_image
 from pipeline.images.image_stats import ImageStats
 from pipeline.images.near_duplicates import near_pairs
 
-RowPair = tuple[int, int, str, float]  # two rows, how they are alike, their similarity
+RowPair = tuple[int, int, str, float]  # two rows, `bytes`, `pixels` or `near`, their similarity
 
 
-def duplicate_rows(looks: Sequence[ImageStats], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
+def duplicate_rows(stats: Sequence[ImageStats], paths: Sequence[ImagePaths], *, turned: bool) -> list[RowPair]:
     """All pairs of rows with the same bytes, the same pixels or nearly the same pixels, the smaller row first.
 
-    Of many rows with the same bytes each is paired with the first only, and only the first is compared further.
+    Rows with the same bytes are paired with the first of them only, and only the first is compared by its pixels.
     """
     first_of: dict[bytes, int] = {}
     pairs: list[RowPair] = []
-    for row, look in enumerate(looks):
-        if look.problem is None and (first := first_of.setdefault(look.digest, row)) != row:
+    for row, image in enumerate(stats):
+        if image.problem is None and (first := first_of.setdefault(image.digest, row)) != row:
             pairs.append((first, row, "bytes", 1.0))
-    rows = [row for row in first_of.values() if looks[row].thumbnail is not None]
-    thumbnails = [thumbnail for row in rows if (thumbnail := looks[row].thumbnail) is not None]
+    rows = [row for row in first_of.values() if stats[row].thumbnail is not None]
+    thumbnails = [thumbnail for row in rows if (thumbnail := stats[row].thumbnail) is not None]
     if not rows:
         return pairs
     near = near_pairs(np.stack(thumbnails), turned=turned)
@@ -49,7 +49,7 @@ def duplicate_findings(
     folds: NDArray[np.int64] | None,
     groups: Sequence[GroupSource] = (),
 ) -> list[Finding]:
-    """What `duplicate_rows` over the train rows, then the test rows, means.
+    """Findings on the pairs that `duplicate_rows` returns for the train rows followed by the test rows.
 
     Args:
         pairs: rows from 0; those from `train_count` on are test rows.
@@ -57,7 +57,7 @@ def duplicate_findings(
         train_count: N.
         targets: (N, K) 0 or 1.
         folds: (N,) or None where they could not be made.
-        groups: what rows are grouped by already.
+        groups: the sources of the groups that the config names.
     """
 
     def shown(choose: Callable[[int, int], bool]) -> list[Pair]:

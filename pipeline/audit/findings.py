@@ -1,4 +1,4 @@
-"""What an audit says: pure data, ready for JSON."""
+"""The findings of an audit: plain data that JSON can hold."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Level = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a person should know.
+    """One finding of the audit.
 
     Attributes:
-        level: an error stops a run; a warning costs score or trust; a note is worth a look.
+        level: an error stops a run; a warning may cost score; a note is information.
         kind: a stable word for programs, such as `near_duplicates_test`.
-        message: one sentence with the count.
+        message: one sentence, with the number of items.
         remedy: what to do about it; "" for a note.
-        items: all that are concerned, in full.
+        items: all ids, labels or pairs that it concerns.
     """
 
     level: Level
@@ -41,14 +41,14 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings, and the figures they came from."""
+    """All findings, and the numbers behind them."""
 
     findings: tuple[Finding, ...]
     figures: Mapping[str, Any]
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What would stop a run, or spoil its submission."""
+        """The findings that would stop a run or spoil its submission."""
         return self.of("error")
 
     @property
@@ -66,7 +66,7 @@ class Audit:
 
 
 def from_error(kind: str, error: PipelineError) -> Finding:
-    """A PipelineError, collected instead of raised."""
+    """The finding for a PipelineError that is collected instead of raised."""
     parts = [error.problem]
     parts += [f"expected {error.expected}"] if error.expected is not None else []
     parts += [f"got {error.got}"] if error.got is not None else []
@@ -79,5 +79,5 @@ def plural(count: int, noun: str) -> str:
 
 
 def finding_if(items: Sequence[Any], level: Level, kind: str, message: str, remedy: str = "") -> list[Finding]:
-    """The finding about `items`, `{}` in the message being their number, where there are any."""
+    """One finding on `items`, or none if there are none; `{}` in the message becomes their number."""
     return [Finding(level, kind, message.format(len(items)), remedy, tuple(items))] if items else []

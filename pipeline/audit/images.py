@@ -1,4 +1,4 @@
-"""Findings on the files of images: broken, constant or odd ones, and how train and test differ."""
+"""Findings on image files: broken, constant and odd ones, and differences between train and test."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import numpy as np
 from pipeline.audit.findings import Finding, finding_if
 from pipeline.images.image_stats import ImageStats
 
-EXTREME_ASPECT = 3.0  # times longer than wide: a square resize then distorts more than augmentation ever does
-# A shift of this size is visible by eye; below it, a p-value is only a matter of how many rows there are.
+EXTREME_ASPECT = 3.0  # times longer than wide: resizing to a square then distorts more than any augmentation
+# A shift of this size is visible by eye. Smaller ones have a low p-value as soon as there are many rows.
 SHIFT, UNLIKELY = 0.1, 0.001
 
-_COMMON_MODES = ("RGB",)
 
-
-def broken_images(part: str, ids: Sequence[str], looks: Sequence[ImageStats], *, tolerated: bool) -> list[Finding]:
-    """Images of `part` (train or test) that cannot be read; a warning only where the config tolerates them."""
-    bad = [f"{id_}: {look.problem}" for id_, look in zip(ids, looks, strict=True) if look.problem is not None]
+def broken_images(part: str, ids: Sequence[str], stats: Sequence[ImageStats], *, tolerated: bool) -> list[Finding]:
+    """Images of `part` (train or test) that cannot be read: an error, or a warning if the config tolerates them."""
+    bad = [f"{id_}: {image.problem}" for id_, image in zip(ids, stats, strict=True) if image.problem is not None]
     absent = [line for line in bad if line.endswith("does not exist")]
     others = [line for line in bad if not line.endswith("does not exist")]
     if part == "test" and len(absent) == len(ids):
@@ -34,20 +32,20 @@ def broken_images(part: str, ids: Sequence[str], looks: Sequence[ImageStats], *,
     )
 
 
-def odd_images(part: str, ids: Sequence[str], looks: Sequence[ImageStats]) -> list[Finding]:
-    """Readable images that are constant, far from square, or of another kind than the most of them."""
-    seen = [(id_, look) for id_, look in zip(ids, looks, strict=True) if look.problem is None]
-    if not seen:
+def odd_images(part: str, ids: Sequence[str], stats: Sequence[ImageStats]) -> list[Finding]:
+    """Readable images that are constant, far from square, or of another kind than most of them."""
+    readable = [(id_, image) for id_, image in zip(ids, stats, strict=True) if image.problem is None]
+    if not readable:
         return []
-    constant = [id_ for id_, look in seen if look.constant]
+    constant = [id_ for id_, image in readable if image.constant]
     long = [
-        f"{id_}: {look.width}x{look.height}"
-        for id_, look in seen
-        if max(look.width, look.height) > EXTREME_ASPECT * min(look.width, look.height)
+        f"{id_}: {image.width}x{image.height}"
+        for id_, image in readable
+        if max(image.width, image.height) > EXTREME_ASPECT * min(image.width, image.height)
     ]
-    modes = Counter(look.mode for _, look in seen)
+    modes = Counter(image.mode for _, image in readable)
     usual = modes.most_common(1)[0][0]
-    odd = [f"{id_}: {look.mode}" for id_, look in seen if look.mode != usual]
+    odd = [f"{id_}: {image.mode}" for id_, image in readable if image.mode != usual]
     found = finding_if(
         constant,
         "warning",
@@ -63,19 +61,19 @@ def odd_images(part: str, ids: Sequence[str], looks: Sequence[ImageStats]) -> li
     )
     counts = ", ".join(f"{mode} {count}" for mode, count in modes.most_common())
     found += finding_if(odd, "note", f"{part}_modes", f"{{}} {part} images differ in kind from the others: {counts}")
-    if usual not in _COMMON_MODES:
+    if usual != "RGB":
         found.append(Finding("note", f"{part}_usual_mode", f"most {part} images are of the kind {usual}: {counts}"))
     return found
 
 
 def shifts(train: Sequence[ImageStats], test: Sequence[ImageStats]) -> tuple[list[Finding], dict[str, Any]]:
-    """Where train and test differ in size, aspect or brightness: the Kolmogorov-Smirnov distance and its p-value.
+    """Differences of train and test in size, aspect and brightness, by the two-sample Kolmogorov-Smirnov test.
 
     The distance is the largest difference of the two distribution functions, 0 to 1.
     """
-    from scipy.stats import ks_2samp  # more than a second, for nothing but an audit
+    from scipy.stats import ks_2samp  # takes more than a second to import
 
-    ours, theirs = (_measures([look for look in looks if look.problem is None]) for looks in (train, test))
+    ours, theirs = (_measures([image for image in stats if image.problem is None]) for stats in (train, test))
     found: list[Finding] = []
     figures: dict[str, Any] = {}
     for name, values in ours.items():
@@ -104,10 +102,10 @@ def shifts(train: Sequence[ImageStats], test: Sequence[ImageStats]) -> tuple[lis
     return found, figures
 
 
-def _measures(looks: Sequence[ImageStats]) -> dict[str, np.ndarray[Any, Any]]:
+def _measures(stats: Sequence[ImageStats]) -> dict[str, np.ndarray[Any, Any]]:
     return {
-        "width": np.array([look.width for look in looks], float),
-        "height": np.array([look.height for look in looks], float),
-        "aspect": np.array([look.width / look.height for look in looks], float),
-        "brightness": np.array([look.brightness for look in looks], float),
+        "width": np.array([image.width for image in stats], float),
+        "height": np.array([image.height for image in stats], float),
+        "aspect": np.array([image.width / image.height for image in stats], float),
+        "brightness": np.array([image.brightness for image in stats], float),
     }

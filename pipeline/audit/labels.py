@@ -1,4 +1,4 @@
-"""Findings on labels: how often, which together, which never, and what the folds make of the rare ones."""
+"""Findings on labels: their counts, which occur together or never, and which are too rare for the folds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from pipeline.audit.findings import Finding, finding_if, plural
 from pipeline.competition.folds import fold_table
 
-ENOUGH = 10  # rows from which on "always" and "never" are more than chance
-_SHOWN = 200  # pairs written down; the rest is counted
+ENOUGH = 10  # rows: with fewer, "always" and "never" may be chance
+_SHOWN = 200  # pairs that are listed; the others are only counted
 
 
 def label_findings(
     targets: NDArray[Any], labels: Sequence[str], folds: NDArray[np.int64] | None
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings and figures of targets (N, K) of 0 and 1; `folds` (N,) or None where they could not be made."""
+    """Findings and numbers of targets (N, K) of 0 and 1. `folds` is (N,), or None if they could not be made."""
     positive = targets.astype(np.float32)
     together = np.rint(positive.T @ positive).astype(np.int64)  # (K, K); exact in float32 up to 16 million rows
     counts = np.diagonal(together)
@@ -50,7 +50,7 @@ def label_findings(
 
 
 def _implied(together: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
-    """`a -> b` where every one of at least ENOUGH rows with a has b, which not every row has; both ways as `a = b`."""
+    """`a -> b` if all rows with a, at least ENOUGH, have b; `a = b` if that holds both ways."""
     counts = np.diagonal(together)
     always = (together == counts[:, None]) & (counts >= ENOUGH)[:, None]
     np.fill_diagonal(always, False)
@@ -64,21 +64,22 @@ def _implied(together: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
 
 
 def _exclusive_sets(together: NDArray[np.int64], rows: int, labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Sets of labels of which no row has two, although ENOUGH rows would by chance; frequent labels first.
+    """Sets of labels that never occur together, although ENOUGH rows would have both by chance.
 
-    Greedy: each label joins the first set whose members it never meets, so a set is maximal but not unique.
+    Greedy, frequent labels first: a label joins the first set whose labels it never meets. So a set cannot be
+    extended, but other sets are possible.
     """
     counts = np.diagonal(together)
     expected = np.outer(counts, counts) / max(1, rows)
     apart = (together == 0) & (expected >= ENOUGH)
     sets: list[list[int]] = []
     for label in np.argsort(-counts, kind="stable").tolist():
-        home = next((members for members in sets if apart[label, members].all()), None)
-        if home is None:
+        joined = next((one for one in sets if apart[label, one].all()), None)
+        if joined is None:
             sets.append([label])
         else:
-            home.append(label)
-    return [tuple(labels[label] for label in members) for members in sets if len(members) > 1]
+            joined.append(label)
+    return [tuple(labels[label] for label in one) for one in sets if len(one) > 1]
 
 
 def _most_together(together: NDArray[np.int64], labels: Sequence[str], limit: int = 20) -> list[list[Any]]:

@@ -1,4 +1,4 @@
-"""An audit on the terminal: errors, warnings and notes with their remedies, then "ready" or what stands against it."""
+"""Prints an audit: notes, warnings and errors with their remedies, then "ready" or "not ready"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def print_audit(console: Console, audit: Audit) -> None:
-    """Every finding, the gravest last so that it stays in sight, and the verdict."""
+    """Print all findings, errors last so that they stay in sight, then the verdict."""
     for level in ("note", "warning", "error"):
         for finding in audit.of(level):
             _print_finding(console, finding)

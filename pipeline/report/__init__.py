@@ -1,1 +1,1 @@
-"""What a person sees of a run: facts as pure data, and their drawing as tables and figures."""
+"""Tables, figures and progress bars of a run; facts are computed apart from their drawing."""

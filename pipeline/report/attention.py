@@ -1,4 +1,4 @@
-"""Where a model found each label in an image: `python -m pipeline attention RUN IMAGE`."""
+"""Attention maps of a model for one image: `python -m pipeline attention RUN IMAGE`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from pipeline.thresholds.row_rules import RowRules
 
 
 class Attention(NamedTuple):
-    """What one model says of one image.
+    """The attention of one model for labels of one image.
 
     Attributes:
-        image: uint8 (H, W, C), as the model saw it.
-        labels: L names, best first.
-        probabilities: (L,).
+        image: uint8 (H, W, C), the input of the model.
+        labels: L names, the most probable first.
+        probabilities: (L,), calibrated if the run is.
         maps: (L, heads, h, w) attention of the last decoder layer; each map sums to 1.
     """
 
@@ -44,7 +44,7 @@ class Attention(NamedTuple):
     maps: NDArray[np.float32]
 
 
-def look(
+def read_attention(
     trained: TrainedModel,
     image: NDArray[np.uint8],
     *,
@@ -53,30 +53,30 @@ def look(
     device: torch.device,
     calibration: Calibration | None = None,
 ) -> Attention:
-    """Ask `trained` where it finds `labels`, or if None the labels it predicts (at least its best one).
+    """The attention of `trained` for `labels`, or if None for the predicted labels (at least the most probable one).
 
     Raises:
-        RunError: the model has no label queries, or shares them between labels.
-        ConfigError: a label it does not know.
+        RunError: the model has no label queries, or labels share them.
+        ConfigError: an unknown label.
     """
     if not isinstance(trained.model, Query2Label) or len(trained.model.query_embed) != len(trained.labels):
         raise RunError(
-            "this run's model has no query per label to look through",
+            "this run's model has no query per label, so it has no attention map per label",
             remedy="train with model.head=q2l and model.query_groups=null",
         )
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
     with torch.inference_mode():
         logits, layers = trained.model(trained.normalizer(pixels), return_attention=True)
     probabilities = torch.sigmoid(logits[0].double()).cpu().numpy()
-    if calibration is not None:  # thresholds are for calibrated probabilities
+    if calibration is not None:  # thresholds apply to calibrated probabilities
         probabilities = calibration.apply(probabilities)
-    chosen = _choose(trained.labels, probabilities, labels, thresholds)
+    chosen = _chosen_rows(trained.labels, probabilities, labels, thresholds)
     maps = layers[-1][0].float().cpu().numpy().swapaxes(0, 1)  # (K, heads, h, w)
     return Attention(image, tuple(trained.labels[row] for row in chosen), probabilities[chosen], maps[chosen])
 
 
 def draw_attention(attention: Attention) -> Figure:
-    """The image, then a row per label: the mean of its heads over the image, and each head."""
+    """A row per label: the image, then over it the mean of the heads and each head."""
     count, heads = attention.maps.shape[:2]
     figure = Figure(figsize=(1.9 * (heads + 2), 2.1 * count), layout="constrained")
     grid = figure.subplots(count, heads + 2, squeeze=False)
@@ -85,18 +85,18 @@ def draw_attention(attention: Attention) -> Figure:
     ):
         shown = [(f"{label} {probability:.2f}", None), ("mean of heads", maps.mean(axis=0))]
         shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
-        for place, (title, heat) in zip(grid[row], shown, strict=True):
-            place.set_axis_off()
-            place.set_title(title, fontsize=9)
-            place.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
+        for axes, (title, heat) in zip(grid[row], shown, strict=True):
+            axes.set_axis_off()
+            axes.set_title(title, fontsize=9)
+            axes.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
             if heat is not None:
                 height, width = attention.image.shape[:2]
                 smooth = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
-                place.imshow(smooth, cmap="inferno", alpha=0.65, vmin=0, vmax=max(float(smooth.max()), 1e-6))
+                axes.imshow(smooth, cmap="inferno", alpha=0.65, vmin=0, vmax=max(float(smooth.max()), 1e-6))
     return figure
 
 
-def _choose(
+def _chosen_rows(
     known: Sequence[str],
     probabilities: NDArray[np.float64],
     labels: Sequence[str] | None,
@@ -124,15 +124,15 @@ def save_attention(
     fold: int,
     out: Path | None,
 ) -> None:
-    """Draw where the model of a fold looks in one image and save it as a PNG.
+    """Draw the attention of a fold's model for one image and save it as a PNG.
 
     Args:
-        console: prints where the picture lies.
+        console: prints the path of the picture.
         run: a finished run.
         image: the file of the image, or one file per channel.
-        labels: the labels to draw; by default those that are predicted.
-        fold: of the model.
-        out: where the picture goes; by default IMAGE-attention.png in the working folder.
+        labels: the labels to draw; None draws the predicted ones.
+        fold: the fold whose model is used.
+        out: the path of the picture; None is IMAGE-attention.png in the working folder.
 
     Raises:
         ConfigError: an unknown fold or label.
@@ -148,15 +148,15 @@ def save_attention(
         )
     device = pick_device()
     trained = load_model(finished.run.fold(fold).weights, device=device)
-    decider = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
-    attention = look(
+    rule = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
+    attention = read_attention(
         trained,
         load_image(tuple(image), image_form(trained.images)),
         labels=labels,
-        thresholds=decider.thresholds,
+        thresholds=rule.thresholds,
         device=device,
-        calibration=decider.calibration,
+        calibration=rule.calibration,
     )
     out = out or Path(f"{image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)
-    console.print(f"{out}: {listing(attention.labels, 20)}, as fold {fold} sees them", markup=False)
+    console.print(f"{out}: {listing(attention.labels, 20)}, model of fold {fold}", markup=False)

@@ -1,4 +1,4 @@
-"""Which of two runs is better, and is it more than chance? `python -m pipeline compare RUN RUN`."""
+"""Compares two runs by paired resamples of their rows: `python -m pipeline compare RUN RUN`."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from pipeline.thresholds.row_rules import row_rules
 
 
 class Comparison(NamedTuple):
-    """Two runs' cross-fitted scores on the same rows."""
+    """The cross-fitted scores of two runs on the same rows."""
 
     metric: str
     rows: int
-    unshared: int  # rows that one run alone has validated: of folds that the other has not finished
+    unshared: int  # rows that only one run has validated so far
     grouped: bool  # whether rows of one group were resampled together
     scores: tuple[float, float]
     difference: float  # second minus first
-    resamples: int  # in which both have a score; fewer of large tables where the metric has no counts
-    spread: Interval  # 95 % of the difference, over paired resamples
-    better: float  # the share of resamples in which the second is better
+    resamples: int  # in which both runs have a score
+    spread: Interval  # 95 % interval of the difference
+    better: float  # share of resamples in which the second is better
 
 
 def compare(first: RunFolder, second: RunFolder) -> Comparison:
     """Compare two scored runs by paired resamples of the rows, or groups, that both have validated.
 
-    Each run's decisions are made as its own config says, cross-fitted over its own folds, as in `scores.json`. The
-    interval is conditional on the trained models: it does not hold what another seed would have given.
+    The decisions of a run follow its own config and are cross-fitted over its own folds, as in `scores.json`. The
+    interval is conditional on the trained models: it does not include the variance between seeds.
 
     Raises:
         RunError: a run is not scored, or they differ in metric, labels or rows.
-        ConfigError: the metric is a function of somebody's own.
+        ConfigError: the metric is a custom function, which is not run from a run folder.
     """
     configs = first.read_config(), second.read_config()
     if configs[0].competition.metric != configs[1].competition.metric:
         raise RunError(
-            f"{second.path} is judged by another metric than {first.path}",
+            f"{second.path} is scored by another metric than {first.path}",
             expected=str(configs[0].competition.metric),
             got=str(configs[1].competition.metric),
             remedy="compare runs of one competition and one metric",
         )
-    table = read_train(configs[0].competition, ignore)
-    metric = get_metric(configs[0].competition.metric, table.labels)
-    rows = join_out_of_fold((first, second), table, table.labels)
+    train = read_train(configs[0].competition, ignore)
+    metric = get_metric(configs[0].competition.metric, train.labels)
+    rows = join_out_of_fold((first, second), train, train.labels)
     groups = rows.group_numbers
-    tables = [_judged(config, metric, rows, place) for place, config in enumerate(configs)]
-    values = tuple(metric.function(rows.targets, judged).value for judged in tables)
+    tables = [_scored_table(config, metric, rows, place) for place, config in enumerate(configs)]
+    values = tuple(metric.function(rows.targets, table).value for table in tables)
     gains = np.subtract(*resample(metric, rows.targets, tables[::-1], groups=groups))
     known = gains[~np.isnan(gains)]
     better = known > 0 if metric.greater_is_better else known < 0
@@ -78,10 +78,10 @@ def compare(first: RunFolder, second: RunFolder) -> Comparison:
     )
 
 
-def _judged(config: Config, metric: Metric, rows: JoinedOutOfFold, place: int) -> Bits | Floats:
-    """What the metric judges of the run at `place`: cross-fitted decisions, or the probabilities themselves."""
+def _scored_table(config: Config, metric: Metric, rows: JoinedOutOfFold, place: int) -> Bits | Floats:
+    """The input of the metric for the run at `place`: cross-fitted decisions, or probabilities."""
     parts, _ = rows.parts(place, config)
-    honest = score_out_of_fold(
+    result = score_out_of_fold(
         metric,
         rows.targets,
         rows.probabilities(place),
@@ -92,11 +92,11 @@ def _judged(config: Config, metric: Metric, rows: JoinedOutOfFold, place: int) -
         groups=rows.group_numbers,
         resamples=0,
     )
-    return honest.cross_fitted_decisions if metric.takes == "decisions" else honest.cross_fitted_probabilities
+    return result.cross_fitted_decisions if metric.takes == "decisions" else result.cross_fitted_probabilities
 
 
 def _folds_mark(run: RunFolder) -> str | None:
-    """Which of its folds a run has validated so far; None for all of them."""
+    """The folds that a run has validated so far, as text; None if it has validated all."""
     validated = {*read_predictions(run.oof, ["fold"])["fold"].tolist()}
     return folds_mark([*validated], [*({*read_folds(run.folds)["fold"].tolist()} - {-1})])
 
@@ -119,6 +119,6 @@ def print_comparison(console: Console, first: RunFolder, second: RunFolder) -> N
         if part := _folds_mark(run):
             console.print(f"{run.path}: {part}", markup=False)
     if found.unshared:
-        console.print(f"{found.unshared} rows are left out: one run alone has validated them so far", markup=False)
+        console.print(f"{found.unshared} rows are left out: only one run has validated them so far", markup=False)
     if found.spread.low <= 0 <= found.spread.high:
-        console.print("the interval holds 0: these rows do not tell the two apart", markup=False)
+        console.print("the interval contains 0: these rows do not show that one run is better", markup=False)

@@ -1,4 +1,4 @@
-"""Loss and validation scores of every fold over its epochs: `python -m pipeline curves RUN OUT.png`."""
+"""Learning curves, the loss and validation scores by epoch: `python -m pipeline curves RUN OUT.png`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NO_SCORE = frozenset({"epoch", "lr", "images_per_second", "seconds", "skipped_s
 
 
 def read_epochs(run: RunFolder) -> dict[str, Records]:
-    """The records of each training that has finished an epoch, by its place in the run, such as `fold0`.
+    """The epoch records of each training of the run, by its folder in the run, such as `fold0`.
 
     Raises:
-        RunError: there is none, or a file holds something else.
+        RunError: no training has finished an epoch, or a file is not readable.
     """
     found: dict[str, Records] = {}
     for path in sorted(run.path.glob("**/epochs.jsonl"), key=_by_number):
@@ -54,12 +54,12 @@ def _record(line: str) -> Mapping[str, Any]:
 
 
 def _by_number(path: Path) -> list[str | int]:
-    """So that fold10 comes after fold2; text and numbers take turns."""
+    """A sort key that puts fold10 after fold2."""
     return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", str(path))]
 
 
 def draw_curves(trainings: Mapping[str, Records]) -> Figure:
-    """One picture for the loss and one for each score, a line for each training. A score that is null is left out."""
+    """One plot for the loss and one per score, with a line per training. Null scores are left out."""
     names = list(dict.fromkeys(name for records in trainings.values() for record in records for name in record))
     shown = [name for name in names if name not in _NO_SCORE]
     figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
@@ -75,7 +75,7 @@ def draw_curves(trainings: Mapping[str, Records]) -> Figure:
 
 
 def save_curves(console: Console, run: RunFolder, out: Path) -> None:
-    """Draw the learning curves of all trainings of a run and save them as a PNG."""
+    """Draw the learning curves of a run and save them as a PNG."""
     mpl.use("agg")
     trainings = read_epochs(run)
     save_figure(draw_curves(trainings), out)

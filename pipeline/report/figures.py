@@ -1,4 +1,4 @@
-"""Pictures of a competition and of what a run saw in it: `python -m pipeline figures RUN OUT.png`."""
+"""A sheet of training images with out-of-fold predictions: `python -m pipeline figures RUN OUT.png`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from pipeline.competition.table import TrainTable, read_train
+from pipeline.competition.table import read_train
 from pipeline.events import ignore
 from pipeline.files import read_predictions, require_ours, write_atomically
 from pipeline.images.decoding.decode import load_image
@@ -24,13 +24,13 @@ from pipeline.run.trained_run import open_run
 from pipeline.seeds import stable_seed
 from pipeline.thresholds.row_rules import RowRules
 
-_SOFTWARE = "q2l-pipeline"  # in the metadata of our figures
+_SOFTWARE = "q2l-pipeline"  # in the metadata of each figure; other files are not overwritten
 Verdict = Literal["found", "missed", "wrong"]
 COLOURS: dict[Verdict, str] = {"found": "#1a7f37", "missed": "#9a6700", "wrong": "#cf222e"}
 
 
 class Caption(NamedTuple):
-    """One label under an image: its name, what became of it, and its out-of-fold probability."""
+    """One label under an image, with its out-of-fold probability."""
 
     label: str
     verdict: Verdict
@@ -38,7 +38,7 @@ class Caption(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As printed: a missed label in brackets, a wrong one with a question mark."""
+        """The caption as printed: a missed label in brackets, a wrong one with a question mark."""
         shown = {"found": "{}", "missed": "({})", "wrong": "{}?"}[self.verdict].format(self.label)
         return f"{shown} {self.probability:.2f}"
 
@@ -49,9 +49,9 @@ def captions_for(
     probabilities: NDArray[np.float64],
     thresholds: NDArray[np.float64],
 ) -> list[Caption]:
-    """What is to be said of one image, all arguments (K,): labels that are true or predicted, best first.
+    """The captions of one image: its true and predicted labels, the most probable first. All arguments are (K,).
 
-    A label of which the truth is unknown, a NaN target, is neither found nor wrong and is left out.
+    A label whose target is unknown (NaN) is left out.
     """
     captions = [
         Caption(label, "found" if true and predicted else "missed" if true else "wrong", float(probability))
@@ -64,7 +64,7 @@ def captions_for(
 
 
 def visible(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a figure can show of an image (H, W, C): its first three channels as RGB, or the first as grey."""
+    """The channels of an image (H, W, C) that a figure shows: the first three as RGB, or the first as grey."""
     return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, 0]
 
 
@@ -74,13 +74,13 @@ def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[
     lines = max((len(part) for part in captions), default=0)
     figure = Figure(figsize=(1.7 * columns, (1.8 + 0.17 * lines) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for place in grid.flat:
-        place.set_axis_off()
-    for place, image, part in zip(grid.flat, images, captions, strict=False):
-        place.imshow(visible(image), cmap="gray", vmin=0, vmax=255)
-        place.set_anchor("N")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, part in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(visible(image), cmap="gray", vmin=0, vmax=255)
+        axes.set_anchor("N")
         for line, caption in enumerate(part):
-            place.annotate(
+            axes.annotate(
                 caption.text,
                 xy=(0, 0),
                 xytext=(0, -11 * (line + 1)),
@@ -94,16 +94,16 @@ def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[
 
 
 def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
-    """Random validated images of a finished run with their true and predicted labels.
+    """A sheet of random validated images of a finished run with their true and predicted labels.
 
     Raises:
         PipelineError: the run is not finished, or its training data cannot be read.
     """
     finished = open_run(run)
     config, labels = finished.config, list(finished.labels)
-    table: TrainTable = read_train(config.competition, ignore)
+    table = read_train(config.competition, ignore)
     oof = read_predictions(run.oof, labels)
-    decider = read_decision_rule(run, config, labels, RowRules())
+    rule = read_decision_rule(run, config, labels, RowRules())
     truths = table.truths[:, [table.labels.index(name) for name in labels]]
     rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
     chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]
@@ -113,8 +113,8 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
         captions_for(
             labels,
             truths[row],
-            decider.calibrated(oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64)),
-            decider.thresholds,
+            rule.calibrated(oof.loc[table.ids[row], labels].to_numpy(dtype=np.float64)),
+            rule.thresholds,
         )
         for row in chosen
     ]
@@ -122,7 +122,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG, whole or not at all. Raises RunError where another file is there."""
+    """Write `figure` as a PNG atomically. Raises RunError if the path holds a file that is not ours."""
     require_ours(path, _is_ours)
     metadata = {"Software": _SOFTWARE}
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90, metadata=metadata))

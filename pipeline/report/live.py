@@ -1,4 +1,4 @@
-"""What the terminal shows while something runs: bars, and a line per finished epoch or trial."""
+"""Live output of a command: progress bars, and a line per finished epoch or trial."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.competition.folds.rows import FULL_FIT
-from pipeline.console import number, print_note
+from pipeline.console import number, print_note, short
 from pipeline.events import (
     EpochFinished,
     Event,
@@ -26,16 +26,16 @@ from pipeline.events import (
 
 
 class LiveProgress:
-    """One bar for what is being done, or one per running fold, and a line per finished epoch.
+    """A listener that shows a progress bar per running task and a line per finished epoch or trial.
 
-    A listener to be used as a context. Where the output is no terminal there are lines only.
+    Use it as a context. If the output is not a terminal it prints lines only.
     """
 
     def __init__(self, console: Console) -> None:
-        self.run_opened = False  # from then on what a run has computed is kept
+        self.run_opened = False  # whether the run folder is open, so results are saved
         self._console = console
         self._bars: dict[str, TaskID] = {}
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -68,52 +68,48 @@ class LiveProgress:
             self._end_bars(f"trial {event.trial} ")
             self._console.print(escape(_trial_line(event)))
         elif isinstance(event, EpochFinished):
-            self._console.print(f"{_whose(event.fold, event.seed)}  {_epoch_line(event.record)}")
+            self._console.print(f"{_name(event.fold, event.seed)}  {_epoch_line(event.record)}")
         elif isinstance(event, FoldNote):
-            print_note(self._console, f"{_whose(event.fold, event.seed)}: {event.sentence}")
-        elif isinstance(event, Note) and event.sentence not in self._told:
-            self._told.add(event.sentence)
+            print_note(self._console, f"{_name(event.fold, event.seed)}: {event.sentence}")
+        elif isinstance(event, Note) and event.sentence not in self._printed:
+            self._printed.add(event.sentence)
             print_note(self._console, event.sentence)
         elif isinstance(event, FoldFinished):
-            self._console.print(f"{_whose(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
+            self._console.print(f"{_name(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
 
-    def _show_step(self, whose: str, event: StepFinished) -> None:
+    def _show_step(self, prefix: str, event: StepFinished) -> None:
         state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
         rate = f"{event.images_per_second:.0f} img/s"
-        self._show(f"{whose}{_whose(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
+        self._show(f"{prefix}{_name(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
 
-    def _end_bars(self, whose: str) -> None:
-        """A pruned or failed trial ends before its bar is full."""
-        for doing in [doing for doing in self._bars if doing.startswith(whose)]:
+    def _end_bars(self, prefix: str) -> None:
+        """Remove the bars of a trial: a pruned or failed one ends before they are full."""
+        for doing in [doing for doing in self._bars if doing.startswith(prefix)]:
             self._progress.remove_task(self._bars.pop(doing))
 
     def _show(self, doing: str, done: int, total: int, state: str) -> None:
-        if doing not in self._bars:  # a resumed fold begins in the middle, and its rate from there
+        if doing not in self._bars:  # a resumed fold begins in the middle
             self._bars[doing] = self._progress.add_task(doing, total=total, completed=done - 1, state=state)
         self._progress.update(self._bars[doing], completed=done, state=state)
         if done == total:
             self._progress.remove_task(self._bars.pop(doing))
 
 
-def _whose(fold: int, seed: int | None = None) -> str:
-    """The fold, or the full fit, and where it has several models, the seed of one."""
+def _name(fold: int, seed: int | None = None) -> str:
+    """The name of a training: its fold or the full fit, and the seed if the fold has several models."""
     return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
 
 
 def _epoch_line(record: Mapping[str, Any]) -> str:
     known = ("epoch", "loss", "lr", "images_per_second", "seconds")
-    judged = "  ".join(f"{name} {number(value)}" for name, value in record.items() if name not in known)
+    scores = "  ".join(f"{name} {number(value)}" for name, value in record.items() if name not in known)
     return (
-        f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {judged}  "
+        f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  {scores}  "
         f"{record['images_per_second']:.0f} img/s  {record['seconds']:.1f} s"
     )
 
 
 def _trial_line(event: TrialFinished) -> str:
-    values = "  ".join(f"{name}={_short(value)}" for name, value in event.values.items())
+    values = "  ".join(f"{name}={short(value)}" for name, value in event.values.items())
     count = f"{event.done:>{len(str(event.trials))}} of {event.trials}"
     return f"{count}  trial {event.trial:>3}  {event.outcome:<14} best {number(event.best)}  {values}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: fold table, score tables, what was written."""
+"""Tables of a run for the terminal: folds, scores, the submission."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 
 
 def print_fold_table(console: Console, table: FoldTable) -> None:
-    """Positives per label and fold, the deviation from even folds, and a warning per label that misses one."""
+    """Print positives per label and fold, the deviation from even folds, and a warning per label that misses a fold."""
     count = len(table.sizes)
     drawn = Table(title="Folds: positives per label", title_justify="left")
     drawn.add_column("label")
@@ -43,7 +43,7 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
 
 
 def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
-    """The per-label table, then the pooled scores, in-sample and cross-fitted, each marked as such."""
+    """Print the table per label, then the pooled scores, marked as in-sample or cross-fitted."""
     console.print(_label_table(scores))
     console.print(_score_table(scores))
     free = scores["threshold_free"]
@@ -58,7 +58,7 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
 
 
 def print_guess(console: Console, path: Path) -> None:
-    """Print where a new config is, and what to do next."""
+    """Print where a new config is, and the next step."""
     console.print(f"{path} is written; look at each line, then: python run_cv.py {path} --debug", markup=False)
 
 
@@ -68,7 +68,7 @@ def print_validated(console: Console, file: Path) -> None:
 
 
 def print_submitted(console: Console, written: Submitted) -> None:
-    """Where the submission lies, how often each label was decided, and what score to expect."""
+    """Print how often each label is predicted, the path of the submission, and the expected score."""
     drawn = Table(title="Test rows each label is predicted for", title_justify="left")
     drawn.add_column("label")
     drawn.add_column("rows", justify="right")
@@ -89,7 +89,7 @@ def print_submitted(console: Console, written: Submitted) -> None:
 
 
 def _marks(scores: Mapping[str, Any]) -> list[str]:
-    """What must stand beside every score of the run."""
+    """The marks that each score of the run must carry."""
     some = folds_mark(scores["folds"], scores["of_folds"])
     return [*([BEST_EPOCH_NOTE] if BEST_EPOCH_NOTE in scores["notes"] else []), *([some] if some else [])]
 
@@ -133,7 +133,7 @@ def _percent(value: float) -> str:
 
 
 def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
-    """The size of the data, where the run goes, the folds, and the keys that have no effect."""
+    """Print the size of the data, the run folder, the folds, and the keys that have no effect."""
     console.print(
         f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}", markup=False
     )
@@ -143,7 +143,7 @@ def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
 
 
 def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None) -> None:
-    """The scores of the finished folds, if there are any, and what comes next."""
+    """Print the scores of the finished folds, if there are any, and the next step."""
     unfinished = scores is None or scores["folds"] != scores["of_folds"]
     lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
     if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:

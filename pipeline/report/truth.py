@@ -1,4 +1,4 @@
-"""Score a run's submission against the true answers, once they are known: `python -m pipeline truth RUN CSV`."""
+"""Scores the submission of a run against the true answers: `python -m pipeline truth RUN CSV`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pipeline.run.submission.submission_record import read_record
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
     """The metric of what was submitted, and the mAP of the probabilities behind it.
 
-    Both are of the files that the submission was written with, be it by this run alone or with others, and whatever
-    the run has done since.
+    Both come from the files that were written with the submission, by this run alone or with others, even if the run
+    has continued since.
 
     Args:
         run: a run with a submission.
@@ -61,7 +61,7 @@ def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]
     """The ids and truths (N, K) of a table in the training table's encoding, as `truths_of` gives them.
 
     Raises:
-        CompetitionError: it cannot be read so, or holds other labels.
+        CompetitionError: it cannot be read in this encoding, or has other labels.
     """
     rows = read_labels(competition, path, key="the truth file", listen=ignore, known=tuple(labels))
     return rows.frame[competition.id].tolist(), truths_of(rows.targets)
@@ -82,7 +82,7 @@ def print_truth(console: Console, run: RunFolder, truth: Path) -> None:
 
 
 def _since(run: RunFolder, record: Mapping[str, Any]) -> list[str]:
-    """That the run has gone on after the submission was written."""
+    """A note if other folds were scored after the submission was written."""
     if not run.thresholds.exists() or read_json(run.thresholds)["folds"] == record["folds"][0]:
         return []
     return [f"other folds were scored since: this is the submission of folds {listing(record['folds'][0])}"]

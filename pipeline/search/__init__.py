@@ -1,1 +1,1 @@
-"""Searching for better training settings: an Optuna study whose trials are trainings."""
+"""The search for better training settings: an Optuna study whose trials are trainings."""

@@ -1,4 +1,4 @@
-"""Pictures of a study, as Optuna draws them: history, importances, slices, contour, timeline."""
+"""Figures of a study, drawn by Optuna: history, importances, slices, contour, timeline."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from optuna.exceptions import ExperimentalWarning
 
 from pipeline.files import write_atomically
 from pipeline.run.folder import SearchFolder
-from pipeline.search.result import importance_evaluator
+from pipeline.search.result import FEWEST_SCORES, importance_evaluator
 
-_SLICES, _CONTOURS = 6, 3  # parameters that fit on a picture
-_FEWEST = 4  # complete trials from which on a surface says something
+_SLICES, _CONTOURS = 6, 3  # parameters in one figure
 
 
 def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranked: Sequence[str]) -> list[str]:
-    """Write the pictures beside the study; names of those that could not be drawn, with the reason.
+    """Write the figures into the search folder and return a note on those that could not be drawn.
 
     Args:
-        study: with at least one complete trial.
-        folder: of the search.
-        score: name of what is judged.
-        ranked: names of the parameters, the most important one first.
+        study: a study with at least one complete trial.
+        folder: the folder of the search.
+        score: the name of the score.
+        ranked: the names of the parameters, the most important one first.
     """
     mpl.use("agg")
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    enough = len({trial.value for trial in complete}) >= _FEWEST
+    enough = len({trial.value for trial in complete}) >= FEWEST_SCORES
     pictures: dict[str, Callable[[], Any]] = {
         "history": lambda: draw.plot_optimization_history(study, target_name=score),
         "timeline": lambda: draw.plot_timeline(study),
@@ -44,23 +43,25 @@ def save_figures(study: optuna.Study, folder: SearchFolder, *, score: str, ranke
             study, evaluator=importance_evaluator(), target_name=score
         )
         pictures["contour"] = lambda: draw.plot_contour(study, params=list(ranked[:_CONTOURS]), target_name=score)
-    titles = _titles([trial.value for trial in complete if trial.value is not None], of=score, all_=len(study.trials))
+    titles = _titles(
+        [trial.value for trial in complete if trial.value is not None], name=score, count=len(study.trials)
+    )
     for name, make in pictures.items():
         _save(make, folder, name, title=titles[name])
     missing = sorted({"history", "timeline", "slices", "importances", "contour"} - {*pictures})
     return [f"too few complete trials or parameters for {', '.join(missing)}"] if missing else []
 
 
-def _titles(scores: Sequence[float], *, of: str, all_: int) -> dict[str, str]:
-    """What each picture shows, and on how little it stands: a parameter may explain all of next to nothing."""
-    trials = f"{len(scores)} of {all_} trials that are complete"
+def _titles(scores: Sequence[float], *, name: str, count: int) -> dict[str, str]:
+    """Titles with the range of the scores: a parameter may explain all of a very small variance."""
+    trials = f"{len(scores)} of {count} trials that are complete"
     spread = f"{min(scores):.4f} to {max(scores):.4f}"
     return {
-        "history": f"{of} of the {trials}, and the best so far",
+        "history": f"{name} of the {trials}, and the best so far",
         "timeline": "When each trial ran, and how it ended",
-        "slices": f"{of} over each parameter, {spread} over the {trials}",
-        "importances": f"Share of each parameter in the variance of {of},\n{spread} over the {trials}",
-        "contour": f"{of} over pairs of parameters, {spread}; dots: the {trials}",
+        "slices": f"{name} over each parameter, {spread} over the {trials}",
+        "importances": f"Share of each parameter in the variance of {name},\n{spread} over the {trials}",
+        "contour": f"{name} over pairs of parameters, {spread}; dots: the {trials}",
     }
 
 

@@ -1,7 +1,7 @@
-"""Cheap trials: one trained backbone per fold, its feature maps on disk, and heads that train on these alone.
+"""Head trials: train one backbone per fold, save its feature maps, then train only heads on them.
 
-The backbone has seen the training rows with the config's own loss and head. It fits them better than new images,
-and it suits the values it was trained with; what a loss does to the backbone itself is not judged at all.
+The backbone was trained on the training rows with the config's own loss and head. So it fits these rows better than
+new images, it favours the config's own values, and the effect of a loss on the backbone is not measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.objective import OnScore
 from pipeline.search.study import TimeUsed
-from pipeline.search.trial_score import Judge
+from pipeline.search.trial_score import TrialScore
 from pipeline.seeds import stable_seed
 from pipeline.training.build import Training, training_of
 from pipeline.training.fold import train_fold
@@ -49,14 +49,14 @@ from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources, train_augmentation
 from pipeline.training.loop import EpochSums, Step, train_epoch
 
-COPIES = 4  # differently augmented feature maps of each training row, which the epochs take in turn
+COPIES = 4  # augmented versions of each training row; epoch n uses copy n modulo 4
 _LOCK_SECONDS = 24 * 3600
 Maps = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
 class FoldMaps:
-    """A fold's feature maps of D channels, half precision, mapped from disk.
+    """A fold's feature maps with D channels, float16, memory-mapped.
 
     Attributes:
         train: (COPIES, rows.train, D, h, w).
@@ -70,14 +70,14 @@ class FoldMaps:
 
 @dataclass(frozen=True)
 class HeadTrials:
-    """Trials that train a head on the feature maps of each fold; see `Trials` for the attributes."""
+    """Trials that train a head on the feature maps of each fold; see `FullTrials` for the attributes."""
 
     plan: Plan
     maps: tuple[FoldMaps, ...]
-    judge: Judge
+    trial_score: TrialScore
 
     def train(self, number: int, config: Config, *, listen: Listener, on_score: OnScore) -> float:
-        """Train a fresh projection, decoder and classifier per fold; the mean of the folds' last scores."""
+        """Train a new projection, decoder and classifier per fold and return the mean of the folds' last scores."""
         with explained_memory_errors():
             return float(np.mean([self._fold(maps, number, config, listen, on_score) for maps in self.maps]))
 
@@ -96,12 +96,14 @@ class HeadTrials:
                 features = torch.from_numpy(copy[[place[index] for index in indices]])
                 yield TrainBatch(features, targets[indices], torch.tensor(indices))
 
-        def tell(step: Step) -> bool:
+        def on_step(step: Step) -> bool:
             nonlocal done
             done += 1
             epoch = (done - 1) // steps + 1
-            of = StepFinished(rows.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0)
-            listen(TrialStep(number, of))
+            finished_step = StepFinished(
+                rows.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0
+            )
+            listen(TrialStep(number, finished_step))
             return time.monotonic() <= self.plan.deadline
 
         for epoch in range(train.epochs):
@@ -110,26 +112,26 @@ class HeadTrials:
                 training,
                 sums=EpochSums(),
                 seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
-                on_step=tell,
+                on_step=on_step,
                 say=lambda sentence: listen(FoldNote(rows.fold, sentence)),
                 name_of=lambda row: table.ids[row],
             )
             if not finished:
                 raise TimeUsed
-            score = self.judge(rows.fold, _logits(training, maps.validation, config))
+            score = self.trial_score(rows.fold, _logits(training, maps.validation, config))
             on_score(rows.fold, epoch + 1, score)
         return score
 
 
 class _ToFloat(nn.Module):
-    """Feature maps come in half precision."""
+    """Takes the place of the pixel normalizer: converts feature maps from float16."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.float()
 
 
 def _head_training(config: Config, fold: int, labels: tuple[str, ...], *, total_steps: int) -> Training:
-    """As a full training begins, but for the backbone, whose place feature maps take, and for what concerns it."""
+    """The training of a fold, with feature maps in place of the backbone and without the settings of the backbone."""
     no_backbone = {"gradient_checkpointing": False, "backbone_lr": None, "layer_decay": 1.0, "compile": False}
     config = config.model_copy(update={"train": config.train.model_copy(update=no_backbone)})
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
@@ -153,11 +155,11 @@ def _logits(training: Training, maps: Maps, config: Config) -> NDArray[np.float6
 
 
 def open_maps(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> FoldMaps:
-    """The fold's feature maps; the backbone is trained, and the maps are made, where that is not done yet.
+    """Read the fold's feature maps; if there are none, train the backbone and write them first.
 
     Raises:
         ConfigError: the disk has no room for them.
-        PipelineError: as training raises.
+        PipelineError: as `train_fold`.
         TimeUsed: the plan's deadline passed; the training's state is saved.
     """
     folder, rows = run.search.proxy(fold), rows_of(plan.folds, fold)
@@ -206,14 +208,14 @@ def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, l
         ("train", training_images(), (COPIES, len(rows.train))),
         ("validation", validation_images(), (len(rows.validation),)),
     ):
-        if not _file(folder, part).exists():  # of a command whose time was used
+        if not _file(folder, part).exists():  # written before a time budget ended
             _write_maps(_file(folder, part), trained, config, _in_time(images, plan.deadline), (*count, *shape))
     folder.delete_resume()
     write_json(folder.done, {"copies": COPIES})
 
 
 def _in_time(batches: Iterator[Tensor], deadline: float) -> Iterator[Tensor]:
-    """The batches. Raises TimeUsed when the deadline passes."""
+    """The same batches. Raises TimeUsed when the deadline passes."""
     for batch in batches:
         if time.monotonic() > deadline:
             raise TimeUsed
@@ -241,7 +243,7 @@ def _check_room(folder: Path, count: int, shape: tuple[int, ...]) -> None:
 def _write_maps(
     path: Path, trained: TrainedModel, config: Config, images: Iterator[Tensor], shape: tuple[int, ...]
 ) -> None:
-    """Feature maps of the images in order, (…, D, h, w) float16, as .npy."""
+    """Write the feature maps of the images, in order, as a .npy file of `shape` (..., D, h, w) in float16."""
     device, backbone = pick_device(), backbone_of(trained.model)
     precision = resolve_precision(config.train.precision, device)
 

@@ -1,4 +1,4 @@
-"""One trial: the training of the searched folds with a trial's config, by the code that trains every fold."""
+"""A full trial: trains the searched folds with the values of a trial."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from pipeline.events import Event, Listener, StepFinished, TrialStep
 from pipeline.run.folder import RunFolder, TrialFolder
 from pipeline.run.plan import Plan
 from pipeline.search.study import TimeUsed
-from pipeline.search.trial_score import Judge
+from pipeline.search.trial_score import TrialScore
 from pipeline.training.fold import ValidatedEpoch, train_fold
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources
 
 OnScore = Callable[[int, int, float], None]
-"""Told fold, epoch (from 1) and score after each epoch; it may raise to end the trial."""
+"""Receives fold, epoch (from 1) and score after each epoch; it may raise to end the trial."""
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What all trials have in common.
+class FullTrials:
+    """Trials that train the whole model.
 
     Attributes:
         plan: the run, with the config's own values.
         run: its folder.
         folds: the folds to train, in this order.
-        judge: scores a fold's validation logits.
-        beside: how many workers share this machine.
+        trial_score: scores a fold's validation logits.
+        workers: number of workers on this machine.
     """
 
     plan: Plan
     run: RunFolder
     folds: tuple[int, ...]
-    judge: Judge
-    beside: int
+    trial_score: TrialScore
+    workers: int
 
     def train(self, number: int, config: Config, *, listen: Listener, on_score: OnScore) -> float:
-        """Train with `config` from scratch; the mean of the folds' scores after their last epoch.
+        """Train with `config` from scratch and return the mean of the folds' scores after their last epoch.
 
-        Nothing is kept of the training, however it ends.
+        The files of the training are deleted, however it ends.
 
         Raises:
             PipelineError: as `train_fold`, for example a loss that is not finite.
@@ -63,15 +63,15 @@ class Trials:
     def _fold(
         self, fold: int, number: int, config: Config, folder: TrialFolder, listen: Listener, on_score: OnScore
     ) -> float:
-        def tell(event: Event) -> None:
+        def on_event(event: Event) -> None:
             if isinstance(event, StepFinished):
                 listen(TrialStep(number, event))
 
         score = np.nan
 
-        def judge(epoch: ValidatedEpoch) -> None:
+        def on_epoch(epoch: ValidatedEpoch) -> None:
             nonlocal score
-            score = self.judge(fold, epoch.logits)
+            score = self.trial_score(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
         table, record = self.plan.table, self.run.search.images
@@ -81,14 +81,14 @@ class Trials:
             rows_of(self.plan.folds, fold),
             open_sources(config, table.paths, folder=self.run.cache, record=record, listen=listen),
             folder.fold(fold),
-            loading_workers(config.train.workers, pick_device(), beside=self.beside),
+            loading_workers(config.train.workers, pick_device(), beside=self.workers),
         )
-        if not train_fold(task, listen=tell, on_epoch=judge, deadline=self.plan.deadline):
+        if not train_fold(task, listen=on_event, on_epoch=on_epoch, deadline=self.plan.deadline):
             raise TimeUsed
         return score
 
 
 def trial_config(config: Config) -> Config:
-    """`config` as its trials are trained: for `search.epochs`, and kept after the last one."""
+    """`config` as its trials use it: trained for `search.epochs`, scored after the last one."""
     epochs = config.search.epochs or config.train.epochs
     return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "select": "last"})})

@@ -1,4 +1,4 @@
-"""From a study to what a person reads and commits: facts of its trials, trials.csv and best.yaml."""
+"""The result of a study: facts on its trials, trials.csv and best.yaml."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.console import short
 from pipeline.files import write_csv, write_text
 from pipeline.run.folder import SearchFolder
 from pipeline.search.space import Parameter, diff_of, diff_text
 from pipeline.search.study import SearchError, failure_of
-from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts, short
-from pipeline.search.trial_score import Judge
+from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts
+from pipeline.search.trial_score import TrialScore
 
-_FEWEST_FOR_IMPORTANCE = 4  # complete trials with different scores
+FEWEST_SCORES = 4  # different scores of complete trials, to compare parameters
 _OPTIMISTIC = (
-    "the best of {count} scores on the same rows is optimistic; believe the folds the search left out, "
+    "the best of {count} scores on the same rows is optimistic; rely on the folds that the search left out, "
     "or compare cross-validations"
 )
 
@@ -29,11 +30,11 @@ def search_facts(
     parameters: Sequence[Parameter],
     *,
     own: dict[str, Any],
-    judge: Judge,
+    trial_score: TrialScore,
     folds: Sequence[int],
     notes: Sequence[str],
 ) -> SearchFacts:
-    """What the study holds now.
+    """The facts of the study as it is now.
 
     Raises:
         SearchError: no trial is complete.
@@ -42,9 +43,9 @@ def search_facts(
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.score is not None]
     if not complete:
         raise SearchError(
-            "no trial of the search is complete", remedy="run it again: it goes on; or raise search.timeout"
+            "no trial of the search is complete", remedy="run it again: it continues; or raise search.timeout"
         )
-    sign = 1 if judge.greater_is_better else -1
+    sign = 1 if trial_score.greater_is_better else -1
     ranked = sorted(complete, key=lambda trial: -sign * (trial.score or 0.0))
     importance = _importances(study)
     quarter = ranked[: max(2, -(-len(ranked) // 4))]
@@ -53,15 +54,15 @@ def search_facts(
             parameter.name,
             own.get(parameter.name),
             ranked[0].chosen[parameter.name],
-            _spread([trial.chosen[parameter.name] for trial in quarter]),
+            _range_text([trial.chosen[parameter.name] for trial in quarter]),
             importance.get(parameter.name),
         )
         for parameter in parameters
     )
     finished = len([trial for trial in trials if trial.state in ("COMPLETE", "PRUNED")])
     return SearchFacts(
-        judge=judge.name,
-        greater_is_better=judge.greater_is_better,
+        score_name=trial_score.name,
+        greater_is_better=trial_score.greater_is_better,
         folds=tuple(folds),
         trials=trials,
         best=ranked[0],
@@ -71,14 +72,7 @@ def search_facts(
 
 
 def write_result(folder: SearchFolder, facts: SearchFacts, parameters: Sequence[Parameter], *, command: str) -> None:
-    """`trials.csv`, and `best.yaml` with its command and score on top.
-
-    Args:
-        folder: of the search.
-        facts: of the study.
-        parameters: of the space.
-        command: that was given.
-    """
+    """Write `trials.csv`, and `best.yaml` headed by `command` and the best score."""
     rows = [
         {
             "trial": trial.number,
@@ -99,7 +93,7 @@ def write_result(folder: SearchFolder, facts: SearchFacts, parameters: Sequence[
     lines = [
         f"# The best of {finished} trials, to be put into the config; found by",
         f"#   {command}",
-        f"# {facts.judge} on fold {', '.join(map(str, facts.folds))}: {facts.best.score:.4f} "
+        f"# {facts.score_name} on fold {', '.join(map(str, facts.folds))}: {facts.best.score:.4f} "
         f"(optimistic, trial {facts.best.number}){gain}",
     ]
     scalars = [f"{key}={value}" for key, value in diff.items() if not isinstance(value, list | dict)]
@@ -122,19 +116,19 @@ def _trial_facts(trial: FrozenTrial) -> TrialFacts:
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """By fANOVA (Hutter et al. 2014); nothing where too few trials are complete or all scores are the same."""
+    """Importances by fANOVA (Hutter et al. 2014); empty with too few complete trials of different scores."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < _FEWEST_FOR_IMPORTANCE:
+    if len({trial.value for trial in complete}) < FEWEST_SCORES:
         return {}
     return dict(optuna.importance.get_param_importances(study, evaluator=importance_evaluator()))
 
 
 def importance_evaluator() -> optuna.importance.BaseImportanceEvaluator:
-    """The one way in which importances are computed, for the table and the figure alike."""
+    """The evaluator of importances, the same for the table and the figure."""
     return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
-def _spread(values: Sequence[Any]) -> str:
+def _range_text(values: Sequence[Any]) -> str:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return f"{short(min(values))} to {short(max(values))}"
     return ", ".join(sorted({str(value) for value in values}))

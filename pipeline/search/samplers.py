@@ -1,4 +1,4 @@
-"""Which values a trial tries, and when it is not worth going on: Optuna's samplers and pruners by their names here."""
+"""Optuna's samplers and pruners by the names of the config."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import optuna
 from pipeline.config import SearchConfig
 from pipeline.seeds import stable_seed
 
-_STARTUP_TRIALS = 5  # from which on a pruner compares
+_STARTUP_TRIALS = 5  # complete trials before a pruner compares
 
 
 def build_sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """What `search.sampler` names, for trial `number`.
+    """The sampler that `search.sampler` names, for trial `number`.
 
-    Seeded by the number, or every worker and every later command would try the same values.
+    The number is part of the seed: otherwise each worker and each later command would try the same values.
     """
     seed = stable_seed("search", search.seed, number) % 2**32
     if search.sampler == "random":
@@ -23,7 +23,7 @@ def build_sampler(search: SearchConfig, number: int) -> optuna.samplers.BaseSamp
 
 
 def build_pruner(search: SearchConfig, epochs: int) -> optuna.pruners.BasePruner:
-    """What `search.pruner` names, for trials of so many epochs."""
+    """The pruner that `search.pruner` names, for trials of `epochs` epochs."""
     if search.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=max(1, epochs // 4))
     if search.pruner == "hyperband":

@@ -1,4 +1,4 @@
-"""The search: what is checked before, the workers, and what is written down at the end."""
+"""Runs a search: checks the settings, starts the workers, writes the result."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
 from pipeline.search.study import TicketStudy, TimeUsed, check_begun_alike
 from pipeline.search.table import LeftOut, SearchFacts
-from pipeline.search.trial_score import build_judge
+from pipeline.search.trial_score import build_trial_score
 from pipeline.search.worker import SearchTask, work
 from pipeline.training.image_inputs import open_sources
 from pipeline.training.pixels import PixelKind, check_pixels, read_pixels, record_pixels
 
 _PIXELS = "pixels (images.cache_format)"
-_WILCOXON_FOLDS = 4  # below, its test can never be sure enough to stop a trial
+_WILCOXON_FOLDS = 4  # with fewer, its test never reaches the significance to stop a trial
 
 
 class Found(NamedTuple):
-    """What a search ended with."""
+    """The result of a finished search."""
 
     plan: Plan  # with the best values
     facts: SearchFacts
-    goes_on: FileLock | None  # held by the one command that is to train all folds
+    goes_on: FileLock | None  # held by the one command that trains all folds next
 
 
 def run_search(
     plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, listen: Listener
 ) -> Found | None:
-    """Bring the study of a run to its end, or go on with one that was begun; see the `search` keys.
+    """Run the search of a run to its end, or continue one that was begun; see the `search` keys.
 
     Args:
-        plan: what `prepare` made of the config's own values.
+        plan: the plan with the config's own values.
         run: the run's folder.
-        workers: processes on this machine; commands elsewhere may share the study.
+        workers: number of processes on this machine; commands on other machines may share the study.
         fresh: delete the run and its study first.
-        command: what was typed, for the heading of best.yaml.
-        listen: told of each trial.
+        command: the command line, for the heading of best.yaml.
+        listen: receives the events of trials and trainings.
 
     Raises:
-        ConfigError: the space or the folds do not fit.
+        ConfigError: the space or the folds are not valid.
         RunError: the folder belongs to a run without a search, or the study was begun with other settings.
-        SearchError: trial after trial failed, or none is complete.
+        SearchError: too many trials in a row failed, or none is complete.
 
     Returns:
-        The result; None if `train.time_budget` ended first: what was found is saved.
+        The result, or None if `train.time_budget` ended first; finished trials are saved.
     """
     if workers < 1:
         raise ConfigError(f"--workers: {workers} is not possible", remedy="give 1 or more")
@@ -69,15 +69,15 @@ def run_search(
         return _search(plan, run, workers=workers, fresh=fresh, command=command, listen=listen)
     except TimeUsed:
         budget = plan.config.train.time_budget
-        listen(Note(f"train.time_budget={budget} is used; the same command goes on searching"))
+        listen(Note(f"train.time_budget={budget} is used; the same command continues the search"))
         return None
 
 
 def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: str, listen: Listener) -> Found:
     labels = plan.table.labels
     positives = [int(count) for count in plan.table.positives.sum(axis=0)]
-    search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers, plan.config.search.timeout)
-    judge = build_judge(plan)
+    search = SearchTask(plan, parameters_of(plan.config, labels, positives), workers)
+    trial_score = build_trial_score(plan)
     notes = _check_folds(plan, search.folds)
     own, outside = own_values(plan.config, search.parameters)
     run.begin(fresh=fresh)
@@ -85,7 +85,7 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
     with contextlib.ExitStack() as held:
         held.enter_context(run.in_use())
         pixels = _decide_pixels(plan, run, listen)
-        study = held.enter_context(contextlib.closing(search.open_study(run, judge)))
+        study = held.enter_context(contextlib.closing(search.open_study(run, trial_score)))
         if fresh:
             study.start_over()
         listen(RunOpened())
@@ -94,23 +94,28 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
         check_begun_alike(begun, now, where=str(run.path))
         _remove_dead_trainings(run, study)
         _train_trials(search, run, listen)
-        _remove_dead_trainings(run, study)  # those, too, that only now are known to be dead
+        _remove_dead_trainings(run, study)  # some deaths are noticed only during the trials
         if time.monotonic() > plan.deadline and study.progress().done < plan.config.search.trials:
             raise TimeUsed
         facts = search_facts(
-            study.study, search.parameters, own=own, judge=judge, folds=search.folds, notes=[*notes, *outside]
+            study.study,
+            search.parameters,
+            own=own,
+            trial_score=trial_score,
+            folds=search.folds,
+            notes=[*notes, *outside],
         )
         write_result(run.search, facts, search.parameters, command=command)
-        from pipeline.search.figures import save_figures  # with matplotlib: a second that no run needs
+        from pipeline.search.figures import save_figures  # imports matplotlib, which takes a second
 
-        undrawn = save_figures(study.study, run.search, score=judge.name, ranked=facts.ranked)
-        goes_on = _first_to_go_on(study, run) if plan.config.search.then == "cv" else None
+        undrawn = save_figures(study.study, run.search, score=trial_score.name, ranked=facts.ranked)
+        goes_on = _lock_to_go_on(study, run) if plan.config.search.then == "cv" else None
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
     return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)), goes_on)
 
 
 def _decide_pixels(plan: Plan, run: RunFolder, listen: Listener) -> PixelKind:
-    """Which pixels all trials see; a search that was begun before this was written down goes on with exact ones."""
+    """The pixels that all trials read; a search folder without a record of them continues with exact ones."""
     begun_before = run.search.exists()
     run.search.path.mkdir(parents=True, exist_ok=True)
     if begun_before:
@@ -135,8 +140,8 @@ def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
         work(search, run, 0, listen)
 
 
-def _first_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
-    """Of commands elsewhere the study lets one go on; of those on this folder, the one that gets the lock."""
+def _lock_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
+    """A lock if this command continues with the full run, else None: one machine may, and on it one command."""
     if not study.claim(f"{socket.gethostname()}:{run.path.resolve()}"):
         return None
     lock = FileLock(run.search.goes_on, timeout=0)
@@ -148,16 +153,16 @@ def _first_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
 
 
 def left_out_scores(plan: Plan, run: RunFolder) -> LeftOut:
-    """The judge's score of every fold of a finished run, apart for those that its search looked at."""
-    judge, searched = build_judge(plan), set(plan.config.search.folds)
+    """The trial score of each fold of a finished run, apart for the folds that its search did not use."""
+    trial_score, searched = build_trial_score(plan), set(plan.config.search.folds)
     scores: dict[int, float] = {}
     for fold in plan.fold_numbers:
         ids = [plan.table.ids[row] for row in rows_of(plan.folds, fold).validation]
         labels = list(plan.table.labels)
         logits = read_predictions(run.fold(fold).oof, labels).loc[ids, labels].to_numpy(dtype=float)
-        scores[fold] = judge(fold, logits)
+        scores[fold] = trial_score(fold, logits)
     return LeftOut(
-        judge.name,
+        trial_score.name,
         {fold: score for fold, score in scores.items() if fold in searched},
         {fold: score for fold, score in scores.items() if fold not in searched},
     )
@@ -188,7 +193,7 @@ def _check_folder(plan: Plan, run: RunFolder) -> None:
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
-    """All that the scores of two trials must have in common to be compared."""
+    """The settings that two trials must share for their scores to be comparable."""
     search = plan.config.search.model_dump(mode="json")
     compared = ("space", "share", "judge", "folds", "epochs", "proxy")
     return {
@@ -199,7 +204,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 
 def _remove_dead_trainings(run: RunFolder, study: TicketStudy) -> None:
-    """Clear what killed workers left behind; a trial that runs elsewhere keeps its folder."""
+    """Delete the trainings of killed workers; a trial that another worker trains keeps its folder."""
     alive = {str(number) for number in study.running_numbers()}
     for left in run.search.begun_trials():
         if left.path.name not in alive:

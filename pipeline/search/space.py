@@ -1,4 +1,4 @@
-"""Between the study's flat parameters and the config's keys: what may vary, and the config that values make."""
+"""The search space: parameters of the study, and the config that their values give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.config import Config, Dimension, check_config, full_key, is_intege
 from pipeline.errors import ConfigError, listing
 
 ASL_KEYS = ("loss.gamma_neg", "loss.gamma_pos", "loss.clip")
-"""What `search.share` shares: the parameters that the asymmetric loss takes per label."""
+"""Parameters of the asymmetric loss that may differ per label; `search.share` applies to them."""
 
 HEAD_KEYS = frozenset(
     f"model.{key}"
@@ -34,22 +34,22 @@ HEAD_KEYS = frozenset(
     )
 )
 BUCKETS = ("rare", "middle", "frequent")
-_DIGITS = 4  # of a searched number: enough for a training, and short in a config
+_DIGITS = 4  # significant digits of a searched number in a config
 
 Values = Mapping[str, Any]
-"""The values of a trial by parameter name, as the study stores them: numbers, text, true, false or null."""
+"""The values of a trial by parameter name, as the study stores them: number, text, true, false or null."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One value that a trial chooses.
+    """A parameter of the study.
 
     Attributes:
-        name: in the study: the key, with `[bucket]` or `[label]` where several parameters make one key.
+        name: the key, followed by `[bucket]` or `[label]` if several parameters set one key.
         key: the dotted config key.
-        labels: whose number it is in a mapping per label; None where the key takes the value itself.
+        labels: the labels whose value it sets; None if it sets the key as a whole.
         dimension: the values it may take.
-        integer: whether its numbers are whole.
+        integer: whether its values are integers.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Parameter:
 
     @property
     def choices(self) -> dict[Any, Any] | None:
-        """What the study stores for each choice, and the value it stands for; None for a range."""
+        """The config value of each choice by the value that the study stores; None for a range."""
         if self.dimension.choices is None:
             return None
         if isinstance(self.dimension.choices, Mapping):
@@ -70,15 +70,15 @@ class Parameter:
 
 
 def parameters_of(config: Config, labels: Sequence[str], positives: Sequence[int]) -> tuple[Parameter, ...]:
-    """The parameters of `search.space`, one per bucket or label where `search.share` says so.
+    """The parameters of `search.space`; `search.share` may ask for one per bucket or label.
 
     Args:
         config: the complete configuration.
         labels: the K labels.
-        positives: (K,) training rows that have them.
+        positives: (K,) number of positive training rows.
 
     Raises:
-        ConfigError: a bound or a choice is no value of its key, or the proxy cannot judge a key.
+        ConfigError: a bound or a choice is not valid for its key, or `search.proxy` does not support a key.
     """
     search = config.search
     space = {full_key(name): dimension for name, dimension in search.space.items()}
@@ -99,7 +99,7 @@ def parameters_of(config: Config, labels: Sequence[str], positives: Sequence[int
 
 
 def frequency_buckets(labels: Sequence[str], positives: Sequence[int]) -> dict[str, tuple[str, ...]]:
-    """The labels in thirds by their number of positives: rare, middle and frequent; fewer for fewer labels."""
+    """The labels in three buckets by their number of positives: rare, middle and frequent; fewer for K < 3."""
     order = sorted(range(len(labels)), key=lambda place: (positives[place], labels[place]))
     names = BUCKETS if len(labels) >= len(BUCKETS) else BUCKETS[:: len(BUCKETS) - 1][: len(labels)]
     parts = np.array_split(order, len(names))
@@ -107,24 +107,24 @@ def frequency_buckets(labels: Sequence[str], positives: Sequence[int]) -> dict[s
 
 
 def config_with(config: Config, parameters: Sequence[Parameter], values: Values, *, source: str) -> Config:
-    """`config` with the values of a trial put in.
+    """`config` with the values of a trial.
 
     Raises:
-        ConfigError: the values do not go together; the message begins with `source`.
+        ConfigError: the values do not fit together; the message begins with `source`.
     """
     data = config.model_dump(mode="json", exclude_unset=True)
     for key, value in diff_of(parameters, values).items():
         section, _, name = key.partition(".")
         if name:
             data[section] = {**data.get(section, {}), name: value}
-        else:  # a whole section, but for what no trial changes
+        else:  # a whole section, except the keys that no trial may change
             kept = kept_keys(section)
             data[section] = {**{key: own for key, own in data.get(section, {}).items() if key in kept}, **value}
     return check_config(data, source=source)
 
 
 def diff_of(parameters: Sequence[Parameter], values: Values) -> dict[str, Any]:
-    """The config keys that a trial's values set, dotted, with their values as they stand in a config."""
+    """The dotted config keys that a trial's values set, with their values in the config."""
     diff: dict[str, Any] = {}
     for parameter in parameters:
         value = _in_config(parameter, values[parameter.name])
@@ -136,9 +136,9 @@ def diff_of(parameters: Sequence[Parameter], values: Values) -> dict[str, Any]:
 
 
 def own_values(config: Config, parameters: Sequence[Parameter]) -> tuple[dict[str, Any], list[str]]:
-    """The config's own values as a trial, and a sentence on each that the space does not hold.
+    """The config's own values as a trial, and a note on each that lies outside the space.
 
-    With such a sentence the own values cannot be tried as they are.
+    If there is a note, the own values are not tried.
     """
     values: dict[str, Any] = {}
     notes = []
@@ -159,7 +159,7 @@ def own_values(config: Config, parameters: Sequence[Parameter]) -> tuple[dict[st
 
 
 def _in_config(parameter: Parameter, value: Any) -> Any:
-    """Ranges are rounded to a few digits, inside the range, so that the diff found can be read and typed."""
+    """The value in the config; numbers are rounded to few digits, inside the range, so that they are short to type."""
     if parameter.choices is not None:
         return parameter.choices[value]
     if parameter.integer:
@@ -170,7 +170,7 @@ def _in_config(parameter: Parameter, value: Any) -> Any:
 
 
 def _chosen(config: Config, parameter: Parameter) -> tuple[Any] | None:
-    """The choice that makes the config what it is, in a tuple because that may be null; None where none does."""
+    """The choice that equals the config's own value, in a tuple because it may be null; None if there is none."""
     for stored in parameter.choices or ():
         made = config_with(config, [parameter], {parameter.name: stored}, source=f"search.space.{parameter.key}")
         if _same(made, config, parameter):
@@ -179,7 +179,7 @@ def _chosen(config: Config, parameter: Parameter) -> tuple[Any] | None:
 
 
 def _same(made: Config, config: Config, parameter: Parameter) -> bool:
-    """Whether the part that the parameter speaks for is the same."""
+    """Whether both configs have the same values for the labels of the parameter."""
     new, old = training_values(made), training_values(config)
     if parameter.labels is None:
         return new == old
@@ -199,17 +199,17 @@ def _in_range(parameter: Parameter, own: Any) -> tuple[Any] | None:
 
 
 def _check_values(config: Config, parameter: Parameter) -> None:
-    """Try each bound and each choice on the schema."""
+    """Check each bound and each choice against the schema."""
     dimension = parameter.dimension
     stored = list(parameter.choices) if parameter.choices is not None else [dimension.low, dimension.high]
     whole = (dimension.low, dimension.high, dimension.step if dimension.step is not None else 1)
     if parameter.integer and parameter.choices is None and any(int(number or 0) != number for number in whole):
         raise ConfigError(
-            f"search.space.{parameter.key}: its numbers are whole", remedy="write low, high, step as such"
+            f"search.space.{parameter.key}: its values are integers", remedy="write low, high and step as integers"
         )
     for value in stored:
-        everywhere = [Parameter(parameter.name, parameter.key, None, dimension, parameter.integer)]
-        config_with(config, everywhere, {parameter.name: value}, source=f"search.space.{parameter.key}={value}")
+        for_all_labels = [Parameter(parameter.name, parameter.key, None, dimension, parameter.integer)]
+        config_with(config, for_all_labels, {parameter.name: value}, source=f"search.space.{parameter.key}={value}")
 
 
 def _check_proxy(config: Config, space: Mapping[str, Dimension]) -> None:
@@ -218,14 +218,14 @@ def _check_proxy(config: Config, space: Mapping[str, Dimension]) -> None:
     other = [key for key in space if key not in HEAD_KEYS and key.partition(".")[0] != "loss"]
     if other:
         raise ConfigError(
-            f"search.proxy=head cannot judge {listing(other)}: feature maps are made once, with the config's own value",
+            f"search.proxy=head cannot compare {listing(other)}: feature maps are made with the config's own value",
             expected=f"loss keys and {listing(sorted(HEAD_KEYS), 20)}",
             remedy="take these keys out of search.space, or set search.proxy=none",
         )
 
 
 def diff_text(diff: Mapping[str, Any]) -> str:
-    """Dotted keys as the YAML of a config."""
+    """The YAML of a config with these dotted keys."""
     nested: dict[str, Any] = {}
     for key, value in diff.items():
         section, _, name = key.partition(".")

@@ -1,4 +1,4 @@
-"""The study's database: where it is, the lock that makes two steps one, the heartbeat of a running trial."""
+"""The study's database: its URL, a lock around several steps, the heartbeat of a running trial."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from pipeline.errors import ConfigError, RunError
 
 HEARTBEAT_SECONDS = 10
-GRACE_SECONDS = 60  # without a heartbeat, after which a trial counts as dead
+GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
 _LOCK_SECONDS = 300
 
 
 def open_storage(
     asked: str | None, sqlite: Path, *, lock: Path, heartbeat: int = HEARTBEAT_SECONDS, grace: int = GRACE_SECONDS
 ) -> RDBStorage:
-    """The database that `search.storage` names; None is the file `sqlite`.
+    """Open the database that `search.storage` names; None is the file `sqlite`.
 
-    `$NAME` in a URL stands for an environment variable, so that a password need not be written into a config.
+    `$NAME` in a URL is replaced by that environment variable, so a config need not contain a password.
 
     Raises:
         ConfigError: the URL is wrong, its driver is not installed, or the database cannot be reached.
@@ -36,8 +36,8 @@ def open_storage(
     url = _checked_url(asked, sqlite)
     waiting = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
     try:
-        with warnings.catch_warnings(), _file_locked(lock):  # two would make the same tables
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, which nothing else offers
+        with warnings.catch_warnings(), _file_locked(lock):  # two processes would create the same tables
+            warnings.simplefilter("ignore", ExperimentalWarning)  # on heartbeats
             return RDBStorage(
                 url.render_as_string(hide_password=False),
                 engine_kwargs=waiting,
@@ -65,28 +65,28 @@ def _checked_url(asked: str | None, sqlite: Path) -> sqlalchemy.URL:
         url = sqlalchemy.make_url(os.path.expandvars(asked))
     except ArgumentError:
         raise ConfigError(
-            "search.storage is no database URL",
+            "search.storage is not a database URL",
             expected="null, or something like postgresql://user@host/database",
-            remedy="correct it; $NAME in it stands for an environment variable",
+            remedy="correct it; $NAME in it is replaced by an environment variable",
         ) from None
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
 @contextlib.contextmanager
 def locked(storage: RDBStorage, study: str, lock: Path) -> Iterator[None]:
-    """Keep every other worker of this study out, on this machine by the file `lock`, on PostgreSQL on all machines.
+    """Exclude all other workers of this study: on this machine by the file `lock`, on PostgreSQL on all machines.
 
-    Optuna claims a trial in two steps that SQLite does not join, so that two workers could get the same one.
+    Optuna claims a trial in two steps that SQLite does not make atomic, so two workers could get the same trial.
 
     Raises:
-        RunError: a process of this machine keeps the lock for minutes.
+        RunError: a process of this machine holds the lock for minutes.
     """
     with _file_locked(lock):
         if storage.engine.dialect.name != "postgresql":
             yield
             return
         key = int.from_bytes(hashlib.blake2b(study.encode(), digest_size=8).digest(), "big", signed=True)
-        with storage.engine.connect() as connection:  # a killed worker loses its connection, and so the lock
+        with storage.engine.connect() as connection:  # a killed worker loses its connection and so releases it
             connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
             try:
                 yield
@@ -113,13 +113,13 @@ def _file_locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
-    """Tell the database at intervals that this trial is alive."""
+    """Record heartbeats of this trial at intervals."""
     interval = storage.get_heartbeat_interval()
     ended = threading.Event()
 
     def beat() -> None:
         while True:
-            with contextlib.suppress(StorageInternalError):  # away for a moment: the next beat will tell
+            with contextlib.suppress(StorageInternalError):  # unreachable for a moment: the next beat tries again
                 storage.record_heartbeat(trial_id)
             if ended.wait(interval):
                 return

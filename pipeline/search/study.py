@@ -1,8 +1,8 @@
-"""The study: every trial to come is a ticket in the database, and each ticket is drawn by one worker.
+"""The study: its trials wait in the database as tickets, and each ticket is drawn by one worker.
 
-A study of 30 trials is begun with 30 tickets (waiting trials), the first with the config's own values. A trial
-that fails puts a new ticket in, one whose process died the same values once more. So the tickets, the running and
-the finished trials always add up, however many workers draw, and none is lost or doubled.
+A study of 30 trials begins with 30 tickets (waiting trials), the first with the config's own values. A failed trial
+is replaced by a new ticket; a trial whose process died is repeated once with the same values. So waiting, running and
+finished trials always sum to 30, for any number of workers, and no trial is lost or trained twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from optuna.trial import Trial as Trial  # part of what this module offers
+from optuna.trial import Trial as Trial  # re-exported
 
 from pipeline.config import SearchConfig
 from pipeline.errors import PipelineError, RunError
@@ -29,7 +29,7 @@ from pipeline.search.space import Parameter, Values
 from pipeline.search.storage import beating, locked
 
 Pruned = optuna.TrialPruned
-"""Raised inside a trial's training when it is not worth going on."""
+"""Raised inside a trial's training when the pruner stops it."""
 
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _FAILURES_IN_A_ROW = 10
@@ -38,16 +38,16 @@ _INTERRUPTED = "interrupted"
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-class TimeUsed(Exception):  # noqa: N818 (nothing is wrong)
-    """`train.time_budget` ended before the search did; all that it found is saved."""
+class TimeUsed(Exception):  # noqa: N818 (not an error)
+    """`train.time_budget` ended before the search; finished trials are saved."""
 
 
 class SearchError(PipelineError):
-    """A search cannot go on, or belongs to other settings."""
+    """A search cannot continue."""
 
 
 class Progress(NamedTuple):
-    """How far the study is, over all workers."""
+    """The counts of trials over all workers, and the best score."""
 
     done: int  # complete or pruned
     running: int
@@ -61,11 +61,11 @@ class TicketStudy:
 
     Args:
         storage: the database.
-        name: of the study in it.
-        lock: a file that workers on this machine share.
+        name: the name of the study in it.
+        lock: a lock file that all workers on this machine use.
         search: the search section of the config.
-        maximize: whether a higher score wins.
-        epochs: of a trial, for the pruner that plans with them.
+        maximize: whether a higher score is better.
+        epochs: number of epochs of a trial, for the pruner.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TicketStudy:
         )
 
     def start_over(self) -> None:
-        """Forget all trials, also in a database that other runs use."""
+        """Delete all trials of this study; other studies of the database are kept."""
         with self._locked():
             optuna.delete_study(storage=self._storage, study_name=self._name)
             self.study = self._create_or_load()
@@ -105,16 +105,16 @@ class TicketStudy:
         return locked(self._storage, self._name, self._lock)
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Close the connections to the database."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
     def begin(self, settings: Mapping[str, Any], *, own: Values | None) -> dict[str, Any]:
-        """Put the tickets in, if that is not done; the settings that the study was begun with.
+        """Add the missing tickets and return the settings that the study was begun with.
 
         Args:
-            settings: what all its trials have in common, for another command to compare with.
-            own: the config's own values, the first ticket; None where they lie outside the space.
+            settings: the settings that all trials share, saved for other commands to compare.
+            own: the config's own values, the first ticket; None if they lie outside the space.
         """
         with self._locked():
             if "settings" not in self.study.user_attrs:
@@ -129,13 +129,13 @@ class TicketStudy:
         return begun
 
     def draw(self) -> Trial | None:
-        """A ticket for this worker, now running; None if there is none left (others may still be running).
+        """Start the next ticket and return it; None if no ticket is left (trials may still be running).
 
         Raises:
-            SearchError: trial after trial failed.
+            SearchError: the last ten trials failed.
         """
         with self._locked():
-            self._bury_the_dead()
+            self._fail_dead_trials()
             trials = self._trials()
             _refuse_endless_failures(trials)
             taken = sum(trial.state in (*_DONE, TrialState.RUNNING) for trial in trials)
@@ -144,42 +144,42 @@ class TicketStudy:
                 return None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # `alive` beats in its place
+                warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # `alive` records heartbeats
                 self.study.sampler = build_sampler(self._search, tickets[0])
                 trial = self.study.ask()  # the first ticket
             self._storage.record_heartbeat(trial._trial_id)
-            trial.set_user_attr("host", socket.gethostname())  # whose lack tells of a death before the first beat
+            trial.set_user_attr("host", socket.gethostname())  # if missing, the process died before its first heartbeat
             return trial
 
     def alive(self, trial: Trial) -> AbstractContextManager[None]:
-        """Inside, the database is told that the trial lives; without it another worker would take it over."""
+        """A context that records heartbeats of the trial; without them another worker would take it over."""
         return beating(self._storage, trial._trial_id)
 
     def complete(self, trial: Trial, score: float) -> bool:
-        """Write down a trial's score; one that is no number is a failure. Whether it counts."""
+        """Record a trial's score, or a failure if it is not finite; returns whether the score counts."""
         if not math.isfinite(score):
             self.fail(trial, f"its score is {score}")
             return False
-        return self._tell(trial, TrialState.COMPLETE, score)
+        return self._record(trial, TrialState.COMPLETE, score)
 
     def prune(self, trial: Trial) -> None:
-        """Write down that it was not worth going on; its score is the last one reported."""
-        self._tell(trial, TrialState.PRUNED)
+        """Record that the pruner stopped the trial; its score is the last one reported."""
+        self._record(trial, TrialState.PRUNED)
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """Write down why there is no score, and put a new ticket in."""
-        self._tell(trial, TrialState.FAIL, reason=reason)
+        """Record why the trial has no score, and add a new ticket."""
+        self._record(trial, TrialState.FAIL, reason=reason)
 
     def give_back(self, trial: Trial) -> None:
-        """For a trial that a person interrupted: its values come again."""
-        self._tell(trial, TrialState.FAIL, reason=_INTERRUPTED)
+        """Record that the trial was interrupted, and add a ticket with its values."""
+        self._record(trial, TrialState.FAIL, reason=_INTERRUPTED)
 
     def running_numbers(self) -> list[int]:
-        """The trials that some worker is training."""
+        """The numbers of the running trials of all workers."""
         return [trial.number for trial in self._trials() if trial.state is TrialState.RUNNING]
 
     def progress(self) -> Progress:
-        """Counts of trials, and the best score."""
+        """The progress of the study."""
         trials = self._trials()
         states = [trial.state for trial in trials]
         complete = [trial.value for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
@@ -193,7 +193,7 @@ class TicketStudy:
         )
 
     def claim(self, owner: str) -> bool:
-        """Whether `owner` is to go on with the result: the first to ask, and nobody else."""
+        """Whether `owner` may continue with the result: the first owner that asks may, no other."""
         with self._locked():
             first = self.study.user_attrs.get("goes_on", owner)
             self.study.set_user_attr("goes_on", first)
@@ -205,9 +205,11 @@ class TicketStudy:
     def _enqueue(self, values: Values, *, kind: str) -> None:
         self.study.enqueue_trial(dict(values), user_attrs={"kind": kind, "given": dict(values)})
 
-    def _tell(self, trial: Trial, state: TrialState, score: float | None = None, *, reason: str | None = None) -> bool:
+    def _record(
+        self, trial: Trial, state: TrialState, score: float | None = None, *, reason: str | None = None
+    ) -> bool:
         with self._locked():
-            if trial.number not in self.running_numbers():  # this process slept so long that another took it over
+            if trial.number not in self.running_numbers():  # another worker took it over
                 return False
             if reason is not None:
                 trial.set_user_attr("failure", reason)
@@ -218,8 +220,8 @@ class TicketStudy:
                 self._enqueue({}, kind="sampled")
         return True
 
-    def _bury_the_dead(self) -> None:
-        """Fail the trials whose process died; their values come once more, then a new ticket takes their place."""
+    def _fail_dead_trials(self) -> None:
+        """Fail the trials whose process died, and add a ticket: the same values once, after that a new one."""
         running = self.running_numbers()
         for trial in self._trials():
             if trial.state is TrialState.RUNNING and "host" not in trial.user_attrs:
@@ -271,10 +273,10 @@ def _refuse_endless_failures(trials: list[FrozenTrial]) -> None:
 
 
 def check_begun_alike(begun: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Refuse to add trials to a study of other settings: their scores could not be compared.
+    """Check that a study was begun with the settings of now: other scores could not be compared.
 
     Raises:
-        RunError: naming each setting with its old and new value.
+        RunError: they differ; the message names each setting with its old and new value.
     """
     changed = [key for key in sorted({*begun, *now}) if begun.get(key) != now.get(key)]
     if changed:

@@ -1,4 +1,4 @@
-"""What a search found, as two tables: the best trials, and what each parameter did."""
+"""Prints the result of a search: the best trials, then each parameter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.console import print_note
+from pipeline.console import print_note, short
 from pipeline.run.folder import SearchFolder
 
 _SHOWN_TRIALS, _SHOWN_PARAMETERS = 5, 12
@@ -28,19 +28,19 @@ class TrialFacts(NamedTuple):
 
 
 class ParameterFacts(NamedTuple):
-    """What a parameter did to the score."""
+    """The values of a parameter, and its importance."""
 
     name: str
-    own: Any  # the config's value
-    best: Any  # the best trial's
-    good: str  # what the best quarter of the complete trials used
-    importance: float | None  # share of the score's variance that it explains; None where that cannot be told
+    own: Any  # the config's own value
+    best: Any  # the best trial's value
+    good: str  # values of the best quarter of the complete trials
+    importance: float | None  # share of the score's variance that it explains; None if unknown
 
 
 class SearchFacts(NamedTuple):
-    """A search, as far as it is."""
+    """A search, finished or not."""
 
-    judge: str
+    score_name: str
     greater_is_better: bool
     folds: tuple[int, ...]
     trials: tuple[TrialFacts, ...]
@@ -50,7 +50,7 @@ class SearchFacts(NamedTuple):
 
     @property
     def own(self) -> TrialFacts | None:
-        """The complete trial of the config's own values, if it is there."""
+        """The complete trial of the config's own values, if there is one."""
         own = [
             trial
             for trial in self.trials
@@ -70,10 +70,10 @@ class SearchFacts(NamedTuple):
 
 
 def print_search(console: Console, facts: SearchFacts) -> None:
-    """The best trials beside the config's own values, then each parameter, then what to make of it."""
+    """Print the best trials and the config's own, then each parameter, then failures and notes."""
     states = [trial.state for trial in facts.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("COMPLETE", "PRUNED", "FAIL") if state in states)
-    console.print(f"Search: {counts}; judged by {facts.judge} on fold {', '.join(map(str, facts.folds))}")
+    console.print(f"Search: {counts}; scored by {facts.score_name} on fold {', '.join(map(str, facts.folds))}")
     console.print(_trial_table(facts))
     console.print(_parameter_table(facts))
     for trial in facts.trials:
@@ -89,7 +89,7 @@ def _trial_table(facts: SearchFacts) -> Table:
     own = facts.own
     shown = complete[:_SHOWN_TRIALS] + [trial for trial in complete[_SHOWN_TRIALS:] if trial == own]
     names = [parameter.name for parameter in facts.parameters[:_SHOWN_PARAMETERS]]
-    drawn = Table(title="The best trials (the score of the best one flatters)", title_justify="left")
+    drawn = Table(title="The best trials (the score of the best one is optimistic)", title_justify="left")
     for name in ("rank", "trial", "score", "against own", "seconds"):
         drawn.add_column(name, justify="right")
     for name in names:
@@ -110,7 +110,7 @@ def _difference(trial: TrialFacts, own: TrialFacts | None) -> str:
 
 
 def _parameter_table(facts: SearchFacts) -> Table:
-    drawn = Table(title="What each parameter did", title_justify="left")
+    drawn = Table(title="Parameters", title_justify="left")
     drawn.add_column("parameter")
     for name in ("importance", "own value", "best trial", "best quarter of trials"):
         drawn.add_column(name, justify="right")
@@ -124,32 +124,27 @@ def _parameter_table(facts: SearchFacts) -> Table:
     return drawn
 
 
-def short(value: Any) -> str:
-    """A value as a cell holds it."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 class LeftOut(NamedTuple):
-    """The scores of a full run after a search, by the search's own judge."""
+    """The scores of a full run after a search, by the score of the search."""
 
-    judge: str
-    searched: Mapping[int, float]  # fold: score, on the folds the search looked at
+    score_name: str
+    searched: Mapping[int, float]  # fold: score, for the folds that the search used
     untouched: Mapping[int, float]
 
 
 def print_found(console: Console, facts: SearchFacts, folder: SearchFolder) -> None:
-    """Print what a search found, and where it is written."""
+    """Print the result of a search, and the files that hold it."""
     print_search(console, facts)
     console.print(f"best values: {folder.best}; every trial: {folder.trials}; figures beside them", markup=False)
 
 
 def print_left_out(console: Console, scores: LeftOut) -> None:
-    """What the best values are worth where the search did not look."""
+    """Print the scores of the best values, apart for the folds that the search did not use."""
     parts = [("searched (optimistic)", scores.searched), ("left out by the search", scores.untouched)]
     for name, folds in parts:
         if folds:
             mean = sum(folds.values()) / len(folds)
             each = "  ".join(f"fold {fold}: {score:.4f}" for fold, score in folds.items())
-            console.print(f"{scores.judge}, folds {name}: {mean:.4f}   {each}")
+            console.print(f"{scores.score_name}, folds {name}: {mean:.4f}   {each}")
     if not scores.untouched:
-        print_note(console, "the search looked at every fold, so that each score here is optimistic")
+        print_note(console, "the search used every fold, so each score here is optimistic")

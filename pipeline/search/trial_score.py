@@ -1,4 +1,4 @@
-"""What a trial is worth: a score of a fold's validation logits that needs no threshold, or a cross-fitted one."""
+"""The score of a trial: a metric of a fold's validation logits, with cross-fitted thresholds if it needs any."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.plan import Plan
 from pipeline.thresholds.cross_fitting import score_out_of_fold
 
-_PARTS = 5  # of a fold's rows, over which thresholds are cross-fitted
+_PARTS = 5  # of a fold's rows, for cross-fitting thresholds
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A score per fold. A threshold is never judged on the rows it was fitted on.
+class TrialScore:
+    """Scores the validation logits of a fold. A threshold is never scored on the rows it was fitted on.
 
     Attributes:
         plan: the run.
-        metric: what is computed.
-        cross_fitted: whether thresholds are fitted, on the other parts of the fold's rows.
+        metric: the metric.
+        cross_fitted: whether thresholds are fitted; each part of the fold's rows gets those of the other parts.
     """
 
     plan: Plan
@@ -34,16 +34,16 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """As printed."""
+        """The name as printed."""
         return f"{self.metric.name}, cross-fitted" if self.cross_fitted else self.metric.name
 
     @property
     def greater_is_better(self) -> bool:
-        """Whether a higher score wins."""
+        """Whether a higher score is better."""
         return self.metric.greater_is_better
 
     def __call__(self, fold: int, logits: NDArray[np.float64]) -> float:
-        """The score of logits (V, K) in the order of the fold's validation rows; NaN where it has no value."""
+        """The score of logits (V, K) in the order of the fold's validation rows; NaN if there is none."""
         if not np.isfinite(logits).all():
             return math.nan
         rows = rows_of(self.plan.folds, fold).validation
@@ -51,16 +51,16 @@ class Judge:
         if not self.cross_fitted:
             return self.metric.function(targets, probabilities).value
         policy = self.plan.config.thresholds.policy
-        honest = score_out_of_fold(
+        result = score_out_of_fold(
             self.metric,
             targets,
             probabilities,
             self._parts(rows),
-            policy="per_label" if policy == "optuna" else policy,  # which starts there, and takes minutes
+            policy="per_label" if policy == "optuna" else policy,  # optuna takes minutes per score
             rules=self.plan.rules,
             resamples=0,
         )
-        return honest.cross_fitted.pooled.value
+        return result.cross_fitted.pooled.value
 
     def _parts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         table = self.plan.table
@@ -75,9 +75,9 @@ class Judge:
         )
 
 
-def build_judge(plan: Plan) -> Judge:
-    """The judge that `search.judge` names."""
+def build_trial_score(plan: Plan) -> TrialScore:
+    """The score that `search.judge` names."""
     asked = plan.config.search.judge
     if asked == "map" or (asked == "auto" and plan.metric.takes == "decisions"):
-        return Judge(plan, get_metric("map"), cross_fitted=False)
-    return Judge(plan, plan.metric, cross_fitted=plan.metric.takes == "decisions")
+        return TrialScore(plan, get_metric("map"), cross_fitted=False)
+    return TrialScore(plan, plan.metric, cross_fitted=plan.metric.takes == "decisions")

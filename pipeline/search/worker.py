@@ -1,4 +1,4 @@
-"""A worker of a search: draws tickets, trains them, and writes down how each ended."""
+"""A worker of a search: draws trials, trains them and records their results."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from pipeline.events import Listener, TrialFinished
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.head_trials import HeadTrials, open_maps
-from pipeline.search.objective import Trials, trial_config
+from pipeline.search.objective import FullTrials, trial_config
 from pipeline.search.space import Parameter, config_with
 from pipeline.search.storage import open_storage
 from pipeline.search.study import Pruned, SearchError, TicketStudy, TimeUsed, Trial, suggest
-from pipeline.search.trial_score import Judge, build_judge
+from pipeline.search.trial_score import TrialScore, build_trial_score
 
 _POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What every worker needs; crosses process borders."""
+    """The task of a worker; can be pickled."""
 
     plan: Plan
     parameters: tuple[Parameter, ...]
     workers: int
-    minutes: float | None
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -41,41 +40,41 @@ class SearchTask:
 
     @property
     def config(self) -> Config:
-        """The config of a trial, before its values are put in."""
+        """The config of a trial, still with the config's own values."""
         return trial_config(self.plan.config)
 
-    def open_study(self, run: RunFolder, judge: Judge) -> TicketStudy:
-        """A connection of its own to the study; to be closed."""
+    def open_study(self, run: RunFolder, trial_score: TrialScore) -> TicketStudy:
+        """Open a connection to the study; the caller closes it."""
         search = self.plan.config.search
         return TicketStudy(
             open_storage(search.storage, run.search.study, lock=run.search.lock),
             name=run.path.name,
             lock=run.search.lock,
             search=search,
-            maximize=judge.greater_is_better,
+            maximize=trial_score.greater_is_better,
             epochs=self.config.train.epochs,
         )
 
 
 def work(search: SearchTask, run: RunFolder, _worker: int, listen: Listener) -> None:
-    """Draw and train tickets until the study is complete; waits for other workers' trials, which may fail."""
-    if search.workers > 1:  # in a process of its own, whose parent ends it so
+    """Draw and train trials until the study is complete. Waits for trials of other workers, because they may fail."""
+    if search.workers > 1:  # the parent process ends its workers with SIGTERM
         signal.signal(signal.SIGTERM, _as_interrupt)
-    judge = build_judge(search.plan)
-    trials = _trainer(search, run, judge, listen)
+    trial_score = build_trial_score(search.plan)
+    trials = _build_trials(search, run, trial_score, listen)
     try:
-        with contextlib.closing(search.open_study(run, judge)) as study:
+        with contextlib.closing(search.open_study(run, trial_score)) as study:
             _draw_all(search, study, trials, listen)
     except TimeUsed:
-        return  # its trial was given back; `run_search` says so
+        return  # the trial was given back; `run_search` reports it
     except KeyboardInterrupt:
         if search.workers == 1:
             raise
 
 
-def _draw_all(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, listen: Listener) -> None:
-    minutes = math.inf if search.minutes is None else search.minutes
-    deadline = min(time.monotonic() + 60 * minutes, search.plan.deadline)
+def _draw_all(search: SearchTask, study: TicketStudy, trials: FullTrials | HeadTrials, listen: Listener) -> None:
+    minutes = search.plan.config.search.timeout
+    deadline = min(time.monotonic() + 60 * (math.inf if minutes is None else minutes), search.plan.deadline)
     while True:
         late = time.monotonic() > deadline
         trial = None if late else study.draw()
@@ -87,15 +86,19 @@ def _draw_all(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrial
             time.sleep(_POLL_SECONDS)
 
 
-def _trainer(search: SearchTask, run: RunFolder, judge: Judge, listen: Listener) -> Trials | HeadTrials:
+def _build_trials(
+    search: SearchTask, run: RunFolder, trial_score: TrialScore, listen: Listener
+) -> FullTrials | HeadTrials:
     if search.plan.config.search.proxy == "head":
         maps = tuple(open_maps(search.plan, run, fold, listen=listen) for fold in search.folds)
-        return HeadTrials(search.plan, maps, judge)
-    return Trials(search.plan, run, search.folds, judge, beside=search.workers)
+        return HeadTrials(search.plan, maps, trial_score)
+    return FullTrials(search.plan, run, search.folds, trial_score, search.workers)
 
 
-def _try(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, trial: Trial, listen: Listener) -> None:
-    """Train one trial and write down how it ended, whatever happens."""
+def _try(
+    search: SearchTask, study: TicketStudy, trials: FullTrials | HeadTrials, trial: Trial, listen: Listener
+) -> None:
+    """Train one trial and record its result in any case."""
     history: dict[int, list[float]] = {fold: [] for fold in search.folds}
 
     def on_score(fold: int, epoch: int, score: float) -> None:
@@ -114,7 +117,7 @@ def _try(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, tr
         study.prune(trial)
         outcome = "pruned"
     except (ImageError, CompetitionError, RunError):
-        study.give_back(trial)  # no values would change that
+        study.give_back(trial)  # other values would not help
         raise
     except PipelineError as error:
         study.fail(trial, error.problem)
@@ -127,12 +130,12 @@ def _try(search: SearchTask, study: TicketStudy, trials: Trials | HeadTrials, tr
 
 
 def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: float) -> None:
-    """Tell the pruner what it compares: epochs of the first fold, or for `wilcoxon` whole folds.
+    """Report a score to the pruner: each epoch of the first fold, or for `wilcoxon` each fold's last epoch.
 
-    Scores of different folds are no steps of one curve, so that beyond the first fold epochs are not compared.
+    Scores of several folds do not form one curve, so the epochs of other folds are not compared.
     """
     if not math.isfinite(score):
-        raise SearchError(f"its score is {score}", remedy="judge by another metric, or search folds with every label")
+        raise SearchError(f"its score is {score}", remedy="set another search.judge, or search folds with every label")
     if search.plan.config.search.pruner == "wilcoxon":
         if epoch < search.config.train.epochs:
             return

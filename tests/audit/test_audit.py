@@ -1,4 +1,4 @@
-"""The audit: each planted fault is found and named, and a clean set gives no alarm."""
+"""The audit: each planted fault is found and named, and a clean set gives no warning."""
 
 from __future__ import annotations
 
@@ -20,13 +20,9 @@ from tests.images.test_near_duplicates import scene
 LABELS = ("red", "green")
 
 
-def _silent(_: object) -> None:
-    pass
-
-
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
-    """40 train and 12 test scenes, no two alike."""
+    """40 train and 12 test scenes, all different."""
     for part, count, seed in (("train", 40, 0), ("test", 12, 500)):
         (tmp_path / part).mkdir()
         ids = [f"{part[0]}{number:03d}x" for number in range(count)]
@@ -55,7 +51,9 @@ def _read(path: Path) -> np.ndarray:
 
 def _audit(root: Path, **sections: object) -> Audit:
     competition = {"root": str(root), "test": "test.csv", **dict(sections.pop("competition", {}))}  # type: ignore[call-overload]
-    return audit_competition(check_config({"competition": competition, **sections}, source="test"), listen=_silent)
+    return audit_competition(
+        check_config({"competition": competition, **sections}, source="test"), listen=lambda _: None
+    )
 
 
 def _kinds(audit: Audit) -> dict[str, Finding]:
@@ -98,7 +96,7 @@ def test_planted_leaks_are_found(clean: Path, seed: int) -> None:
     assert not audit.ready
 
 
-def test_groups_by_images_keep_copies_in_one_fold(clean: Path) -> None:
+def test_groups_by_image_keep_copies_in_one_fold(clean: Path) -> None:
     (clean / "train/t001x.jpg").write_bytes((clean / "train/t030x.jpg").read_bytes())
     _write(clean / "train/t002x.jpg", np.rot90(_read(clean / "train/t020x.jpg")))
     audit = _audit(clean, competition={"groups": {"images": "near", "turned": True}})
@@ -129,7 +127,7 @@ def test_broken_and_odd_images_are_all_collected(clean: Path) -> None:
     assert all(finding.remedy for finding in audit.findings if finding.level != "note")
 
 
-def test_a_sample_for_other_ids_is_an_error_and_the_rest_goes_on(clean: Path) -> None:
+def test_a_sample_with_other_ids_is_an_error_and_the_audit_continues(clean: Path) -> None:
     sample = clean / "sample_submission.csv"
     sample.write_text(sample.read_text().replace("t003x", "stranger"))
     (clean / "train/t000x.jpg").unlink()
@@ -169,28 +167,27 @@ def test_label_structure_is_found() -> None:
     assert figures["counts"]["dog"] == int(free.sum())
 
 
-def test_ids_in_series_are_advised_never_grouped(clean: Path) -> None:
-    for name in ("train.csv",):
-        table = pd.read_csv(clean / name, dtype=str)
-        table["id"] = [f"clip{row // 4}_{row:03d}" for row in range(len(table))]
-        table.to_csv(clean / name, index=False)
+def test_ids_in_series_are_noted_but_not_grouped(clean: Path) -> None:
+    table = pd.read_csv(clean / "train.csv", dtype=str)
+    table["id"] = [f"clip{row // 4}_{row:03d}" for row in range(len(table))]
+    table.to_csv(clean / "train.csv", index=False)
     kinds = _kinds(_audit(clean))
     assert "10 series" in kinds["ids_in_series"].message
     assert "groups" not in kinds
 
 
 @pytest.mark.parametrize("sample", [None, "absent.csv"])
-def test_without_a_sample_the_rows_of_the_test_csv_are_looked_at(clean: Path, sample: str | None) -> None:
+def test_without_a_sample_the_rows_of_the_test_csv_are_checked(clean: Path, sample: str | None) -> None:
     (clean / "test/t003x.jpg").write_bytes(b"broken")
-    told = {"sample_submission": sample, "labels": {"columns": list(LABELS)}}
-    kinds = _kinds(_audit(clean, competition=told))
+    given = {"sample_submission": sample, "labels": {"columns": list(LABELS)}}
+    kinds = _kinds(_audit(clean, competition=given))
     assert "test_unreadable" in kinds
     assert ("sample_submission" in kinds) == (sample is not None)
-    neither = _kinds(_audit(clean, competition={**told, "test": None}))
-    assert "test images are not looked at" in neither["sample_submission"].message
+    neither = _kinds(_audit(clean, competition={**given, "test": None}))
+    assert "test images are not checked" in neither["sample_submission"].message
 
 
-def test_the_advice_on_copies_across_folds_knows_the_groups_that_are_there(clean: Path) -> None:
+def test_the_remedy_for_copies_across_folds_names_the_groups_of_the_config(clean: Path) -> None:
     for number in range(6):
         image = _read(clean / f"train/t{2 * number:03d}x.jpg")
         _write(clean / f"train/t{2 * number + 13:03d}x.jpg", image, quality=90)
@@ -201,7 +198,7 @@ def test_the_advice_on_copies_across_folds_knows_the_groups_that_are_there(clean
 
 
 @pytest.mark.parametrize("bands", [1, 5])
-def test_what_the_config_can_read_is_looked_at_as_it_reads_it(clean: Path, bands: int) -> None:
+def test_images_are_read_with_the_channels_and_window_of_the_config(clean: Path, bands: int) -> None:
     for part in ("train", "test"):
         for path in (clean / part).glob("*.jpg"):
             grey = _read(path).mean(axis=2).astype(np.float32) * 4 - 100

@@ -1,4 +1,4 @@
-"""The two commands, run in this process as a person would run them in a shell."""
+"""The commands, run in this process with the arguments of a shell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ import pytest
 import make_submission
 import pipeline.__main__
 import run_cv
+from pipeline.config import load_config
+from pipeline.events import Event
+from pipeline.run.plan import Plan, prepare
+
+
+class Killed(BaseException):
+    """Ends a run in this process like a kill."""
+
+
+def ignore(_: Event) -> None:
+    """A listener that does nothing."""
+
+
+def make_plan(config: Path, *overrides: str) -> Plan:
+    """The plan of a config with some overrides."""
+    return prepare(load_config(config, overrides), debug=False, listen=ignore)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """The output since the last call, with single spaces instead of line breaks."""
+    return " ".join(capsys.readouterr().out.split())
 
 
 def cv(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:

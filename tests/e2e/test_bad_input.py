@@ -1,4 +1,4 @@
-"""Wrong input: exit code 2, one message with a remedy, no traceback, and nothing lost or half-written."""
+"""Wrong input: exit code 2, one message with a remedy, no traceback, no changed file."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def _foreign_ids(workplace: Path) -> None:
 
 def _spoil_weights(workplace: Path) -> None:
     (workplace / "runs/tiny/fold1/weights.safetensors").write_bytes(b"x")
+
+
+def _turn_labels(workplace: Path) -> None:
+    path = workplace / "data/sample_submission.csv"
+    pd.read_csv(path, dtype=str)[["id", "blue", "green", "red"]].to_csv(path, index=False)
 
 
 def _nothing(workplace: Path) -> None:
@@ -85,6 +90,7 @@ def test_bad_input_has_one_message_and_changes_nothing(
     name: str,
     state: str,
     finished: Path,
+    tiny_config: Path,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -95,57 +101,53 @@ def test_bad_input_has_one_message_and_changes_nothing(
         shutil.copytree(finished, run)
     spoil(workplace)
     before = listing(workplace / "runs") if run.exists() else {}
-    assert cv(monkeypatch, _config(workplace), *words) == 2
-    said = capsys.readouterr().err
-    assert said.count("error: ") == 1
-    assert "remedy: " in said
-    assert "Traceback" not in said
-    if not (state == "finished" and "was made with other training settings" in said):
+    assert cv(monkeypatch, tiny_config, *words) == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    assert "remedy: " in message
+    assert "Traceback" not in message
+    if not (state == "finished" and "was made with other training settings" in message):
         for part in parts:
-            assert part in said
+            assert part in message
     assert (listing(workplace / "runs") if run.exists() else {}) == before
 
 
-def test_a_finished_run_with_another_config_is_refused_by_key(
-    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+OTHER: dict[str, tuple[Spoil, list[str], list[str]]] = {
+    "settings": (
+        _nothing,
+        ["train.lr=0.5", "model.heads=4"],
+        ["model.heads: 2 in the run, 4 now", "train.lr: 0.003 in the run, 0.5 now", "--fresh"],
+    ),
+    "rows": (_edit_train(lambda table: table.iloc[:-1]), [], ["other rows"]),
+    "order of labels": (_turn_labels, ["predict.tta=[hflip]"], ["other rows, labels or targets"]),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_finished_run_with_another_config_or_other_data_is_refused(
+    name: str,
+    finished: Path,
+    tiny_config: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    spoil, words, parts = OTHER[name]
     shutil.copytree(finished, workplace / "runs/tiny")
+    spoil(workplace)
     before = listing(workplace / "runs")
-    assert cv(monkeypatch, _config(workplace), "train.lr=0.5", "model.heads=4") == 2
-    said = capsys.readouterr().err
-    assert "model.heads: 2 in the run, 4 now" in said
-    assert "train.lr: 0.003 in the run, 0.5 now" in said
-    assert "--fresh" in said
+    assert cv(monkeypatch, tiny_config, *words) == 2
+    message = capsys.readouterr().err
+    for part in parts:
+        assert part in message
     assert listing(workplace / "runs") == before
 
 
-def test_other_rows_under_a_finished_run_are_refused(
-    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_cache_folder_that_cannot_be_written_is_named(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished, workplace / "runs/tiny")
-    _edit_train(lambda table: table.iloc[:-1])(workplace)
-    before = listing(workplace / "runs")
-    assert cv(monkeypatch, _config(workplace)) == 2
-    assert "other rows" in capsys.readouterr().err
-    assert listing(workplace / "runs") == before
-
-
-def test_labels_in_another_order_under_a_begun_run_are_refused(
-    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(finished, workplace / "runs/tiny")
-    path = workplace / "data/sample_submission.csv"
-    sample = pd.read_csv(path, dtype=str)
-    sample[["id", "blue", "green", "red"]].to_csv(path, index=False)
-    assert cv(monkeypatch, _config(workplace), "predict.tta=[hflip]") == 2
-    assert "other rows, labels or targets" in capsys.readouterr().err
-
-
-def test_a_cache_folder_that_cannot_be_written_is_told(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (workplace / "file").write_text("in the way")
-    assert cv(monkeypatch, _config(workplace), "images.cache=file/cache") == 2
+    Path("file").touch()
+    assert cv(monkeypatch, tiny_config, "images.cache=file/cache") == 2
     assert "images.cache" in capsys.readouterr().err
 
 
@@ -159,12 +161,12 @@ def _unfinish(workplace: Path) -> None:
         (workplace / "runs/tiny" / name).unlink()
 
 
-def _forget_scores(workplace: Path) -> None:
+def _delete_scores(workplace: Path) -> None:
     for name in ("fold1/done.json", "thresholds.json"):
         (workplace / "runs/tiny" / name).unlink()
 
 
-def _lose_a_fold(workplace: Path) -> None:
+def _delete_fold_1(workplace: Path) -> None:
     path = workplace / "runs/tiny/oof.parquet"
     table = pd.read_parquet(path)
     table[table["fold"] == 0].to_parquet(path, index=False)
@@ -173,7 +175,7 @@ def _lose_a_fold(workplace: Path) -> None:
 SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "not a run": (_nothing, ["data"], ["data is not a run folder"]),
     "nothing finished": (_unfinish, ["runs/tiny"], ["no fold of the run is finished yet", "goes on"]),
-    "a scored fold is not finished any more": (
+    "a scored fold that is not finished": (
         lambda at: (at / "runs/tiny/fold1/done.json").unlink(),
         ["runs/tiny"],
         ["not on its finished folds"],
@@ -182,23 +184,19 @@ SUBMISSIONS: dict[str, tuple[Spoil, list[str], list[str]]] = {
     "sample with foreign ids": (_foreign_ids, ["runs/tiny"], ["sample_submission.csv", "stranger"]),
     "unknown view": (_nothing, ["runs/tiny", "--tta", "hflop"], ["hflop"]),
     "folds without scores": (
-        _forget_scores,
+        _delete_scores,
         ["runs/tiny"],
         ["not finished: folds 1", "fold 0 of 0-1", "--folds finished"],
     ),
-    "thresholds of other folds": (_lose_a_fold, ["runs/tiny"], ["other folds than the thresholds"]),
+    "thresholds of other folds": (_delete_fold_1, ["runs/tiny"], ["other folds than the thresholds"]),
     "thresholds of other views": (_new_views, ["runs/tiny"], ["not fitted with the settings", "run_cv.py"]),
     "a folder as the output": (_nothing, ["runs/tiny", "--out", "data"], ["data cannot be written"]),
-    "broken weights": (
-        _spoil_weights,
-        ["runs/tiny"],
-        ["fold1/weights.safetensors"],
-    ),
+    "broken weights": (_spoil_weights, ["runs/tiny"], ["fold1/weights.safetensors"]),
 }
 
 
 @pytest.mark.parametrize("name", SUBMISSIONS)
-def test_a_bad_submission_call_writes_nothing(
+def test_a_wrong_submission_command_writes_nothing(
     name: str, finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, words, parts = SUBMISSIONS[name]
@@ -206,16 +204,8 @@ def test_a_bad_submission_call_writes_nothing(
     spoil(workplace)
     before = listing(workplace / "runs")
     assert submission(monkeypatch, *words) == 2
-    said = capsys.readouterr().err
-    assert "remedy: " in said
+    message = capsys.readouterr().err
+    assert "remedy: " in message
     for part in parts:
-        assert part in said
+        assert part in message
     assert listing(workplace / "runs") == before
-
-
-def _config(workplace: Path) -> Path:
-    from tests.conftest import TINY
-
-    path = workplace / "tiny.yaml"
-    path.write_text(TINY)
-    return path

@@ -1,4 +1,4 @@
-"""Broken test images: refused by default, and where the config says so, answered by a stated fallback."""
+"""Broken test images: refused by default, predicted with a fallback if the config allows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission import submit, test_predictions
 from tests.conftest import LABELS
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, printed, submission
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def test_images_that_break_before_and_during_the_prediction_get_the_mean_out_of_
     load = test_predictions.load_ensemble
 
     def load_and_break(*arguments: object, **keys: object) -> object:
-        Path("data/test/t.004.png").unlink()  # it was there when all files were looked for
+        Path("data/test/t.004.png").unlink()  # after the check of all files
         return load(*arguments, **keys)  # type: ignore[arg-type]
 
     monkeypatch.setattr(submit, "load_ensemble", load_and_break)
     assert submission(monkeypatch, tolerant.path) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "2 of 6 test images cannot be read" in shown
     assert "t.002, t.004" in shown
     listed = pd.read_csv(tolerant.path / "submission.broken.csv", dtype=str)
@@ -54,7 +54,7 @@ def test_images_that_break_before_and_during_the_prediction_get_the_mean_out_of_
     assert not np.isclose(probabilities.drop(["t.002", "t.004"]), mean).all(axis=1).any()
 
 
-def test_the_list_of_broken_images_goes_when_they_are_whole_again(
+def test_the_list_of_broken_images_is_deleted_when_they_are_repaired(
     tolerant: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert submission(monkeypatch, tolerant.path) == 0
@@ -64,7 +64,7 @@ def test_the_list_of_broken_images_goes_when_they_are_whole_again(
     assert not (tolerant.path / "submission.broken.csv").exists()
 
 
-def test_a_test_set_without_one_whole_image_is_refused(
+def test_a_test_set_without_a_readable_image_is_refused(
     tolerant: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("data/test")

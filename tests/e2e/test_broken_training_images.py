@@ -1,4 +1,4 @@
-"""Training images that cannot be read: refused by default, left out and named where the config says so."""
+"""Broken training images: refused by default, left out and named if the config allows it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from tests.conftest import TINY
-from tests.e2e.commands import cv
+from tests.e2e.commands import cv, printed
 
 
 @pytest.fixture
 def damaged(workplace: Path) -> Path:
-    """The small competition with one training image missing and one cut short inside, behind a whole header."""
+    """The small competition with one training image missing and one truncated after its header."""
     (workplace / "data/train/t.003.png").unlink()
     image = workplace / "data/train/t.007.png"
     whole = image.read_bytes()
@@ -27,7 +27,7 @@ def test_rows_of_broken_images_are_left_out_and_named(
     damaged: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, damaged, "train.epochs=1") == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "2 of 24 training images cannot be read and are left out: t.003 (" in shown
     assert "t.007 (" in shown
     ids = [f"t.{number:03d}" for number in range(24) if number not in (3, 7)]
@@ -48,21 +48,21 @@ def test_a_fold_file_may_name_the_rows_that_are_left_out(
     assert folds.tolist() == [int(id_[2:]) % 2 for id_ in folds.index]
 
 
-def test_a_training_set_without_one_whole_image_is_refused(
+def test_a_training_set_without_a_readable_image_is_refused(
     damaged: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workplace / "data/train").rename(workplace / "data/elsewhere")
     assert cv(monkeypatch, damaged) == 2
-    said = capsys.readouterr().err
-    assert "24 of 24 images cannot be read" in said
-    assert "data/train does not exist" in said
+    message = capsys.readouterr().err
+    assert "24 of 24 images cannot be read" in message
+    assert "data/train does not exist" in message
     assert not (workplace / "runs").exists()
 
 
-def test_a_missing_image_is_told_with_the_nearest_file(
+def test_a_missing_image_is_reported_with_the_most_similar_file(
     damaged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, damaged, "images.broken=error") == 2
-    said = capsys.readouterr().err
-    assert "1 of 24 images cannot be read" in said  # quick look: only the missing one
-    assert "the file nearest to t.003.png" in said
+    message = capsys.readouterr().err
+    assert "1 of 24 images cannot be read" in message  # the first check notices only the missing one
+    assert "the file nearest to t.003.png" in message

@@ -1,4 +1,4 @@
-"""An image of four files, from the table to the submission; pretrained statistics of more than three channels."""
+"""Images with other than three channels: one of four files, from training to submission; their statistics."""
 
 from __future__ import annotations
 

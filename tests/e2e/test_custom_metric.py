@@ -1,4 +1,4 @@
-"""A run judged by the user's own function: run from his config, never because a run folder names it."""
+"""A run with a custom metric: its function runs from the user's config, never because a run folder names it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, printed, submission
 
 METRIC = """
 from pathlib import Path
@@ -29,7 +29,7 @@ def _config(workplace: Path, metric: str = METRIC) -> Path:
     return path
 
 
-def test_a_run_is_scored_by_it_and_submitted_without_it(
+def test_a_run_is_scored_with_it_and_submitted_without_it(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = _config(workplace)
@@ -39,10 +39,10 @@ def test_a_run_is_scored_by_it_and_submitted_without_it(
     assert 0 < scores["cross_fitted"]["pooled"] <= 1
 
     (workplace / "ran").unlink()
-    monkeypatch.setattr("pipeline.metrics.custom_metric.CustomFunction.load", None)  # whoever loads it now fails
+    monkeypatch.setattr("pipeline.metrics.custom_metric.CustomFunction.load", None)  # loading it would fail now
     capsys.readouterr()
     assert submission(monkeypatch, "runs/own") == 0
-    assert "my_metric.py:score to expect" in " ".join(capsys.readouterr().out.split())
+    assert "my_metric.py:score to expect" in printed(capsys)
 
     assert submission(monkeypatch, "runs/own", "runs/own", "--out", "both.csv") == 2
     assert "not run from a run folder" in capsys.readouterr().err
@@ -50,11 +50,11 @@ def test_a_run_is_scored_by_it_and_submitted_without_it(
     assert not (workplace / "ran").exists()
 
 
-def test_its_faults_are_found_before_anything_is_trained(
+def test_its_errors_are_found_before_the_training(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, _config(workplace, METRIC.replace("targets ==", "target =="))) == 2
-    said = capsys.readouterr().err
-    assert "my_metric.py:score raised NameError: name 'target' is not defined (line 7)" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "my_metric.py:score raised NameError: name 'target' is not defined (line 7)" in message
+    assert "Traceback" not in message
     assert not (workplace / "runs").exists()

@@ -1,4 +1,4 @@
-"""`model.weights`: a run starts from another one's weights, with other labels."""
+"""`model.weights`: a run starts from the weights of another run with other labels."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ from pipeline.config import load_config
 from pipeline.model.weights import load_tensors
 from pipeline.training.build import build_training
 from tests.conftest import LABELS
-from tests.e2e.commands import cv
+from tests.e2e.commands import cv, printed
 
 
 def test_a_run_starts_from_another_runs_weights(
-    finished: Path,
-    tiny_config: Path,
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    finished: Path, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = finished / "fold0/weights.safetensors"
     for name in ("train", "sample_submission"):
-        path = workplace / f"data/{name}.csv"
+        path = Path(f"data/{name}.csv")
         pd.read_csv(path, dtype=str).rename(columns={"green": "yellow"}).to_csv(path, index=False)
     settings = (f"model.weights={weights}", "train.epochs=1", "model.self_attention=all")
     config = load_config(tiny_config, settings)
@@ -36,13 +32,13 @@ def test_a_run_starts_from_another_runs_weights(
             assert torch.equal(started[name][row], source[name][row]) is kept, (name, row)
     assert torch.equal(started["projection.weight"], source["projection.weight"])
     assert cv(monkeypatch, tiny_config, *settings) == 0
-    assert "tensors used" in " ".join(capsys.readouterr().out.split())
+    assert "tensors used" in printed(capsys)
 
 
 def test_weights_that_are_missing_are_refused_before_anything_is_written(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("none.safetensors", "none.pth"):
         assert cv(monkeypatch, tiny_config, f"model.weights={name}") == 2
         assert name in capsys.readouterr().err
-    assert not (workplace / "runs").exists()
+    assert not Path("runs").exists()

@@ -1,4 +1,4 @@
-"""A training that ends in the middle of an epoch goes on there, and ends with the same bytes."""
+"""A training that is interrupted inside an epoch continues there and ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,13 @@ from pipeline.config import load_config
 from pipeline.events import Event, StepFinished
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan, prepare
+from pipeline.run.plan import Plan
 from pipeline.training.mixing import BatchMixer, Mix
 from run_cv import command
-from tests.e2e.commands import cv
+from tests.e2e.commands import Killed, cv, ignore, make_plan
 
 SETTINGS = ("train.epochs=3", "model.dropout=0.3", "train.batch_size=2", "augment.mix.mixup=0.5")
 SAVE_EVERY_STEP = "train.checkpoint_minutes=1.0e-9"
-
-
-class Killed(BaseException):
-    """The end of the process, as far as the run can tell."""
 
 
 def kill_at(fold: int, step: int) -> Callable[[Event], None]:
@@ -36,16 +32,8 @@ def kill_at(fold: int, step: int) -> Callable[[Event], None]:
     return listen
 
 
-def ignore(_: Event) -> None:
-    pass
-
-
-def make_plan(config: Path, *overrides: str) -> Plan:
-    return prepare(load_config(config, [*SETTINGS, *overrides]), debug=False, listen=ignore)
-
-
 def steps_of(plan: Plan, run: RunFolder, folds: list[int] | None = None) -> list[int]:
-    """Run it; the optimizer steps that were taken, as they were counted."""
+    """Run the plan and return the numbers of its optimizer steps."""
     steps: list[int] = []
 
     def count(event: Event) -> None:
@@ -58,14 +46,14 @@ def steps_of(plan: Plan, run: RunFolder, folds: list[int] | None = None) -> list
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_killed_inside_epochs_ends_with_the_same_bytes(tiny_config: Path, accumulate: int) -> None:
-    plan = make_plan(tiny_config, f"train.accumulate={accumulate}", SAVE_EVERY_STEP)
+    plan = make_plan(tiny_config, *SETTINGS, f"train.accumulate={accumulate}", SAVE_EVERY_STEP)
     whole, killed = RunFolder(Path("runs/whole")), RunFolder(Path("runs/killed"))
     run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
     for fold, step in ((0, 2), (0, 5), (1, 8)):
         with pytest.raises(Killed):
             run_cv(plan, killed, folds=None, fresh=False, listen=kill_at(fold, step))
         assert not killed.fold(fold).done.exists()
-    assert steps_of(plan, killed)[0] == 8  # whose state was not saved yet; not the beginning of its epoch
+    assert steps_of(plan, killed)[0] == 8  # the step of the kill, not the first of its epoch
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
     for fold in (0, 1):
         records = [
@@ -74,21 +62,21 @@ def test_a_run_killed_inside_epochs_ends_with_the_same_bytes(tiny_config: Path, 
         assert [record["loss"] for record in records[0]] == [record["loss"] for record in records[1]]
 
 
-def test_a_used_time_budget_stops_with_all_saved_and_goes_on(
+def test_a_used_time_budget_saves_all_and_the_command_continues(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, run = RunFolder(Path("runs/whole")), RunFolder(Path("runs/tiny"))
-    run_cv(make_plan(tiny_config), whole, folds=None, fresh=False, listen=ignore)
+    run_cv(make_plan(tiny_config, *SETTINGS), whole, folds=None, fresh=False, listen=ignore)
     assert cv(monkeypatch, tiny_config, *SETTINGS, "train.time_budget=0s") == 0
     assert "train.time_budget=0s is used; all is saved" in capsys.readouterr().out
-    assert not run.fold(0).checkpoint.exists()  # over before the first step
+    assert not run.fold(0).checkpoint.exists()  # it ended before the first step
     assert cv(monkeypatch, tiny_config, *SETTINGS, "train.time_budget=9h30m") == 0
     assert run.oof.read_bytes() == whole.oof.read_bytes()
 
 
 def test_a_deadline_inside_an_epoch_saves_the_state(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, clock = RunFolder(Path("runs/tiny")), iter(range(1, 10_000))
-    plan = make_plan(tiny_config)
+    plan = make_plan(tiny_config, *SETTINGS)
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: float(next(clock)))
         assert run_cv(replace(plan, deadline=5.0), run, folds=[0], fresh=False, listen=ignore) is None
@@ -99,7 +87,7 @@ def test_a_deadline_inside_an_epoch_saves_the_state(tiny_config: Path, monkeypat
 
 def test_a_deadline_is_kept_where_an_epoch_is_one_step(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, clock = RunFolder(Path("runs/tiny")), iter(range(1, 10_000))
-    plan = make_plan(tiny_config, "train.batch_size=24", "train.epochs=9")
+    plan = make_plan(tiny_config, *SETTINGS, "train.batch_size=24", "train.epochs=9")
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lambda: float(next(clock)))
         assert run_cv(replace(plan, deadline=9.0), run, folds=[0], fresh=False, listen=ignore) is None
@@ -108,7 +96,7 @@ def test_a_deadline_is_kept_where_an_epoch_is_one_step(tiny_config: Path, monkey
     assert steps_of(plan, run, [0])[0] == done + 1
 
 
-def test_every_step_of_every_fold_draws_for_itself(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_of_each_fold_draws_other_numbers(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, drawn = BatchMixer.draw, list[tuple[int, int]]()
 
     def note(mixer: BatchMixer, images: Tensor, *, seed: int, position: int) -> Mix:
@@ -117,14 +105,18 @@ def test_every_step_of_every_fold_draws_for_itself(tiny_config: Path, monkeypatc
 
     monkeypatch.setattr(BatchMixer, "draw", note)
     run_cv(
-        make_plan(tiny_config, "train.accumulate=2"), RunFolder(Path("runs/t")), folds=None, fresh=False, listen=ignore
+        make_plan(tiny_config, *SETTINGS, "train.accumulate=2"),
+        RunFolder(Path("runs/t")),
+        folds=None,
+        fresh=False,
+        listen=ignore,
     )
     assert len(set(drawn)) == len(drawn) == 2 * 3 * 6  # folds x epochs x batches
     assert {position for _, position in drawn} == {0, 1}
 
 
 @pytest.mark.parametrize("budget", ["8 hours", "h", "30", "1m1h"])
-def test_a_budget_that_is_no_duration_is_refused(
+def test_a_budget_that_is_not_a_duration_is_refused(
     tiny_config: Path, budget: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, f"train.time_budget={budget}") == 2
@@ -132,7 +124,7 @@ def test_a_budget_that_is_no_duration_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("place", "words", "told"),
+    ("place", "words", "expected"),
     [
         (
             "run_cv.prepare",
@@ -145,10 +137,10 @@ def test_a_budget_that_is_no_duration_is_refused(
         ("pipeline.run.cv.run_fold", ["--debug"], "nothing is kept of a --debug run"),
     ],
 )
-def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(
+def test_the_message_of_an_interruption_repeats_fresh_only_if_nothing_was_deleted(
     place: str,
     words: list[str],
-    told: str,
+    expected: str,
     tiny_config: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -158,8 +150,7 @@ def test_an_interruption_says_fresh_again_only_before_anything_was_deleted(
 
     RunFolder(Path("runs/tiny")).open(load_config(tiny_config), fresh=False)
     monkeypatch.setattr(place, interrupt)
-    typed = ["run_cv.py", "tiny.yaml", *words]
-    assert command(typed[1:]) == 130
-    said = capsys.readouterr().err
-    assert told in said
-    assert ("--fresh" in said) is ("had not begun" in told)
+    assert command(["tiny.yaml", *words]) == 130
+    message = capsys.readouterr().err
+    assert expected in message
+    assert ("--fresh" in message) is ("had not begun" in expected)

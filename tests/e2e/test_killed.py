@@ -1,4 +1,4 @@
-"""Killed with SIGKILL at chosen points, and started again: the same bytes, and nothing is left behind."""
+"""A run that is killed with SIGKILL at chosen points and started again ends with the same bytes and files."""
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ from typing import Any
 import pytest
 
 from pipeline import files
-from pipeline.config import load_config
 from pipeline.images.caching import cache_writer
 from pipeline.images.caching.cache_writer import PartialCache
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan, prepare
+from pipeline.run.plan import Plan
 from pipeline.training.step_callback import StepCallback
+from tests.e2e.commands import ignore, make_plan
 
-SETTINGS = ("train.checkpoint_minutes=1e-9",)
-
-
-def make_plan(config: Path, *overrides: str) -> Plan:
-    return prepare(load_config(config, [*SETTINGS, *overrides]), debug=False, listen=lambda _: None)
+SAVE_EVERY_STEP = "train.checkpoint_minutes=1e-9"
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
-    run_cv(plan, folder, folds=None, fresh=False, listen=lambda _: None)
+    run_cv(plan, folder, folds=None, fresh=False, listen=ignore)
 
 
 def die() -> None:
@@ -37,7 +33,7 @@ def die() -> None:
 
 
 def nth(number: int, act: Callable[..., None], before: Callable[..., Any], when: Callable[..., bool]) -> Any:
-    """`before`, but on the `number`-th call for which `when` holds `act` comes first."""
+    """`before`, with a call of `act` first on call `number` for which `when` is true."""
     calls = 0
 
     def instead(*arguments: Any, **named: Any) -> Any:
@@ -99,14 +95,14 @@ POINTS = {
 
 
 def killed(plan: Plan, folder: RunFolder, begin: Callable[[], None]) -> int | None:
-    """The exit code of a process that runs until `begin`'s point."""
+    """The exit code of a process that runs the plan until the point that `begin` sets."""
 
     def body() -> None:
         begin()
         run(plan, folder)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, none of which the child uses
+        warnings.simplefilter("ignore", DeprecationWarning)  # on fork with threads; the child uses none of them
         process = multiprocessing.get_context("fork").Process(target=body)
         process.start()
     process.join()
@@ -119,7 +115,7 @@ def names(folder: RunFolder) -> set[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Filled by the first test: what a run leaves that nobody kills."""
+    """The bytes and files of a run that is not killed; the first test fills it."""
     return {}
 
 
@@ -127,7 +123,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
     point: str, tiny_config: Path, whole: dict[str, Any]
 ) -> None:
-    plan = make_plan(tiny_config)
+    plan = make_plan(tiny_config, SAVE_EVERY_STEP)
     if not whole:
         run(plan, RunFolder(Path("runs/whole")))
         done = RunFolder(Path("runs/whole"))
@@ -142,11 +138,11 @@ def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
     assert {path.suffix for path in Path("runs/.cache").iterdir()} == {".npy", ".lock"}
 
 
-def test_a_prediction_with_other_views_that_was_killed_is_not_taken_for_the_old_one(tiny_config: Path) -> None:
-    plan, folder = make_plan(tiny_config), RunFolder(Path("runs/tiny"))
+def test_a_killed_prediction_with_other_views_does_not_replace_the_old_one(tiny_config: Path) -> None:
+    plan, folder = make_plan(tiny_config, SAVE_EVERY_STEP), RunFolder(Path("runs/tiny"))
     run(plan, folder)
     before = folder.oof.read_bytes()
-    turned = make_plan(tiny_config, "predict.tta=[hflip]")
+    turned = make_plan(tiny_config, SAVE_EVERY_STEP, "predict.tta=[hflip]")
     assert killed(turned, folder, at_the_rename("done.json", 1)) == -signal.SIGKILL
     run(plan, folder)
     assert folder.oof.read_bytes() == before

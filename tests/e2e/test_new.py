@@ -1,4 +1,4 @@
-"""`run_cv.py --new`: a first config that trains and answers without a line changed."""
+"""`python -m pipeline new` writes a config that trains and submits unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.competitions.miniatures import MINIATURES, write_miniature
 from tests.competitions.test_configs import TINY
-from tests.e2e.commands import cv, submission, verb
+from tests.e2e.commands import cv, printed, submission, verb
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from tests.e2e.commands import cv, submission, verb
         ("dirty_mnist", "dirty_mnist_2nd_answer.csv", "dirty_mnist_2nd"),
     ],
 )
-def test_a_guessed_config_goes_the_whole_way(
+def test_a_guessed_config_trains_and_submits(
     name: str,
     train: str,
     images: str,
@@ -32,9 +32,9 @@ def test_a_guessed_config_goes_the_whole_way(
     write_miniature(tmp_path / "data" / name, MINIATURES[name])
     given = ("new", f"data/{name}/{train}", f"data/{name}/{images}")
     assert verb(*given) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "guessed: images: " in told
-    assert f"configs/{name}.yaml is written" in told
+    shown = printed(capsys)
+    assert "guessed: images: " in shown
+    assert f"configs/{name}.yaml is written" in shown
     text = Path(f"configs/{name}.yaml").read_text()
     assert verb(*given) == 2
     assert "is there already" in capsys.readouterr().err

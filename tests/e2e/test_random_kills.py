@@ -1,4 +1,4 @@
-"""The command of a user, killed with SIGKILL at random moments and started again until it ends: the same bytes."""
+"""run_cv.py, killed with SIGKILL at random moments and started again until it ends, writes the same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.run.folder import RunFolder
 from tests.conftest import PROJECT
 
 KILLS = 5
-LONGEST = 25.0  # seconds until a kill: of a run that takes 25 to 60
+LONGEST = 25.0  # seconds until a kill; the run takes 25 to 60 seconds
 SETTINGS = (
     "folds.count=2",
     "train.epochs=2",
@@ -45,14 +45,14 @@ def names(run: RunFolder) -> set[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the competition lies, and a run that nobody killed."""
+    """The folder of the competition, with a run that was not killed."""
     place = tmp_path_factory.mktemp("kills")
     assert start(place, "whole").wait() == 0
     return place
 
 
 def killed_until_it_ends(place: Path, name: str, generator: random.Random) -> int:
-    """How often the command was killed, `KILLS` times at most, before it ended with exit code 0."""
+    """How often the command was killed, at most `KILLS` times, until it ended with exit code 0."""
     for kills in range(KILLS):
         process = start(place, name)
         try:

@@ -1,4 +1,4 @@
-"""Two real sets, where they lie beside the project: shipped configs, folds, a submission in the right form."""
+"""Two real data sets with their shipped configs, if they are on this machine: folds and submissions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import load_config
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan, prepare
+from pipeline.run.plan import Plan
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, make_plan, submission
 
 DATA = PROJECT.parent / "shared/data"
 SMALL = ("images.size=32", "model.feature_stride=8", "model.hidden_dim=16", "model.ffn_dim=16", "train.epochs=1")
@@ -26,8 +25,7 @@ def _root(name: str) -> str:
 
 
 def _plan(name: str) -> Plan:
-    config = load_config(PROJECT / f"configs/competitions/{name}.yaml", [_root(name), *SMALL])
-    return prepare(config, debug=False, listen=lambda _: None)
+    return make_plan(PROJECT / f"configs/competitions/{name}.yaml", _root(name), *SMALL)
 
 
 def test_aquarium_clips_stay_in_one_fold() -> None:
@@ -40,7 +38,7 @@ def test_aquarium_clips_stay_in_one_fold() -> None:
     assert folds_of_group.max() == 1
 
 
-def test_ucmerced_folds_share_every_label_evenly() -> None:
+def test_ucmerced_labels_are_spread_evenly_over_the_folds() -> None:
     plan = _plan("ucmerced")
     assert (len(plan.table.ids), len(plan.table.labels)) == (1680, 17)
     shares = np.stack([plan.table.targets[plan.folds == fold].sum(axis=0) for fold in plan.fold_numbers])

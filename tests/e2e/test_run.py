@@ -1,4 +1,4 @@
-"""From CSV to submission on a small real competition, and what a second command does."""
+"""From CSV to submission on a small competition, and a second command on the same run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.report.truth import true_score
 from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS, PROJECT
-from tests.e2e.commands import cv, listing, submission
+from tests.e2e.commands import cv, listing, printed, submission
 
 
 def _train_targets(workplace: Path) -> pd.DataFrame:
     return pd.read_csv(workplace / "data/train.csv", dtype={"id": str}).set_index("id")[list(LABELS)]
 
 
-def test_the_whole_way(
+def test_from_training_to_submission(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "predict.tta=[identity,hflip]") == 0
@@ -69,10 +69,10 @@ def test_the_whole_way(
 
 
 def test_a_finished_run_is_not_trained_again_and_after_keys_apply(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config) == 0
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     weights = [run.fold(fold).weights.stat().st_mtime_ns for fold in (0, 1)]
     logits = run.fold(0).oof.read_bytes()
     capsys.readouterr()
@@ -86,29 +86,25 @@ def test_a_finished_run_is_not_trained_again_and_after_keys_apply(
 
 
 @pytest.mark.usefixtures("quick_processes")
-def test_folds_alone_and_side_by_side_give_the_same_bytes(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_alone_and_side_by_side_give_the_same_bytes(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv(monkeypatch, tiny_config, "--folds", "1") == 0
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     assert cv(monkeypatch, tiny_config) == 0
     one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1", "--run", "together"]
     assert cv(monkeypatch, tiny_config, *one_thread) == 0
-    together = RunFolder(workplace / "runs/together")
+    together = RunFolder(Path("runs/together"))
     assert together.oof.read_bytes() == run.oof.read_bytes()
 
 
-def test_neither_row_order_nor_worker_count_changes_a_byte(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_row_order_nor_worker_count_changes_a_byte(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv(monkeypatch, tiny_config, "images.cache=none") == 0
     assert cv(monkeypatch, tiny_config, "images.cache=none", "train.workers=2", "--run", "workers") == 0
     assert cv(monkeypatch, tiny_config, "--run", "cached") == 0
-    table = pd.read_csv(workplace / "data/train.csv", dtype=str)
-    table.sample(frac=1, random_state=3).to_csv(workplace / "data/train.csv", index=False)
+    table = pd.read_csv("data/train.csv", dtype=str)
+    table.sample(frac=1, random_state=3).to_csv("data/train.csv", index=False)
     assert cv(monkeypatch, tiny_config, "--run", "shuffled") == 0
     plain, workers, cached, shuffled = (
-        RunFolder(workplace / "runs" / name) for name in ("tiny", "workers", "cached", "shuffled")
+        RunFolder(Path("runs") / name) for name in ("tiny", "workers", "cached", "shuffled")
     )
     assert workers.oof.read_bytes() == plain.oof.read_bytes() == cached.oof.read_bytes()
     for fold in (0, 1):
@@ -120,23 +116,16 @@ def test_neither_row_order_nor_worker_count_changes_a_byte(
 
 
 @pytest.mark.usefixtures("quick_processes")
-@pytest.mark.parametrize(
-    "parallel",
-    [
-        pytest.param(1, marks=pytest.mark.slow),  # test_killed.py kills at chosen points
-        max(2, os.cpu_count() or 1),  # each with one thread, as this process
-    ],
-)
-def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
-    parallel: int, tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+def test_parallel_folds_killed_in_fold_1_end_with_the_same_bytes(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ("train.epochs=5", "model.dropout=0.3", f"train.select={'last' if parallel == 1 else 'best'}")
+    parallel = max(2, os.cpu_count() or 1)  # each with one thread, like this process
+    settings = ("train.epochs=5", "model.dropout=0.3", "train.select=best")
     assert cv(monkeypatch, tiny_config, *settings, "--run", "whole") == 0
     whole, killed = (RunFolder(workplace / "runs" / name) for name in ("whole", "killed"))
     again = (*settings, f"train.parallel_folds={parallel}", "--run", "killed")
     words = [sys.executable, str(PROJECT / "run_cv.py"), str(tiny_config), *again]
-    environment = {**os.environ} | ({"OMP_NUM_THREADS": "1"} if parallel == 1 else {})
-    process = subprocess.Popen(words, cwd=workplace, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(words, cwd=workplace, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not killed.fold(1).epochs.exists():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -144,7 +133,7 @@ def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(1 if parallel > 1 else 0)  # until its children notice that nobody listens
+    time.sleep(1)  # until its child processes notice and end
     assert not killed.fold(1).done.exists()
     assert cv(monkeypatch, tiny_config, *again) == 0
     assert killed.oof.read_bytes() == whole.oof.read_bytes()
@@ -154,16 +143,16 @@ def test_a_run_killed_in_fold_1_ends_with_the_same_bytes(
     assert {name for name in listing(killed.path) if ".writing-" in name} == set()
 
 
-def test_a_chosen_epoch_is_marked_wherever_a_score_stands(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_chosen_epoch_is_marked_beside_every_score(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "train.select=best") == 0
     assert capsys.readouterr().out.count("epoch chosen on these rows") >= 3
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     for path in (run.scores, run.thresholds):
         assert "epoch chosen on these rows" in json.loads(path.read_text())["notes"]
     assert submission(monkeypatch, run.path) == 0
-    assert "epoch chosen on these rows" in " ".join(capsys.readouterr().out.split())
+    assert "epoch chosen on these rows" in printed(capsys)
 
 
 def test_an_external_fold_file_with_one_validation_fold(
@@ -176,41 +165,39 @@ def test_an_external_fold_file_with_one_validation_fold(
     assert "cross-fitted over 5 parts of its rows" in capsys.readouterr().out
     assert len(pd.read_parquet(workplace / "runs/tiny/oof.parquet")) == 12
     assert submission(monkeypatch, "runs/tiny", "runs/tiny", "--out", "both.csv") == 0
-    assert "cross-fitted over 5 parts of its rows" in " ".join(capsys.readouterr().out.split())
+    assert "cross-fitted over 5 parts of its rows" in printed(capsys)
 
 
 def test_several_runs_are_averaged_and_fit_their_own_thresholds(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config) == 0
     assert cv(monkeypatch, tiny_config, "model.head=gap", "images.size=[32,48]", "--run", "gap") == 0
     assert submission(monkeypatch, "runs/tiny") == 0
     assert submission(monkeypatch, "runs/gap") == 0
-    alone = [pd.read_parquet(workplace / "runs" / name / "test.parquet").set_index("id") for name in ("tiny", "gap")]
+    alone = [pd.read_parquet(f"runs/{name}/test.parquet").set_index("id") for name in ("tiny", "gap")]
     capsys.readouterr()
     assert submission(monkeypatch, "runs/tiny", "runs/gap", "--out", "both.csv") == 0
     assert "4 predictions averaged per image" in capsys.readouterr().out
-    both = pd.read_parquet(workplace / "both.parquet").set_index("id")
-    pd.testing.assert_frame_equal(pd.read_parquet(workplace / "runs/tiny/test.parquet").set_index("id"), alone[0])
+    both = pd.read_parquet("both.parquet").set_index("id")
+    pd.testing.assert_frame_equal(pd.read_parquet("runs/tiny/test.parquet").set_index("id"), alone[0])
     np.testing.assert_allclose(both, (alone[0] + alone[1].loc[alone[0].index]) / 2, rtol=1e-6)
-    assert (workplace / "both.csv").exists()
+    assert Path("both.csv").exists()
 
 
-def test_debug_tries_the_whole_way_in_a_folder_of_its_own(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_runs_everything_in_its_own_folder(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv(monkeypatch, tiny_config, "--debug") == 0
-    assert [path.name for path in (workplace / "runs").iterdir() if path.name[0] != "."] == ["tiny-debug"]
-    assert len(pd.read_parquet(workplace / "runs/tiny-debug/oof.parquet")) == 16
+    assert [path.name for path in Path("runs").iterdir() if path.name[0] != "."] == ["tiny-debug"]
+    assert len(pd.read_parquet("runs/tiny-debug/oof.parquet")) == 16
 
 
-def test_a_strangers_run_reads_no_weights_but_its_own(
+def test_a_run_folder_reads_only_its_own_weights(
     finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(workplace / "runs/tiny")
     shutil.copytree(finished, run.path)
     outside = workplace / "outside.safetensors"
-    outside.write_bytes(b"to be read is to fail")
+    outside.write_bytes(b"not weights: reading this fails")
     text = run.config.read_text().replace("weights: null", f"weights: {outside}")
     run.config.write_text(text.replace("pretrained: false", "pretrained: true"))
     tensors, facts = load_tensors(run.fold(0).weights)
@@ -219,8 +206,8 @@ def test_a_strangers_run_reads_no_weights_but_its_own(
     assert submission(monkeypatch, run.path) == 0
 
 
-def test_a_run_killed_before_its_thresholds_are_fitted_anew_is_not_submitted(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_killed_before_its_new_thresholds_is_not_submitted(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config) == 0
 

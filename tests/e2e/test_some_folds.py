@@ -1,4 +1,4 @@
-"""A run whose time is over is scored and submitted with the folds that are finished, and later as if never stopped."""
+"""A run whose time budget ends is scored and submitted with its finished folds, and can be completed later."""
 
 from __future__ import annotations
 
@@ -12,21 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.config import load_config
 from pipeline.events import Event, FoldFinished
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import prepare
 from tests.conftest import LABELS
-from tests.e2e.commands import cv, listing, submission
-
-
-def ignore(_: Event) -> None:
-    pass
+from tests.e2e.commands import cv, ignore, listing, make_plan, printed, submission
 
 
 def over_after(folds: int, clock: list[float]) -> Callable[[Event], None]:
-    """A listener that turns the clock far ahead when so many folds are finished."""
+    """A listener that moves the clock past the deadline after `folds` finished folds."""
 
     def listen(event: Event) -> None:
         if isinstance(event, FoldFinished) and event.fold == folds - 1:
@@ -37,13 +31,9 @@ def over_after(folds: int, clock: list[float]) -> Callable[[Event], None]:
 
 @pytest.mark.parametrize("finished", [1, 2])
 def test_a_budget_that_ends_gives_a_submission_of_the_finished_folds(
-    finished: int,
-    tiny_config: Path,
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    finished: int, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = prepare(load_config(tiny_config, ["folds.count=3", "folds.seed=4"]), debug=False, listen=ignore)
+    plan = make_plan(tiny_config, "folds.count=3", "folds.seed=4")
     whole, run = RunFolder(Path("runs/whole")), RunFolder(Path("runs/tiny"))
     complete = run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
     assert complete is not None
@@ -59,7 +49,7 @@ def test_a_budget_that_ends_gives_a_submission_of_the_finished_folds(
     pd.testing.assert_frame_equal(oof, all_folds[all_folds["fold"] < finished])
 
     assert submission(monkeypatch, run.path) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert f"{mark}; thresholds, scores and models are of these alone" in shown
     assert f"{finished} predictions averaged per image" in shown
 
@@ -70,10 +60,10 @@ def test_a_budget_that_ends_gives_a_submission_of_the_finished_folds(
     assert "of 0-2" not in capsys.readouterr().out
 
 
-def test_folds_are_scored_on_request_and_submitted_as_they_were_scored(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_finished_folds_are_scored_on_request_and_submitted_with_these_scores(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     assert cv(monkeypatch, tiny_config, "--folds", "finished") == 0
     assert "scores follow when more is finished" in capsys.readouterr().out
     assert cv(monkeypatch, tiny_config, "--folds", "1") == 0
@@ -83,10 +73,10 @@ def test_folds_are_scored_on_request_and_submitted_as_they_were_scored(
     kept = {path: path.read_bytes() for path in (run.oof, run.thresholds, run.scores)}
     assert cv(monkeypatch, tiny_config) == 0
     for path, content in kept.items():
-        path.write_bytes(content)  # as if it had been killed before it was scored again
+        path.write_bytes(content)  # as after a kill before the scoring
     capsys.readouterr()
     assert submission(monkeypatch, run.path) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "fold 1 of 0-1" in shown
     assert "1 predictions averaged per image" in shown
     assert "finished since it was scored: 0; run_cv.py with --folds finished takes them in" in shown
@@ -98,7 +88,7 @@ def test_folds_are_scored_on_request_and_submitted_as_they_were_scored(
 
 
 def test_finished_folds_are_never_trained_nor_deleted(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
     before = listing(Path("runs"))
@@ -110,14 +100,14 @@ def test_finished_folds_are_never_trained_nor_deleted(
     assert not Path("runs/tiny/fold0/seed1").exists()
 
 
-def test_why_no_fold_is_finished_with_more_seeds_is_told(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_message_for_a_run_without_models_of_added_seeds(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config) == 0
     whole = Path("runs/tiny/scores.json").read_bytes()
     capsys.readouterr()
     assert cv(monkeypatch, tiny_config, "--folds", "finished", "train.seeds=2") == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     remedy = "folds 0, 1 were finished with train.seeds=1: with that value the same run_cv.py command scores"
     assert f"no fold has a model for each of train.seeds=2: {remedy}" in shown
     assert "scores follow" not in shown
@@ -130,7 +120,7 @@ def test_why_no_fold_is_finished_with_more_seeds_is_told(
     assert submission(monkeypatch, "runs/tiny") == 0
 
 
-def test_a_state_that_another_command_deletes_meanwhile_is_no_fault(
+def test_a_resume_folder_that_another_command_deletes_is_no_error(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delete = shutil.rmtree
@@ -144,21 +134,21 @@ def test_a_state_that_another_command_deletes_meanwhile_is_no_fault(
     assert not Path("runs/tiny/fold0/resume").exists()
 
 
-def test_runs_with_other_folds_are_averaged_and_decide_by_the_rows_in_common(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_runs_with_different_folds_fit_thresholds_on_their_common_rows(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config) == 0
     assert cv(monkeypatch, tiny_config, "train.seed=1", "--folds", "0", "--run", "part") == 0
     capsys.readouterr()
     assert submission(monkeypatch, "runs/tiny", "runs/part", "--out", "both.csv") == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert "3 predictions averaged per image" in shown
     assert "thresholds rest on the 12 rows that all of them have validated" in shown
     assert np.isfinite(pd.read_parquet("both.parquet")[list(LABELS)].to_numpy()).all()
 
 
-def test_one_finished_fold_that_is_too_small_is_not_scored_yet(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_single_finished_fold_that_is_too_small_is_not_scored(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.read_csv("data/train.csv", dtype={"id": str})
     table.assign(site=["a"] * 12 + ["b"] * 12).to_csv("data/train.csv", index=False)

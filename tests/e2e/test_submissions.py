@@ -1,4 +1,4 @@
-"""Submissions from a finished run: every kind, hidden test sets, and `--validate`."""
+"""Submissions of a finished run: all formats, hidden test sets, and `python -m pipeline validate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import LABELS
-from tests.e2e.commands import cv, submission, verb
+from tests.e2e.commands import cv, printed, submission, verb
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_written_and_validated(
+def test_each_format_is_written_and_validated(
     kind: str, run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys, header = KINDS[kind]
@@ -55,12 +55,12 @@ def test_each_kind_is_written_and_validated(
     assert f"{written}: valid" in capsys.readouterr().out
     written.write_text(written.read_text().replace(f"{ids[0]}", "stranger"))
     assert verb("validate", f"runs/{kind}/config.yaml", written) == 2
-    told = capsys.readouterr().err
-    assert "would be rejected" in told
-    assert "ids are not the sample's ('stranger" in told
+    shown = capsys.readouterr().err
+    assert "would be rejected" in shown
+    assert "ids are not the sample's ('stranger" in shown
 
 
-def test_row_rules_hold_in_scores_and_submission(
+def test_row_rules_apply_to_scores_and_submission(
     run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["tiny.yaml", "submission.min_labels=1", "submission.max_labels=1"]
@@ -75,7 +75,7 @@ def test_row_rules_hold_in_scores_and_submission(
     assert "not fitted with the settings" in capsys.readouterr().err
 
 
-def test_exclusive_labels_never_stand_together(
+def test_exclusive_labels_are_never_predicted_together(
     run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["tiny.yaml", "competition.labels.exclusive=[[red, blue]]", "submission.min_labels=2", "--run", "exclusive"]
@@ -86,15 +86,15 @@ def test_exclusive_labels_never_stand_together(
     assert (written["green"] == 1).all()
 
 
-def test_a_hidden_test_set_is_answered_whole(
+def test_all_images_of_a_hidden_test_set_are_predicted(
     run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hidden = workplace / "hidden"
     shutil.copytree(workplace / "data/test", hidden)
     shutil.copy(workplace / "data/test/t.000.png", hidden / "t.999.png")
     assert submission(monkeypatch, run, "--images", hidden) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "holds 7: all of these are answered" in told
+    shown = printed(capsys)
+    assert "holds 7: all of these are answered" in shown
     written = pd.read_csv(run / "submission.csv", dtype=str)
     assert written["id"].tolist() == [*(f"t.{number:03d}" for number in range(6)), "t.999"]
     assert written.iloc[6, 1:].tolist() == written.iloc[0, 1:].tolist()
@@ -102,7 +102,7 @@ def test_a_hidden_test_set_is_answered_whole(
     assert len(pd.read_csv(run / "submission.csv")) == 6
 
 
-def test_models_that_do_not_fit_into_the_memory_are_told(
+def test_a_full_memory_is_reported_with_a_remedy(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object, **__: object) -> None:

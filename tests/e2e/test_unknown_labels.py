@@ -1,4 +1,4 @@
-"""Cells that nobody knows go the whole way: folds, training, scores, resumed runs, pictures, submission."""
+"""Unknown label cells in folds, training, scores, resumed runs, figures and the submission."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
 from pipeline.run.cv import data_facts
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import prepare
 from tests.conftest import TINY
-from tests.e2e.commands import cv, submission
+from tests.e2e.commands import cv, make_plan, printed, submission
 
 LABELS = """
 competition:
@@ -40,16 +39,16 @@ def test_a_run_with_unknown_cells(
     table.to_csv(path, index=False)
     (workplace / "tiny.yaml").write_text(TINY.replace("\ncompetition: {root: data, test: test.csv}", LABELS))
     assert cv(monkeypatch, "tiny.yaml") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "missing label cells: 0 count as positive, 0 as negative, 5 as unknown" in said
-    assert "uncertain label cells: 0 count as positive, 0 as negative, 4 as unknown" in said
+    shown = printed(capsys)
+    assert "missing label cells: 0 count as positive, 0 as negative, 5 as unknown" in shown
+    assert "uncertain label cells: 0 count as positive, 0 as negative, 4 as unknown" in shown
     run = RunFolder(workplace / "runs/tiny")
     config = load_config(workplace / "tiny.yaml")
     train = read_train(config.competition, ignore)
     scores = read_json(run.scores)
     assert scores["labels"]["red"]["positives"] == int(np.nansum(train.truths[:, 0]))
     assert math.isfinite(scores["threshold_free"]["prevalence_map"])
-    assert cv(monkeypatch, "tiny.yaml") == 0  # the digest of unknown cells is the same again
+    assert cv(monkeypatch, "tiny.yaml") == 0  # the digest of the targets is the same
     assert submission(monkeypatch, "runs/tiny") == 0
     sheet_of_run(run, count=4)
     truth = workplace / "truth.csv"
@@ -58,13 +57,13 @@ def test_a_run_with_unknown_cells(
     assert math.isfinite(true_score(run, truth)["map"])
 
 
-def test_the_digest_sees_unknown_cells(workplace: Path, tiny_config: Path) -> None:
+def test_the_digest_sees_unknown_cells(tiny_config: Path) -> None:
     found = []
     for cell, policy in (("", "ignore"), ("", "zeros"), ("0", "ignore"), ("", "ignore")):
-        path = workplace / "data/train.csv"
+        path = Path("data/train.csv")
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         table.loc[0, "red"] = cell
         table.to_csv(path, index=False)
-        config = load_config(tiny_config, [f"competition.labels.missing={policy}"])
-        found.append(data_facts(prepare(config, debug=False, listen=lambda _: None))["targets_sha256"])
+        plan = make_plan(tiny_config, f"competition.labels.missing={policy}")
+        found.append(data_facts(plan)["targets_sha256"])
     assert found[0] == found[3] != found[1] == found[2]

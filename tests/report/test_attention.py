@@ -1,4 +1,4 @@
-"""The attention of a trained model: the asked labels, maps that sum to 1, and a picture."""
+"""The attention of a trained model: the chosen labels, maps that sum to 1, and a figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.model.backbone import build_backbone
 from pipeline.model.build import TrainedModel
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.query2label import PooledClassifier, Query2Label
-from pipeline.report.attention import draw_attention, look
+from pipeline.report.attention import draw_attention, read_attention
 from pipeline.report.figures import save_figure
 from pipeline.thresholds.calibration import Calibration
 
@@ -33,12 +33,12 @@ def _trained(head: str = "q2l") -> TrainedModel:
     return TrainedModel(model.eval(), PixelNormalizer([0.5] * 3, [0.2] * 3), LABELS, images)
 
 
-def _look(trained: TrainedModel, labels: list[str] | None, threshold: float = 0.5):  # type: ignore[no-untyped-def]
-    return look(trained, IMAGE, labels=labels, thresholds=np.full(3, threshold), device=torch.device("cpu"))
+def _read(trained: TrainedModel, labels: list[str] | None, threshold: float = 0.5):  # type: ignore[no-untyped-def]
+    return read_attention(trained, IMAGE, labels=labels, thresholds=np.full(3, threshold), device=torch.device("cpu"))
 
 
-def test_asked_labels_come_best_first_with_maps_that_sum_to_one(tmp_path: Path) -> None:
-    attention = _look(_trained(), ["c", "a"])
+def test_named_labels_come_most_probable_first_with_maps_that_sum_to_one(tmp_path: Path) -> None:
+    attention = _read(_trained(), ["c", "a"])
     assert set(attention.labels) == {"a", "c"}
     assert attention.probabilities[0] >= attention.probabilities[1]
     assert attention.maps.shape == (2, 2, 2, 3)
@@ -47,22 +47,22 @@ def test_asked_labels_come_best_first_with_maps_that_sum_to_one(tmp_path: Path) 
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_without_a_wish_the_predicted_labels_are_shown_or_the_best() -> None:
+def test_by_default_the_predicted_labels_are_shown_or_the_most_probable_one() -> None:
     trained = _trained()
-    assert len(_look(trained, None, threshold=0.0).labels) == 3
-    assert len(_look(trained, None, threshold=1.1).labels) == 1
+    assert len(_read(trained, None, threshold=0.0).labels) == 3
+    assert len(_read(trained, None, threshold=1.1).labels) == 1
 
 
-def test_what_cannot_be_shown_is_refused() -> None:
+def test_an_unknown_label_or_a_model_without_queries_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown label 'd'"):
-        _look(_trained(), ["d"])
+        _read(_trained(), ["d"])
     with pytest.raises(RunError, match="no query per label"):
-        _look(_trained("gap"), None)
+        _read(_trained("gap"), None)
 
 
-def test_thresholds_are_held_against_calibrated_probabilities() -> None:
+def test_thresholds_apply_to_calibrated_probabilities() -> None:
     thresholds, cpu = np.full(3, 0.5), torch.device("cpu")
-    for intercept, predicted in ((50.0, 3), (-50.0, 1)):  # all labels, or the best one alone
+    for intercept, predicted in ((50.0, 3), (-50.0, 1)):  # all labels, or only the most probable one
         shifted = Calibration(np.ones(3), np.full(3, intercept))
-        found = look(_trained(), IMAGE, labels=None, thresholds=thresholds, device=cpu, calibration=shifted)
+        found = read_attention(_trained(), IMAGE, labels=None, thresholds=thresholds, device=cpu, calibration=shifted)
         assert len(found.labels) == predicted

@@ -1,3 +1,5 @@
+"""Two runs are compared on the rows that both have validated, joined by id."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,10 +15,11 @@ from pipeline.files import write_csv, write_parquet
 from pipeline.report.compare import compare, print_comparison
 from pipeline.run.folder import RunFolder
 from tests.conftest import LABELS
+from tests.e2e.commands import printed
 
 
 def scored_run(config: Path, name: str, noise: float, *overrides: str) -> RunFolder:
-    """A run folder with a config and out-of-fold probabilities that know the targets up to some noise."""
+    """A run folder with a config and out-of-fold probabilities: the targets plus noise."""
     run = RunFolder(Path("runs") / name)
     run.open(load_config(config, list(overrides)), fresh=False)
     train = pd.read_csv("data/train.csv", dtype={"id": str}).iloc[:: -1 if noise else 1]
@@ -44,7 +47,7 @@ def test_the_better_run_is_found_and_ids_are_joined(tiny_config: Path, workplace
     assert again.spread.low == pytest.approx(-found.spread.high)
 
 
-def test_a_run_beside_itself_differs_by_nothing(tiny_config: Path, workplace: Path) -> None:
+def test_a_run_does_not_differ_from_itself(tiny_config: Path, workplace: Path) -> None:
     run = scored_run(tiny_config, "one", 0.3)
     found = compare(run, run)
     assert (found.difference, found.spread, found.better) == (0.0, (0.0, 0.0), 0.0)
@@ -75,7 +78,7 @@ def test_runs_with_other_finished_folds_are_compared_on_those_in_common(
     assert (found.rows, found.unshared) == (8, 16)
     assert found.scores[1] == 1.0
     print_comparison(make_console(), first, second)
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = printed(capsys)
     assert shown.count("of 0-2") == 1
     assert "runs/two: fold 1 of 0-2" in shown
     apart = [id_ for id_ in folds[0] if folds[0][id_] != 1 and folds[1][id_] != 0][:4]
@@ -97,7 +100,7 @@ def test_a_metric_of_named_labels_joins_them_by_name(tiny_config: Path, workplac
     assert found.resamples == 1_000
 
 
-def test_groups_are_those_that_the_folds_kept_together(tiny_config: Path, workplace: Path) -> None:
+def test_groups_are_those_of_the_folds_file(tiny_config: Path, workplace: Path) -> None:
     run = scored_run(tiny_config, "one", 0.3)
     assert not compare(run, run).grouped
     folds = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
@@ -112,7 +115,7 @@ def test_runs_with_one_validation_fold_are_compared_over_parts_of_it(tiny_config
     assert compare(*runs).difference > 0
 
 
-def test_a_training_table_that_lost_rows_is_told(tiny_config: Path, workplace: Path) -> None:
+def test_a_training_table_that_lost_rows_is_refused(tiny_config: Path, workplace: Path) -> None:
     run = scored_run(tiny_config, "one", 0.3)
     train = pd.read_csv("data/train.csv", dtype=str)
     train.iloc[1:].to_csv("data/train.csv", index=False)

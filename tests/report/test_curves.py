@@ -1,4 +1,4 @@
-"""The curves of a training show what its epochs.jsonl says."""
+"""The learning curves show the records of epochs.jsonl."""
 
 from __future__ import annotations
 
@@ -32,20 +32,17 @@ def test_each_training_has_its_line_and_unknown_scores_are_left_out(tmp_path: Pa
     assert score.get_title() == "map on the validation rows"
 
 
-def test_a_folder_without_epochs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no finished epoch"):
-        read_epochs(RunFolder(tmp_path))
-
-
-def test_a_file_without_a_line_has_no_epoch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty_file", [False, True])
+def test_a_run_without_a_finished_epoch_is_refused(tmp_path: Path, empty_file: bool) -> None:
     run = RunFolder(tmp_path)
-    write_json_lines(run.fold(0).epochs, [])
+    if empty_file:
+        write_json_lines(run.fold(0).epochs, [])
     with pytest.raises(RunError, match="holds no finished epoch"):
         read_epochs(run)
 
 
 @pytest.mark.parametrize("line", ["5", "{}", "{"])
-def test_a_line_that_is_no_record_is_refused(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_not_a_record_is_refused(tmp_path: Path, line: str) -> None:
     run = RunFolder(tmp_path)
     write_json_lines(run.fold(0).epochs, RECORDS)
     with run.fold(0).epochs.open("a") as file:
@@ -54,7 +51,7 @@ def test_a_line_that_is_no_record_is_refused(tmp_path: Path, line: str) -> None:
         read_epochs(run)
 
 
-def test_folds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_folds_are_sorted_by_number(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for fold in (10, 2):
         write_json_lines(run.fold(fold).epochs, RECORDS)

@@ -1,4 +1,4 @@
-"""What stands under a picture, and the picture itself."""
+"""The captions of an image, and the sheet of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.report.figures import captions_for, draw_sheet, save_figure
 
 
-def test_captions_tell_found_missed_and_wrong_best_first() -> None:
+def test_captions_are_found_missed_or_wrong_most_probable_first() -> None:
     captions = captions_for(
         ["a", "b", "c", "d"],
         np.array([1, 1, 0, 0], dtype=np.uint8),
@@ -21,7 +21,7 @@ def test_captions_tell_found_missed_and_wrong_best_first() -> None:
     assert [caption.verdict for caption in captions] == ["wrong", "found", "missed"]
 
 
-def test_a_label_that_nobody_knows_is_not_judged() -> None:
+def test_an_unknown_label_has_no_caption() -> None:
     captions = captions_for(["a", "b"], np.array([np.nan, 1.0]), np.array([0.9, 0.8]), np.array([0.5, 0.5]))
     assert [caption.text for caption in captions] == ["b 0.80"]
 

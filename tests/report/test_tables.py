@@ -1,4 +1,4 @@
-"""What the terminal shows: names as they are, and titles that tell what was fitted."""
+"""The output on the terminal: names in full, scores marked as in-sample or cross-fitted, live progress."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _scores(metric_name: str, *, of_folds: int = 2) -> dict:  # type: ignore[typ
     )
 
 
-def test_scores_of_some_folds_are_marked_wherever_they_stand() -> None:
+def test_scores_of_some_folds_are_marked_everywhere() -> None:
     for of_folds, count in ((2, 0), (5, 4)):
         console, text = _console()
         print_scores(console, _scores("f1_macro", of_folds=of_folds))
         assert text.getvalue().count("folds 0, 1 of 0-4") == count
 
 
-def test_names_with_brackets_are_shown_as_they_are() -> None:
+def test_names_with_brackets_are_printed_in_full() -> None:
     console, text = _console()
     targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
     print_fold_table(console, fold_table(np.array([0, 0, 1, 1]), targets, LABELS))
@@ -61,7 +61,7 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("metric", "fitted"), [("f1_macro", True), ("auc_macro", False)])
-def test_in_sample_scores_are_shown_where_something_was_fitted(metric: str, fitted: bool) -> None:
+def test_in_sample_scores_are_printed_if_thresholds_were_fitted(metric: str, fitted: bool) -> None:
     console, text = _console()
     print_scores(console, _scores(metric))
     assert ("in-sample (flatters)" in text.getvalue()) is fitted
@@ -81,12 +81,12 @@ def test_progress_has_a_line_per_epoch_and_fold() -> None:
     assert "fold 1  finished" in text.getvalue()
 
 
-def test_of_several_processes_only_the_first_speaks(
+def test_of_several_processes_only_the_first_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pipeline.processes.group.group.rank", 1)
     progress = LiveProgress(make_console())
     progress(FoldFinished(0, resumed=False))
     progress(FoldNote(0, "memory is full"))
-    told = capsys.readouterr()
-    assert told.out == told.err == ""
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""

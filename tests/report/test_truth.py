@@ -1,4 +1,4 @@
-"""The true score is that of the submission, whatever became of the run since it was written."""
+"""The true score is that of the submission, even if the run continued after it was written."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def scored(file: Path, truth: pd.DataFrame) -> float:
     return get_metric("f1_macro").function(truth[list(LABELS)].to_numpy(), written[list(LABELS)].to_numpy()).value
 
 
-def told(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
+def printed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     print_truth(make_console(), run, TRUTH)
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_that_went_on_after_its_submission(
+def test_a_run_that_continued_after_its_submission(
     tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(Path("runs/tiny"))
@@ -46,40 +46,38 @@ def test_a_run_that_went_on_after_its_submission(
     with pytest.raises(RunError, match="holds no submission"):
         true_score(run, TRUTH)
     assert submission(monkeypatch, run.path) == 0
-    before, line = true_score(run, TRUTH), told(run, capsys)
+    before, line = true_score(run, TRUTH), printed(run, capsys)
     assert before["f1_macro"] == pytest.approx(scored(run.submission, truth))
     assert "fold 0 of 0-1" in line
     assert "scored since" not in line
 
     assert cv(monkeypatch, tiny_config, "thresholds.policy=per_label") == 0
     assert true_score(run, TRUTH) == before
-    after = told(run, capsys)
+    after = printed(run, capsys)
     assert after.startswith(line)
     assert "other folds were scored since: this is the submission of folds 0" in after
 
     assert submission(monkeypatch, run.path) == 0
-    assert "scored since" not in told(run, capsys)
+    assert "scored since" not in printed(run, capsys)
     assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
 
 
-def test_several_runs_in_the_first_ones_folder(
+def test_a_submission_of_several_runs_in_the_folder_of_the_first(
     tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(Path("runs/tiny"))
     assert cv(monkeypatch, tiny_config, "thresholds.policy=per_label") == 0
     assert cv(monkeypatch, tiny_config, "train.seed=1", "--run", "other") == 0
     assert submission(monkeypatch, run.path) == 0
-    alone = told(run, capsys)
-    assert submission(monkeypatch, run.path, "runs/other", "--out", run.submission) == 0  # where it goes anyway
+    alone = printed(run, capsys)
+    assert submission(monkeypatch, run.path, "runs/other", "--out", run.submission) == 0  # the default path
     expected = " ".join(capsys.readouterr().out.split()).partition("f1_macro to expect: ")[2].split()[0]
     assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
-    assert f"cross-validation said {expected} cross-fitted" in told(run, capsys)
-    assert told(run, capsys) != alone
+    assert f"cross-validation said {expected} cross-fitted" in printed(run, capsys)
+    assert printed(run, capsys) != alone
 
 
-def test_a_submission_that_was_not_written_to_its_end_is_none(
-    tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_a_submission_is_refused(tiny_config: Path, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(Path("runs/tiny"))
     assert cv(monkeypatch, tiny_config) == 0
     assert submission(monkeypatch, run.path) == 0

@@ -1,4 +1,4 @@
-"""A study on disk, and a small competition as a plan."""
+"""A study on disk, and the plan of a small competition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.search.workers import open_study
 
 @pytest.fixture(scope="session")
 def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without a study: to make its tables takes longer than all that the tests do with it."""
+    """A database without a study, because creating its tables is slow."""
     folder = tmp_path_factory.mktemp("database")
     open_storage(None, folder / "study.db", lock=folder / "lock")
     return folder / "study.db"
@@ -25,7 +25,7 @@ def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_study(tmp_path: Path, empty_tables: Path) -> Callable[..., TicketStudy]:
-    """Open the same SQLite study, as a further worker does."""
+    """Opens the same SQLite study again, as another worker does."""
     shutil.copy(empty_tables, tmp_path / "study.db")
 
     def make(**search: object) -> TicketStudy:
@@ -36,7 +36,7 @@ def make_study(tmp_path: Path, empty_tables: Path) -> Callable[..., TicketStudy]
 
 @pytest.fixture
 def make_plan(tiny_config: Path) -> Callable[..., Plan]:
-    """The plan of the small competition with these overrides."""
+    """Makes the plan of the small competition with some overrides."""
 
     def make(*overrides: str) -> Plan:
         return prepare(load_config(tiny_config, overrides), debug=False, listen=lambda _: None)

@@ -1,4 +1,4 @@
-"""The feature maps that heads train on are those of the trained backbone, row by row."""
+"""Head trials train on the feature maps of the trained backbone, row by row."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.head_trials import COPIES, HeadTrials, open_maps
 from pipeline.search.study import TimeUsed
-from pipeline.search.trial_score import build_judge
+from pipeline.search.trial_score import build_trial_score
 
 
-def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
+def test_maps_are_those_of_their_rows_and_are_made_once(make_plan: Callable[..., Plan], tmp_path: Path) -> None:
     plan, run = make_plan("train.epochs=1", "images.cache=none"), RunFolder(tmp_path / "runs/tiny")
     maps = open_maps(plan, run, 1, listen=lambda _: None)
     rows = rows_of(plan.folds, 1)
@@ -47,13 +47,13 @@ def test_maps_belong_to_their_rows_and_are_made_once(make_plan: Callable[..., Pl
     np.testing.assert_array_equal(open_maps(with_worker, run, 1, listen=lambda _: None).train, maps.train)
 
     scores: list[float] = []
-    trials = HeadTrials(plan, (maps,), build_judge(plan))
+    trials = HeadTrials(plan, (maps,), build_trial_score(plan))
     value = trials.train(0, plan.config, listen=lambda _: None, on_score=lambda _f, _e, score: scores.append(score))
     assert value == scores[-1]
     assert value == trials.train(1, plan.config, listen=lambda _: None, on_score=lambda *_: None)  # the same seed
 
 
-def test_a_budget_ends_while_maps_are_made_and_the_trained_backbone_stays(
+def test_a_time_budget_that_ends_before_the_maps_keeps_the_trained_backbone(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
     plan, run = make_plan("train.epochs=1"), RunFolder(tmp_path / "runs/tiny")

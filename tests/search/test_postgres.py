@@ -1,4 +1,4 @@
-"""Several workers on one PostgreSQL database, started here and reached over loopback; skipped where there is none."""
+"""Several workers on one PostgreSQL database, which the tests start on this machine; skipped without PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from pipeline.search.storage import open_storage
 from tests.search.workers import OWN, open_study, work_side_by_side
 
 pytestmark = pytest.mark.postgres
-_NO_ROOT = "nobody"  # PostgreSQL refuses to run as root
 
 
 def _binaries() -> Path | None:
-    """The folder of initdb and pg_ctl, which Debian keeps out of the path."""
+    """The folder of initdb and pg_ctl, which on Debian is not on the path."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
@@ -33,13 +32,13 @@ def _binaries() -> Path | None:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    """The URL of an empty database, whose server ends with the tests."""
+    """The URL of an empty database; its server stops after the tests."""
     pytest.importorskip("psycopg", reason="the driver psycopg is not installed (extra `postgres`)")
     binaries = _binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL server is installed (initdb was not found)")
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    user = _NO_ROOT if os.geteuid() == 0 else None
+    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     if user is not None:
         shutil.chown(folder, user)
     with socket.socket() as free:
@@ -61,8 +60,8 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_two_processes_share_a_study_and_the_dead_are_retried(database: str, tmp_path: Path) -> None:
-    """Locks in two folders, as on two machines, so that only the database keeps the workers apart."""
+def test_two_processes_share_a_study_and_a_dead_trial_is_repeated(database: str, tmp_path: Path) -> None:
+    """The lock files lie in two folders, as on two machines, so only the database excludes the other worker."""
     codes = work_side_by_side(database, tmp_path, trials=12, die_at=3, apart=True)
     with contextlib.closing(open_study(database, tmp_path, SearchConfig(trials=12))) as study:
         trials = study.study.get_trials()

@@ -1,4 +1,4 @@
-"""A search as a person runs it: the command, the folder it leaves, what a second command does."""
+"""The command with --search: its output, its folder, and a second command."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from pipeline.run.plan import Plan
 from pipeline.search.search import run_search
 from pipeline.search.storage import open_storage
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv
+from tests.e2e.commands import cv, printed
 
 SPACE = "search.space={loss.gamma_neg: {low: 0, high: 6}, hidden_dim: {low: 8, high: 24, step: 8}}"
-
 SEARCH_ONLY = ("--search", "search.then=stop")
 
 
@@ -33,21 +32,21 @@ def last_map(epochs: Path) -> float:
     return float(json.loads(epochs.read_text().splitlines()[-1])["map"])
 
 
-def test_a_search_then_all_folds_of_the_best_values(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_search_and_then_all_folds_with_the_best_values(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ("--search", "search.trials=3", "search.pruner=none", SPACE)
     assert cv(monkeypatch, tiny_config, *settings) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "Search: 3 COMPLETE; judged by map on fold 0" in shown
+    shown = printed(capsys)
+    assert "Search: 3 COMPLETE; scored by map on fold 0" in shown
     assert "own values" in shown
     assert "folds left out by the search" in shown
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     trials = pd.read_csv(run.search.trials)
     assert trials["kind"].tolist() == ["own values", "sampled", "sampled"]
     assert [trials[name].tolist()[0] for name in ("loss.gamma_neg", "model.hidden_dim")] == [2.0, 16]
     for name in ("history", "importances", "slices", "contour", "timeline"):
-        enough = name in ("history", "timeline")  # three trials make no surface
+        enough = name in ("history", "timeline")  # three trials are too few for the others
         assert run.search.figure(name).exists() is enough
     assert run.search.begun_trials() == []
 
@@ -69,7 +68,7 @@ def test_a_search_then_all_folds_of_the_best_values(
 
 
 @pytest.mark.parametrize(("proxy", "trials"), [("none", 1), ("head", 0), ("head", 1)])
-def test_a_time_budget_ends_inside_a_training_and_the_search_goes_on(
+def test_a_time_budget_ends_inside_a_training_and_the_search_continues(
     proxy: str, trials: int, make_plan: Callable[..., Plan], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = "search.space={loss.gamma_neg: {low: 0, high: 6}}"
@@ -97,71 +96,69 @@ def test_a_time_budget_ends_inside_a_training_and_the_search_goes_on(
     assert ended["failure"].dropna().tolist() == ["interrupted"] * trials
 
 
-def test_a_used_time_budget_is_told(
+def test_a_used_time_budget_is_reported(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--search", SPACE, "train.time_budget=0s") == 0
-    assert "train.time_budget=0s is used; the same command goes on searching" in capsys.readouterr().out
+    assert "train.time_budget=0s is used; the same command continues the search" in capsys.readouterr().out
 
 
-def test_heads_alone_pruned_failed_and_cross_fitted(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_head_trials_with_a_cross_fitted_score(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "search.space={hidden_dim: {choices: [16, 18]}, loss.gamma_neg: {low: 0, high: 6}}"
     proxy = ("search.proxy=head", "search.judge=metric", "search.folds=[1,0]", "search.epochs=3")
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 2
     assert "search.space.model.hidden_dim=18" in capsys.readouterr().err
-    assert not RunFolder(workplace / "runs/tiny").path.exists()
+    assert not RunFolder(Path("runs/tiny")).path.exists()
 
     space = "search.space={heads: {low: 2, high: 3}, loss.gamma_neg: {low: 0, high: 6}}"
-    # three heads do not divide the width: bounds are tried alone, so that is found before a trial, too
+    # three heads do not divide the width: each bound is checked before the first trial
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 2
 
     space = "search.space={dropout: {low: 0, high: 0.5}, loss.gamma_neg: {low: 0, high: 6}}"
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=4", space, *proxy) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "judged by f1_macro, cross-fitted on fold 1, 0" in shown
-    run = RunFolder(workplace / "runs/tiny")
+    shown = printed(capsys)
+    assert "scored by f1_macro, cross-fitted on fold 1, 0" in shown
+    run = RunFolder(Path("runs/tiny"))
     trials = pd.read_csv(run.search.trials)
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 4
     assert not run.config.exists()  # no run has been begun
-    assert cv(monkeypatch, tiny_config) == 0  # and one still can
+    assert cv(monkeypatch, tiny_config) == 0  # and it can be begun now
 
 
 def test_a_trial_that_diverges_fails_and_is_replaced(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "search.space={lr: {choices: [3.0e-3, 1.0e+30]}}"
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "search.trials=2", "train.lr=1.0e+30", space) == 0
-    assert "trial 0 failed: the loss became" in " ".join(capsys.readouterr().out.split())
-    trials = pd.read_csv(RunFolder(workplace / "runs/tiny").search.trials)
+    assert "trial 0 failed: the loss became" in printed(capsys)
+    trials = pd.read_csv(RunFolder(Path("runs/tiny")).search.trials)
     assert trials.loc[0, "state"] == "FAIL"
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
 
 
-def test_a_run_sees_the_pixels_of_its_search(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_reads_the_pixels_of_its_search(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = ("train.epochs=1", SPACE)
-    run, exact = RunFolder(workplace / "runs/tiny"), RunFolder(workplace / "runs/exact")
+    run, exact = RunFolder(Path("runs/tiny")), RunFolder(Path("runs/exact"))
     searched = (*SEARCH_ONLY, "search.trials=1", "images.cache_format=jpeg")
     assert cv(monkeypatch, tiny_config, *short, *searched) == 0
     assert not run.images.exists()
-    assert cv(monkeypatch, tiny_config, *short, "--folds", "0") == 0  # where auto alone takes exact ones
+    assert cv(monkeypatch, tiny_config, *short, "--folds", "0") == 0  # without a search, auto takes exact pixels
     assert cv(monkeypatch, tiny_config, *short, "--folds", "0", "--run", "exact") == 0
     assert [json.loads(each.images.read_text())["pixels"] for each in (run, exact)] == ["jpeg", "exact"]
     assert run.fold(0).oof.read_bytes() != exact.fold(0).oof.read_bytes()
 
 
-def test_a_run_without_a_search_is_left_alone(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_was_begun_without_a_search_is_not_changed(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, tiny_config, "train.epochs=1") == 0
-    before = RunFolder(workplace / "runs/tiny").config.read_bytes()
+    before = RunFolder(Path("runs/tiny")).config.read_bytes()
     assert cv(monkeypatch, tiny_config, "train.epochs=1", "--search") == 2
     assert "begun without a search" in capsys.readouterr().err
-    assert RunFolder(workplace / "runs/tiny").config.read_bytes() == before
-    assert not RunFolder(workplace / "runs/tiny").search.path.exists()
+    assert RunFolder(Path("runs/tiny")).config.read_bytes() == before
+    assert not RunFolder(Path("runs/tiny")).search.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -169,17 +166,12 @@ def test_a_run_without_a_search_is_left_alone(
     [
         (["search.folds=[7]"], "there is no fold 7"),
         (["--workers", "0"], "--workers: 0"),
-        (["search.storage=nonsense"], "no database URL"),
+        (["search.storage=nonsense"], "not a database URL"),
         (["search.storage=oracle://user:secret@localhost/x"], "not installed"),
     ],
 )
-def test_mistakes_are_one_message_and_touch_nothing(
-    tiny_config: Path,
-    workplace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    part: str,
+def test_a_mistake_is_one_message_without_a_password(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     assert cv(monkeypatch, tiny_config, "--search", *words) == 2
     message = capsys.readouterr().err
@@ -190,24 +182,17 @@ def test_mistakes_are_one_message_and_touch_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_search_goes_on_and_ends_with_every_trial(tiny_config: Path, workplace: Path, workers: int) -> None:
-    """The beats are quickened, so that nobody waits a minute for the dead."""
+def test_a_killed_search_continues_and_completes_every_trial(tiny_config: Path, workers: int) -> None:
+    """Heartbeats are faster here, so that a death is noticed within seconds."""
     quick = (
         "import sys; from pipeline.search import storage; import run_cv;"
         "storage.open_storage.__kwdefaults__.update(heartbeat=1, grace=4);"
         "run_cv.run(*sys.argv[1:])"
     )
-    settings = [
-        f"--workers={workers}",
-        "--search",
-        "search.then=stop",
-        "search.trials=6",
-        "train.epochs=6",
-        "search.pruner=none",
-    ]
-    command = [sys.executable, "-c", quick, str(tiny_config), *settings]
+    settings = [f"--workers={workers}", "search.trials=6", "train.epochs=6", "search.pruner=none"]
+    command = [sys.executable, "-c", quick, str(tiny_config), *SEARCH_ONLY, *settings]
     environment = {"PYTHONPATH": str(PROJECT), "OMP_WAIT_POLICY": "PASSIVE", "PATH": "/usr/bin:/bin"}
-    run = RunFolder(workplace / "runs/tiny")
+    run = RunFolder(Path("runs/tiny"))
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 240
     while not list(run.search.path.glob("trials/2/fold0/epochs.jsonl")):
@@ -228,9 +213,7 @@ def test_a_killed_search_goes_on_and_ends_with_every_trial(tiny_config: Path, wo
     assert not any((run.search.path / "trials").iterdir())
 
 
-def test_environment_variables_keep_a_password_out_of_the_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_url_may_name_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDY_FILE", str(tmp_path / "elsewhere.db"))
     storage = open_storage("sqlite:///$STUDY_FILE", tmp_path / "unused.db", lock=tmp_path / "lock")
     assert storage.engine.url.database == str(tmp_path / "elsewhere.db")
@@ -238,9 +221,7 @@ def test_environment_variables_keep_a_password_out_of_the_config(
     assert not (tmp_path / "unused.db").exists()
 
 
-def test_debug_searches_in_two_short_trials(
-    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debug_runs_two_short_trials(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, "--debug", "search.storage=postgresql://nowhere/x") == 0
-    assert len(pd.read_csv(RunFolder(workplace / "runs/tiny-debug").search.trials)) == 2
+    assert len(pd.read_csv(RunFolder(Path("runs/tiny-debug")).search.trials)) == 2
     assert load_config(tiny_config).search.trials == 30

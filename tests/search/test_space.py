@@ -1,4 +1,4 @@
-"""Between parameters and config keys: names, buckets, own values, refusals."""
+"""The search space: names, buckets, own values, refused values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestKeys:
             ("images.cache", "no training key"),
         ],
     )
-    def test_what_cannot_be_searched_is_refused_with_the_config(self, name: str, part: str) -> None:
+    def test_other_keys_are_refused_with_the_config(self, name: str, part: str) -> None:
         with pytest.raises(ConfigError, match="1 mistake") as caught:
             make({"space": {name: {"low": 0, "high": 1}, "lr": {"low": 1e-5, "high": 1e-3}}})
         assert part in str(caught.value)
@@ -65,7 +65,7 @@ class TestKeys:
             ("images", {"cache": "none"}, "'images.cache' is no training key"),
         ],
     )
-    def test_a_whole_section_does_not_bring_them_in(self, section: str, choice: dict[str, Any], part: str) -> None:
+    def test_a_whole_section_may_not_contain_them(self, section: str, choice: dict[str, Any], part: str) -> None:
         for choices in ([choice], {"mine": choice}):
             with pytest.raises(ConfigError, match="1 mistake") as caught:
                 make({"space": {section: {"choices": choices}}})
@@ -104,7 +104,7 @@ class TestParameters:
     def test_the_default_space_is_the_asymmetric_loss(self) -> None:
         assert names(Config()) == ["loss.gamma_neg", "loss.gamma_pos", "loss.clip"]
 
-    def test_buckets_and_labels_have_parameters_of_their_own(self) -> None:
+    def test_each_bucket_or_label_has_its_own_parameter(self) -> None:
         space = {"loss.clip": {"low": 0, "high": 0.1}, "lr": {"low": 1e-5, "high": 1e-3}}
         assert names(make({"space": space, "share": "bucket"})) == [
             "loss.clip[rare]",
@@ -124,20 +124,20 @@ class TestParameters:
         [
             ("loss.clip", {"low": 0, "high": 1.5}, "search.space.loss.clip=1.5"),
             ("loss.name", {"choices": ["asl", "asll"]}, "search.space.loss.name=asll"),
-            ("hidden_dim", {"low": 8, "high": 64.5}, "whole"),
+            ("hidden_dim", {"low": 8, "high": 64.5}, "integers"),
             ("hidden_dim", {"choices": [16, 18]}, "divisible by heads"),
         ],
     )
-    def test_a_bound_must_be_a_value_of_its_key(self, name: str, dimension: dict[str, Any], part: str) -> None:
+    def test_a_bound_must_be_valid_for_its_key(self, name: str, dimension: dict[str, Any], part: str) -> None:
         with pytest.raises(ConfigError) as caught:
             names(make({"space": {name: dimension}}))
         assert part in str(caught.value)
 
-    def test_the_proxy_judges_losses_and_heads_only(self) -> None:
+    def test_head_trials_support_losses_and_heads_only(self) -> None:
         space = {"loss.clip": {"low": 0, "high": 0.1}, "dropout": {"low": 0, "high": 0.5}}
         assert len(names(make({"space": space, "proxy": "head"}))) == 2
         for other in ("lr", "model.backbone", "images.size"):
-            with pytest.raises(ConfigError, match=r"search\.proxy=head cannot judge"):
+            with pytest.raises(ConfigError, match=r"search\.proxy=head cannot compare"):
                 names(make({"space": {other: {"choices": [1]}}, "proxy": "head"}))
 
 
@@ -161,14 +161,14 @@ class TestConfigs:
         assert (made.train.lr, made.loss.gamma_pos) == (0.5, 1.0)
         assert made.search == config.search
 
-    def test_a_whole_section_leaves_what_no_trial_changes_as_it_is(self) -> None:
+    def test_a_whole_section_keeps_the_keys_that_no_trial_changes(self) -> None:
         own = {"epochs": 3, "seed": 7, "workers": 1, "batch_size": 8, "lr": 0.5}
         config = make({"space": {"train": {"choices": {"fast": {"lr": 1.0, "batch_size": 8}}}}}, train=own)
         made = config_with(config, parameters_of(config, LABELS, POSITIVES), {"train": "fast"}, source="trial 0")
         assert (made.train.epochs, made.train.seed, made.train.workers) == (3, 7, 1)
         assert (made.train.batch_size, made.train.lr) == (8, 1.0)
 
-    def test_the_diff_written_down_makes_the_same_config(self) -> None:
+    def test_the_written_diff_gives_the_same_config(self) -> None:
         space = {"loss.gamma_neg": {"low": 0, "high": 6}, "augment": {"choices": [{"train": []}]}}
         config = make({"space": space, "share": "label"}, images={"size": 64})
         parameters = parameters_of(config, LABELS, POSITIVES)
@@ -179,7 +179,7 @@ class TestConfigs:
         again = check_config({**data, **diff}, source="best.yaml")
         assert again == config_with(config, parameters, values, source="trial")
 
-    def test_values_that_do_not_go_together_name_the_trial(self) -> None:
+    def test_values_that_do_not_fit_together_name_the_trial(self) -> None:
         config = make({"space": {"hidden_dim": {"low": 16, "high": 64}}}, model={"hidden_dim": 16})
         parameters = parameters_of(config, LABELS, POSITIVES)
         with pytest.raises(ConfigError, match="trial 7"):
@@ -195,7 +195,7 @@ class TestConfigs:
 
 
 class TestOwnValues:
-    def test_they_make_the_config_itself(self) -> None:
+    def test_they_give_the_config_itself(self) -> None:
         space = {
             "loss.gamma_neg": {"low": 0, "high": 6},
             "lr": {"low": 1e-5, "high": 1e-1, "log": True},
@@ -209,7 +209,7 @@ class TestOwnValues:
         assert outside == []
         assert config_with(config, parameters, values, source="own") == config
 
-    def test_a_mapping_per_label_is_own_where_the_shares_agree(self) -> None:
+    def test_a_mapping_per_label_is_used_if_the_labels_of_a_bucket_agree(self) -> None:
         gammas = {"a": 1.0, "b": 2.0, "c": 1.0, "d": 2.0, "e": 3.0}
         space = {"loss.gamma_neg": {"low": 0, "high": 6}}
         config = make({"space": space, "share": "bucket"}, loss={"gamma_neg": gammas})
@@ -227,7 +227,7 @@ class TestOwnValues:
         ("dimension", "own"),
         [({"low": 0, "high": 1}, 2.0), ({"low": 0, "high": 6, "step": 0.3}, 2.0), ({"choices": [1, 3]}, 2.0)],
     )
-    def test_what_lies_outside_the_space_is_told(self, dimension: dict[str, Any], own: float) -> None:
+    def test_a_value_outside_the_space_is_noted(self, dimension: dict[str, Any], own: float) -> None:
         config = make({"space": {"loss.gamma_neg": dimension}}, loss={"gamma_neg": own})
         values, outside = own_values(config, parameters_of(config, LABELS, POSITIVES))
         assert values == {}

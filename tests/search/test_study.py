@@ -1,4 +1,4 @@
-"""The tickets: none lost, none doubled, whatever becomes of the workers."""
+"""The tickets of a study: no trial is lost or trained twice, also when workers die."""
 
 from __future__ import annotations
 
@@ -14,14 +14,28 @@ from filelock import FileLock
 
 from pipeline.config import SearchConfig
 from pipeline.errors import RunError
-from pipeline.search.study import SearchError, TicketStudy, check_begun_alike, failure_of, suggest
+from pipeline.search.study import SearchError, TicketStudy, Trial, check_begun_alike, failure_of, suggest
 from tests.search.workers import OWN, PARAMETERS, open_study, work_side_by_side
 
 MakeStudy = Callable[..., TicketStudy]
 
 
+@pytest.fixture
+def study(make_study: MakeStudy) -> TicketStudy:
+    """A study of four trials, the first with the config's own values."""
+    begun = make_study()
+    begun.begin({}, own=OWN)
+    return begun
+
+
 def states(study: TicketStudy) -> Counter[str]:
     return Counter(trial.state.name for trial in study.study.get_trials(deepcopy=False))
+
+
+def draw(study: TicketStudy) -> Trial:
+    trial = study.draw()
+    assert trial is not None
+    return trial
 
 
 def finish_all(study: TicketStudy) -> None:
@@ -30,7 +44,7 @@ def finish_all(study: TicketStudy) -> None:
 
 
 def test_the_configs_own_values_come_first_and_once(make_study: MakeStudy) -> None:
-    for _ in range(3):  # as many commands begin it
+    for _ in range(3):  # three commands begin it
         make_study().begin({}, own=OWN)
     study = make_study()
     finish_all(study)
@@ -41,7 +55,7 @@ def test_the_configs_own_values_come_first_and_once(make_study: MakeStudy) -> No
     assert all(isinstance(values["n"], int) and values["n"] % 8 == 0 for values in drawn)
 
 
-def test_a_study_grows_to_more_trials_and_never_beyond_them(make_study: MakeStudy) -> None:
+def test_a_study_grows_to_the_new_number_of_trials_and_not_beyond(make_study: MakeStudy) -> None:
     study = make_study()
     study.begin({}, own=None)
     finish_all(study)
@@ -53,23 +67,19 @@ def test_a_study_grows_to_more_trials_and_never_beyond_them(make_study: MakeStud
     assert make_study(trials=3).draw() is None
 
 
-def test_workers_draw_different_values_after_a_restart(make_study: MakeStudy) -> None:
+def test_a_restarted_worker_draws_other_values(make_study: MakeStudy) -> None:
     drawn = []
     make_study(sampler="random").begin({}, own=None)
     for _ in range(4):
         study = make_study(sampler="random")
-        trial = study.draw()
-        assert trial is not None
+        trial = draw(study)
         drawn.append(suggest(trial, PARAMETERS)["x"])
         study.complete(trial, 0.5)
     assert len(set(drawn)) == 4
 
 
-def test_a_score_that_is_no_number_fails_and_a_new_ticket_takes_its_place(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    trial = study.draw()
-    assert trial is not None
+def test_a_trial_without_a_finite_score_fails_and_is_replaced(study: TicketStudy) -> None:
+    trial = draw(study)
     suggest(trial, PARAMETERS)
     assert not study.complete(trial, math.nan)
     finish_all(study)
@@ -77,26 +87,17 @@ def test_a_score_that_is_no_number_fails_and_a_new_ticket_takes_its_place(make_s
     assert failure_of(study.study.get_trials()[0]) == "its score is nan"
 
 
-def test_ten_failures_in_a_row_end_the_search(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
+def test_ten_failures_in_a_row_end_the_search(study: TicketStudy) -> None:
     for _ in range(10):
-        trial = study.draw()
-        assert trial is not None
-        study.fail(trial, "the loss became nan")
+        study.fail(draw(study), "the loss became nan")
     with pytest.raises(SearchError, match="the last 10 trials failed") as caught:
         study.draw()
     assert "the loss became nan" in str(caught.value)
 
 
-def test_an_interrupted_trial_comes_again_with_its_values(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    finished = study.draw()
-    assert finished is not None
-    study.complete(finished, 0.1)
-    trial = study.draw()
-    assert trial is not None
+def test_an_interrupted_trial_comes_again_with_its_values(study: TicketStudy) -> None:
+    study.complete(draw(study), 0.1)
+    trial = draw(study)
     values = suggest(trial, PARAMETERS)
     study.give_back(trial)
     finish_all(study)
@@ -104,68 +105,55 @@ def test_an_interrupted_trial_comes_again_with_its_values(make_study: MakeStudy)
     assert [each.params for each in study.study.get_trials() if each.state.name == "COMPLETE"].count(values) == 1
 
 
-def test_the_dead_are_buried_and_retried_once_with_their_values(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    first = study.draw()
-    assert first is not None
+def test_a_trial_whose_process_died_is_repeated_once_with_its_values(study: TicketStudy, make_study: MakeStudy) -> None:
+    first = draw(study)
     assert suggest(first, PARAMETERS) == OWN
-    time.sleep(2.5)  # no beat: its process seems dead
+    time.sleep(2.5)  # without a heartbeat it counts as dead
     again: list[dict[str, object]] = []
     while (trial := make_study().draw()) is not None:
         values = suggest(trial, PARAMETERS)
         if trial.user_attrs["kind"] == "retry":
             again.append(values)
             if len(again) == 1:
-                time.sleep(2.5)  # dies, too
+                time.sleep(2.5)  # dies again
                 continue
         study.complete(trial, 0.5)
-    assert again == [OWN]  # once: then another ticket takes its place
+    assert again == [OWN]  # once, then a new ticket
     assert states(study) == {"FAIL": 2, "COMPLETE": 4}
     assert failure_of(study.study.get_trials()[0]) == "its process died"
 
 
-def test_a_living_trial_is_left_alone(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    first = study.draw()
-    assert first is not None
+def test_a_living_trial_is_left_alone(study: TicketStudy, make_study: MakeStudy) -> None:
+    first = draw(study)
     with study.alive(first):
         time.sleep(2.5)
-        second = make_study().draw()
-    assert second is not None
+        draw(make_study())
     assert states(study) == {"RUNNING": 2, "WAITING": 2}
 
 
-def test_a_death_before_the_first_beat_is_seen(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
+def test_a_death_before_the_first_heartbeat_is_noticed(study: TicketStudy, make_study: MakeStudy) -> None:
     with pytest.warns(UserWarning, match="Heartbeat"):
         study.study.ask()  # and killed here
     finish_all(make_study())
     assert states(study) == {"FAIL": 1, "COMPLETE": 4}
 
 
-def test_the_result_of_a_trial_given_to_another_is_dropped(make_study: MakeStudy) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    slept = study.draw()
-    assert slept is not None
-    suggest(slept, PARAMETERS)
+def test_the_result_of_a_trial_that_another_worker_took_over_is_dropped(
+    study: TicketStudy, make_study: MakeStudy
+) -> None:
+    slow = draw(study)
+    suggest(slow, PARAMETERS)
     time.sleep(2.5)
     finish_all(make_study())
-    assert not study.complete(slept, 99.0)
+    assert not study.complete(slow, 99.0)
     assert states(study) == {"FAIL": 1, "COMPLETE": 4}
     assert study.progress().best != 99.0
 
 
-def test_nothing_is_drawn_or_written_while_another_worker_does(
-    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_drawn_or_recorded_while_another_worker_holds_the_lock(
+    study: TicketStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = make_study()
-    study.begin({}, own=OWN)
-    trial = study.draw()
-    assert trial is not None
+    trial = draw(study)
     monkeypatch.setattr("pipeline.search.storage._LOCK_SECONDS", 0.1)
     with FileLock(tmp_path / "lock"):
         for act in (study.draw, lambda: study.complete(trial, 0.5), lambda: study.fail(trial, "x")):
@@ -175,13 +163,13 @@ def test_nothing_is_drawn_or_written_while_another_worker_does(
     assert study.complete(trial, 0.5)
 
 
-def test_one_command_goes_on(make_study: MakeStudy) -> None:
+def test_one_command_may_continue_with_the_result(make_study: MakeStudy) -> None:
     assert make_study().claim("a:/runs/x")
     assert not make_study().claim("b:/runs/x")
     assert make_study().claim("a:/runs/x")  # after a kill
 
 
-def test_starting_over_forgets_all_trials(make_study: MakeStudy) -> None:
+def test_starting_over_deletes_all_trials(make_study: MakeStudy) -> None:
     study = make_study()
     study.begin({"lr": 1}, own=OWN)
     finish_all(study)
@@ -227,7 +215,7 @@ def test_two_processes_share_a_study(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
 def test_a_killed_process_costs_one_retry(tmp_path: Path) -> None:
-    for attempt in range(20):  # until the worker that is to die draws the trial it is to die in
+    for attempt in range(20):  # until the worker with die_at draws that trial
         folder = tmp_path / str(attempt)
         folder.mkdir()
         codes = work_side_by_side(None, folder, trials=8, die_at=3)

@@ -1,4 +1,4 @@
-"""What a trial is worth: the metric itself, mAP, or a score whose thresholds have not seen the rows they decide."""
+"""The score of a trial: the metric, mAP, or a metric with cross-fitted thresholds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.competition.folds.rows import rows_of
 from pipeline.run.plan import Plan
-from pipeline.search.trial_score import build_judge
+from pipeline.search.trial_score import build_trial_score
 
 MakePlan = Callable[..., Plan]
 
@@ -26,9 +26,9 @@ MakePlan = Callable[..., Plan]
         ("log_loss", "map", "map", True),
     ],
 )
-def test_which_score_judges(make_plan: MakePlan, metric: str, asked: str, name: str, greater: bool) -> None:
-    judge = build_judge(make_plan(f"competition.metric={metric}", f"search.judge={asked}"))
-    assert (judge.name, judge.greater_is_better) == (name, greater)
+def test_search_judge_names_the_score(make_plan: MakePlan, metric: str, asked: str, name: str, greater: bool) -> None:
+    trial_score = build_trial_score(make_plan(f"competition.metric={metric}", f"search.judge={asked}"))
+    assert (trial_score.name, trial_score.greater_is_better) == (name, greater)
 
 
 def test_map_is_that_of_scikit_learn(make_plan: MakePlan) -> None:
@@ -36,21 +36,21 @@ def test_map_is_that_of_scikit_learn(make_plan: MakePlan) -> None:
     rows = rows_of(plan.folds, 1).validation
     logits = np.random.default_rng(0).normal(size=(len(rows), 3))
     expected = average_precision_score(plan.table.targets[rows], logits, average="macro")
-    assert build_judge(plan)(1, logits) == pytest.approx(expected)
+    assert build_trial_score(plan)(1, logits) == pytest.approx(expected)
 
 
-def test_a_threshold_does_not_see_the_rows_it_decides(make_plan: MakePlan) -> None:
-    """Of noise, thresholds fitted on the same rows score far better than those fitted on the others."""
+def test_thresholds_are_not_fitted_on_the_rows_they_are_scored_on(make_plan: MakePlan) -> None:
+    """On noise, thresholds score far better on the rows they were fitted on."""
     plan = make_plan("search.judge=metric", "thresholds.policy=per_label", "competition.metric=accuracy_cells")
-    judge = build_judge(plan)
+    trial_score = build_trial_score(plan)
     rows = rows_of(plan.folds, 0).validation
     generator = np.random.default_rng(0)
-    noise = [judge(0, generator.normal(size=(len(rows), 3))) for _ in range(10)]
+    noise = [trial_score(0, generator.normal(size=(len(rows), 3))) for _ in range(10)]
     assert np.mean(noise) < 0.62  # in-sample it would be 0.72
-    assert judge(0, 10 * plan.table.targets[rows].astype(float) - 5) == pytest.approx(1.0)
+    assert trial_score(0, 10 * plan.table.targets[rows].astype(float) - 5) == pytest.approx(1.0)
 
 
-def test_logits_that_are_no_numbers_have_no_score(make_plan: MakePlan) -> None:
+def test_logits_that_are_not_finite_have_no_score(make_plan: MakePlan) -> None:
     plan = make_plan()
     rows = rows_of(plan.folds, 0).validation
-    assert np.isnan(build_judge(plan)(0, np.full((len(rows), 3), np.nan)))
+    assert np.isnan(build_trial_score(plan)(0, np.full((len(rows), 3), np.nan)))

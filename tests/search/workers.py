@@ -1,4 +1,4 @@
-"""Workers of a study whose trials cost nothing; importable by processes of their own."""
+"""Workers of a study with trials that take no time; other processes can import them."""
 
 from __future__ import annotations
 
@@ -22,38 +22,31 @@ OWN = {"x": 2.0, "n": 16}
 
 
 def open_study(url: str | None, folder: Path, search: SearchConfig, *, grace: int = 1) -> TicketStudy:
-    """The study called `test`, whose dead are noticed after a second or two."""
+    """The study `test`, which notices dead trials after a second or two."""
     storage = open_storage(url, folder / "study.db", lock=folder / "lock", heartbeat=1, grace=grace)
     return TicketStudy(storage, name="test", lock=folder / "lock", search=search, maximize=True, epochs=3)
 
 
 def work(url: str | None, folder: Path, trials: int, die_at: int | None = None) -> None:
-    """Draw until nothing is left; at trial `die_at`, be killed in the middle of it."""
+    """Draw and finish trials until none is left; the process kills itself in trial `die_at`."""
     with contextlib.closing(open_study(url, folder, SearchConfig(trials=trials), grace=4)) as study:
         study.begin({}, own=OWN)
-        _draw_all(study, die_at)
-
-
-def _draw_all(study: TicketStudy, die_at: int | None) -> None:
-    while True:
-        trial = study.draw()
-        if trial is None:
-            if study.progress().running == 0:
-                return
-            time.sleep(0.2)
-            continue
-        with study.alive(trial):
-            values = suggest(trial, PARAMETERS)
-            if trial.number == die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(0.05)
-        study.complete(trial, -abs(values["x"] - 3.0))
+        while (trial := study.draw()) is not None or study.progress().running > 0:
+            if trial is None:
+                time.sleep(0.2)
+                continue
+            with study.alive(trial):
+                values = suggest(trial, PARAMETERS)
+                if trial.number == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(0.05)
+            study.complete(trial, -abs(values["x"] - 3.0))
 
 
 def work_side_by_side(
     url: str | None, folder: Path, *, trials: int, die_at: int | None = None, apart: bool = False
 ) -> list[int | None]:
-    """Two workers at once, each in its own process; their exit codes. With `apart` they share no folder."""
+    """The exit codes of two workers that run at the same time in two processes. With `apart` they share no folder."""
     context = multiprocessing.get_context("forkserver")
     folders = [folder / "one", folder / "other"] if apart else [folder, folder]
     processes = [
