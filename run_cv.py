@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace, command: str) -> None:
             plan, fresh = found.plan, False
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
         print_outcome(console, plan, run, scores)
-        if arguments.search and scores is not None and scores["folds"] == scores["of_folds"]:
+        if arguments.search and scores is not None and scores.complete:
             print_left_out(console, left_out_scores(plan, run))
 
 

@@ -148,7 +148,7 @@ def save_attention(
         )
     device = pick_device()
     trained = load_model(finished.run.fold(fold).weights, device=device)
-    decider = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
+    decider = read_decision_rule(finished, RowRules(), trained.labels)
     attention = look(
         trained,
         load_image(tuple(image), image_form(trained.images)),

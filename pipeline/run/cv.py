@@ -8,7 +8,6 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -16,7 +15,6 @@ from filelock import FileLock, Timeout
 from pipeline import processes
 from pipeline.competition.folds.rows import FULL_FIT, rows_of
 from pipeline.config import Config
-from pipeline.config.schema import predict_settings
 from pipeline.device import explained_memory_errors, loading_workers, pick_device
 from pipeline.errors import ConfigError, RunError
 from pipeline.events import FoldFinished, Listener, RunOpened
@@ -27,6 +25,7 @@ from pipeline.run.environment import describe_environment
 from pipeline.run.folder import RunFolder
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
+from pipeline.run.records import DataDigest, FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
@@ -44,8 +43,8 @@ def run_cv(
     folds: Sequence[int] | None,
     fresh: bool,
     listen: Listener,
-) -> dict[str, Any] | None:
-    """Train the folds that are not finished, then score those that are; the content of `scores.json`.
+) -> Scores | None:
+    """Train the folds that are not finished, then score those that are.
 
     Args:
         plan: what `prepare` made.
@@ -75,7 +74,7 @@ def run_cv(
 
 def _train_and_score(
     plan: Plan, run: RunFolder, wanted: Sequence[int], *, full_fit: bool, listen: Listener
-) -> dict[str, Any] | None:
+) -> Scores | None:
     left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
     for fold in sorted({*wanted} - {*left}):
         listen(FoldFinished(fold, resumed=True))
@@ -88,7 +87,7 @@ def _train_and_score(
         for fold in left:
             run_fold(plan, run, fold, listen)
     scores = processes.from_first(lambda: _score_finished(plan, run))
-    if full_fit and scores is not None and scores["folds"] == scores["of_folds"]:
+    if full_fit and scores is not None and scores.complete:
         _fit_all_rows(plan, run, listen)
     return scores
 
@@ -111,7 +110,7 @@ def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
     if not run.environment.exists():
         write_json(run.environment, describe_environment(seed=plan.config.train.seed))
     write_csv(run.folds, _fold_frame(plan))
-    write_json(run.data, data_facts(plan))
+    data_digest(plan).save(run.data)
 
 
 def _keep_pixels(run: RunFolder) -> None:
@@ -126,7 +125,7 @@ def _folds_beside(plan: Plan) -> int:
     return plan.config.train.parallel_folds if processes.count() == 1 else 1
 
 
-def _score_finished(plan: Plan, run: RunFolder) -> dict[str, Any] | None:
+def _score_finished(plan: Plan, run: RunFolder) -> Scores | None:
     """Score the folds that are finished; once more where another process has finished one meanwhile."""
     scores, scored = None, list[int]()
     while scored != (finished := [fold for fold in plan.fold_numbers if _is_finished(plan, run, fold)]):
@@ -187,7 +186,7 @@ def _owner(folder: FoldFolder) -> str | None:
 def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
     """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
     folder = run.fold(fold)
-    if not folder.done.exists() or read_json(folder.done)["predict"] != predict_settings(plan.config):
+    if not folder.done.exists() or FoldDone.load(folder.done).predict != PredictSettings.of(plan.config):
         return False
     _clear_states(plan, folder)
     return True
@@ -226,7 +225,7 @@ def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> N
     folder.done.unlink(missing_ok=True)  # of another prediction, which the new one must not be taken for
     if frame is not None:
         write_parquet(folder.oof, frame)
-    write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": predict_settings(plan.config)})
+    FoldDone(plan.config.train.epochs, PredictSettings.of(plan.config)).save(folder.done)
     _clear_states(plan, folder)
 
 
@@ -246,18 +245,18 @@ def _fold_frame(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
 
 
-def data_facts(plan: Plan) -> dict[str, Any]:
+def data_digest(plan: Plan) -> DataDigest:
     """The labels in order, and a digest of every row's id and targets that does not depend on the rows' order."""
     rows = sorted(zip(plan.table.ids, (row.tobytes().hex() for row in plan.table.targets), strict=True))
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return {"labels": list(plan.table.labels), "targets_sha256": digest}
+    return DataDigest(plan.table.labels, digest)
 
 
 def _check_same_data(plan: Plan, run: RunFolder) -> None:
     """Refuse a run that was begun with other rows, labels or folds: its trained folds would not fit the new ones."""
     if not (run.folds.exists() and run.data.exists()):
         return
-    if read_json(run.data) != data_facts(plan):
+    if DataDigest.load(run.data) != data_digest(plan):
         raise RunError(
             f"{run.path} was begun with other rows, labels or targets than the training data give now",
             remedy="restore the data it began with, give another --run NAME, or start over with --fresh",

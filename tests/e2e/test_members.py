@@ -19,6 +19,7 @@ from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import prepare
+from pipeline.run.records import Scores
 from pipeline.run.submission.submit import submit
 from pipeline.run.trained_run import open_run
 from tests.conftest import LABELS
@@ -153,10 +154,10 @@ def test_the_full_fit_trains_on_all_rows_and_joins_the_mean_over_models(
     assert "3 predictions averaged per image" in shown
     assert "1 model is trained on all rows; scores and thresholds are of the folds' models alone" in shown
     together = probabilities(run.test)
-    alone = replace(open_run(run), members=(run.fold(FULL_FIT),))
+    alone = replace(open_run(run), models=(run.fold(FULL_FIT),))
     submit([alone], views=None, out=Path("full.csv"), images=None, sample=None)
     assert cv(monkeypatch, tiny_config, *settings) == 0
-    assert json.loads(run.scores.read_text()) == scores
+    assert Scores.load(run.scores) == scores
     assert submission(monkeypatch, run.path) == 0
     of_folds = probabilities(run.test)
     np.testing.assert_allclose(together, (2 * of_folds + probabilities(Path("full.parquet"))) / 3, rtol=1e-6)
@@ -176,7 +177,7 @@ def test_a_budget_leaves_the_full_fit_for_another_time(
         patched.setattr("time.monotonic", lambda: clock[0])
         scores = run_cv(replace(plan, deadline=5.0), run, folds=None, fresh=False, listen=over_after_the_folds)
     assert scores is not None
-    assert scores["folds"] == [0, 1]
+    assert scores.folds == (0, 1)
     assert submission(monkeypatch, run.path) == 0
     assert "the full fit is not finished and left out" in " ".join(capsys.readouterr().out.split())
     assert cv(monkeypatch, tiny_config, "train.full_fit=true", "--folds", "0,1") == 0

@@ -14,7 +14,7 @@ from pipeline.config import load_config
 from pipeline.files import read_json
 from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
-from pipeline.run.cv import data_facts
+from pipeline.run.cv import data_digest
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import prepare
 from tests.conftest import TINY
@@ -65,5 +65,5 @@ def test_the_digest_sees_unknown_cells(workplace: Path, tiny_config: Path) -> No
         table.loc[0, "red"] = cell
         table.to_csv(path, index=False)
         config = load_config(tiny_config, [f"competition.labels.missing={policy}"])
-        found.append(data_facts(prepare(config, debug=False, listen=lambda _: None))["targets_sha256"])
+        found.append(data_digest(prepare(config, debug=False, listen=lambda _: None)).targets_sha256)
     assert found[0] == found[3] != found[1] == found[2]

@@ -27,10 +27,11 @@ from pipeline.files import csv_columns, parquet_columns, require_ours, write_par
 from pipeline.images.check import require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.metric_spec import metric_name
+from pipeline.metrics.registry import judged_by
 from pipeline.prediction.ensemble import sigmoid
-from pipeline.run.submission.submission_record import write_decided, write_record
+from pipeline.run.records import SubmissionRecord
 from pipeline.run.submission.test_predictions import load_ensemble, predict_test
-from pipeline.run.submission.test_thresholds import choose_decision_rule
+from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
 from pipeline.run.submission.unreadable_images import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import EPOCH_MARK
@@ -45,7 +46,7 @@ class Submitted:
         path: the submission.
         rows: its number of rows.
         images: how many images it is about.
-        members: how many models times views looked at each image.
+        predictions: how many models times views were averaged for each image.
         cross_fitted: the score to expect.
         in_sample: the score that flatters.
         metric: of both.
@@ -57,7 +58,7 @@ class Submitted:
     path: Path
     rows: int
     images: int
-    members: int
+    predictions: int
     metric: str
     cross_fitted: float | None
     in_sample: float | None
@@ -107,46 +108,69 @@ def submit(
     if first.config.predict.broken == "error":
         require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    decider, scores, notes = choose_decision_rule(runs, rules)
-    notes = [*asked.notes, *(note for run in runs for note in run.notes), *notes]
+    fitted = choose_decision_rule(runs, rules)
+    notes = [*asked.notes, *(note for run in runs for note in run.notes), *fitted.notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
     predicted = _predict(runs, asked.table, views=views, on_image=on_image)
-    decisions = decider.decide(predicted.probabilities)
-    calibrated = decider.calibrated(predicted.probabilities)
+    decisions = fitted.rule.decide(predicted.probabilities)
+    calibrated = fitted.rule.calibrated(predicted.probabilities)
     ids = asked.table.ids
     frame = build_submission(asked.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
         first.run.submitted.unlink(missing_ok=True)  # of another submission
-        write_decided(first, ids, decisions=decisions, calibrated=calibrated)
+        _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
     write_parquet(first.run.test if out is None else _probabilities_of(out), table)
     notes += write_submission(path, frame, asked.sample, form)
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
-        write_record(runs, scores)
+        _record(runs, fitted).save(first.run.submitted)
     return Submitted(
         path=path,
         rows=len(frame),
         images=len(ids),
-        members=predicted.members,
+        predictions=predicted.predictions,
         metric=metric_name(first.config.competition.metric),
-        cross_fitted=scores["cross_fitted"],
-        in_sample=scores["in_sample"],
+        cross_fitted=fitted.cross_fitted,
+        in_sample=fitted.in_sample,
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
-        out_of_fold_rates=scores["rates"],
+        out_of_fold_rates=fitted.rates,
         notes=tuple(notes),
     )
 
 
+def _write_decided(
+    first: TrainedRun, ids: Sequence[str], *, decisions: NDArray[np.uint8], calibrated: NDArray[np.float64]
+) -> None:
+    """Write what the first run's metric scores of each test row, decisions or probabilities, both (N, K)."""
+    takes_decisions = judged_by(first.config.competition.metric, first.labels) == "decisions"
+    table = pd.DataFrame(decisions if takes_decisions else calibrated, columns=list(first.labels))
+    table.insert(0, "id", list(ids))
+    write_parquet(first.run.decided, table)
+
+
+def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
+    return SubmissionRecord(
+        runs=tuple(str(run.run.path) for run in runs),
+        folds=tuple(run.folds for run in runs),
+        labels=runs[0].labels,
+        metric=metric_name(runs[0].config.competition.metric),
+        cross_fitted=fitted.cross_fitted,
+        in_sample=fitted.in_sample,
+        map=fitted.map,
+        notes=fitted.score_notes,
+    )
+
+
 class _Predicted(NamedTuple):
-    """The mean probabilities (N, K) of all runs, what is wrong with images by row, and how often each was looked at."""
+    """Mean probabilities (N, K) of all runs, problems of unreadable images by row, and predictions per image."""
 
     probabilities: NDArray[np.float64]
     problems: dict[int, str]
-    members: int
+    predictions: int
 
 
 def _predict(

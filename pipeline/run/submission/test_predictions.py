@@ -28,8 +28,8 @@ def load_ensemble(run: TrainedRun, views: Sequence[str] | None, *, device: torch
     Raises:
         RunError: weights are missing, broken or for other labels.
     """
-    trained = [load_model(member.weights, device=device) for member in run.members]
-    wrong = [member for member, model in zip(run.members, trained, strict=True) if model.labels != run.labels]
+    trained = [load_model(member.weights, device=device) for member in run.models]
+    wrong = [member for member, model in zip(run.models, trained, strict=True) if model.labels != run.labels]
     if wrong:
         raise RunError(
             f"{run.run.path}: {wrong[0].weights} is for other labels than the run's thresholds",
