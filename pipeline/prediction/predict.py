@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from pipeline.errors import PipelineError
 from pipeline.images.dataset import EvalBatch, ImageForm
 from pipeline.prediction.ensemble import Average, combine_logits
 from pipeline.prediction.tta import View
+
+
+class Runtime(NamedTuple):
+    """Where and how a process computes: batches of `batch_size` to predict, and `workers` processes to load them."""
+
+    device: torch.device
+    precision: Precision
+    batch_size: int
+    workers: int
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,9 @@ class RunFolder:
             RunError: naming each training key with its old and new value.
         """
         self.require_ours()
+        self._check_settings(config)
+
+    def _check_settings(self, config: Config) -> None:
         if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
             return
         changed = changed_training_keys(self.read_config(), config)
@@ -347,7 +350,7 @@ class RunFolder:
             RunError: as `begin` and `check`.
         """
         self.begin(fresh=fresh)
-        self.check(config)
+        self._check_settings(config)
         remove_leftovers(self._folders())
         write_text(self.config, dump_config(config))
 

@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.competition.folds.rows import FoldRows, rows_of
 from pipeline.config import Config
-from pipeline.device import autocast, explained_memory_errors, loading_workers, pick_device, resolve_precision
+from pipeline.device import autocast, explained_memory_errors, pick_device, resolve_precision
 from pipeline.errors import ConfigError
 from pipeline.events import FoldNote, Listener, StepFinished, TrialStep
 from pipeline.files import write_atomically, write_json
@@ -38,18 +38,19 @@ from pipeline.images.readers import ImageSource
 from pipeline.model.build import backbone_of
 from pipeline.model.start import start_model
 from pipeline.model.weights import TrainedModel, load_model
+from pipeline.run.cv import build_task
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.objective import OnScore
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import Judge
 from pipeline.seeds import stable_seed
-from pipeline.training.build import Training, training_of
-from pipeline.training.fold import train_fold
+from pipeline.training.build import training_of
+from pipeline.training.fold import train_model
 from pipeline.training.fold_folder import FoldFolder
-from pipeline.training.fold_task import FoldTask
-from pipeline.training.image_inputs import open_sources, train_augmentation
-from pipeline.training.loop import EpochSums, Step, train_epoch
+from pipeline.training.fold_task import steps_per_epoch
+from pipeline.training.image_inputs import train_augmentation
+from pipeline.training.loop import EpochTotals, Step, Training, train_epoch
 
 COPIES = 4  # differently augmented feature maps of each training row, which the epochs take in turn
 _LOCK_SECONDS = 24 * 3600
@@ -87,7 +88,7 @@ class HeadTrials:
         train, rows, table = config.train, maps.rows, self.plan.table
         targets = torch.from_numpy(np.array(table.targets, np.float32))
         place = {int(row): position for position, row in enumerate(rows.train)}
-        steps = math.ceil(max(1, len(rows.train) // train.batch_size) / train.accumulate)
+        steps = steps_per_epoch(len(rows.train), train)
         training = _head_training(config, rows.fold, table.labels, total_steps=steps * train.epochs)
         done, score = 0, math.nan
 
@@ -107,13 +108,13 @@ class HeadTrials:
             return time.monotonic() <= self.plan.deadline
 
         for epoch in range(train.epochs):
+            training.totals = EpochTotals()
             finished = train_epoch(
                 batches(epoch),
                 training,
-                sums=EpochSums(),
                 seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
                 on_step=tell,
-                say=lambda sentence: listen(FoldNote(rows.fold, sentence)),
+                note=lambda sentence: listen(FoldNote(rows.fold, sentence)),
                 name_of=lambda row: table.ids[row],
             )
             if not finished:
@@ -166,7 +167,7 @@ def open_maps(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> Fol
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.path / "lock", timeout=_LOCK_SECONDS), explained_memory_errors():
         if not folder.done.exists():
-            _make_maps(plan, run, folder, rows, listen)
+            _make_maps(plan, run, folder, fold, listen)
     read = {name: np.load(_file(folder, name), mmap_mode="r") for name in ("train", "validation")}
     return FoldMaps(rows, read["train"], read["validation"])
 
@@ -175,12 +176,11 @@ def _file(folder: FoldFolder, part: str) -> Path:
     return folder.path / f"{part}.npy"
 
 
-def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
+def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, fold: int, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
-    sources = open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
-    workers, pin = loading_workers(config.train.workers, pick_device()), pick_device().type == "cuda"
-    task = FoldTask(config, plan.table, rows, sources, folder, workers)
-    if not folder.weights.exists() and not train_fold(task, listen=listen, deadline=plan.deadline):
+    task = build_task(replace(plan, config=config), run, fold, folder=folder, record=run.search.images, listen=listen)
+    rows, sources, workers, pin = task.rows, task.sources, task.runtime.workers, task.runtime.device.type == "cuda"
+    if not folder.weights.exists() and not train_model(task, listen=listen, deadline=plan.deadline):
         raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
     augmented = TrainImages(

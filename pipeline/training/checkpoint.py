@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.model.weights import load_tensors, save_tensors
+from pipeline.training.loop import EpochTotals, Training
+
+
+def save_training(path: Path, training: Training) -> None:
+    """Write the whole state, which `resume_training` goes on from."""
+    scaler = training.accelerator.scaler
+    save_training_state(
+        path,
+        model=training.model,
+        ema=training.ema.module,
+        optimizer=training.optimizer.optimizer,
+        facts={
+            "records": training.records,
+            "sums": dataclasses.asdict(training.totals),
+            "schedule": training.schedule.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        },
+    )
+
+
+def resume_training(path: Path, training: Training) -> None:
+    """Put the state saved at `path` into `training`; without a file nothing changes."""
+    if not path.exists():
+        return
+    facts = load_training_state(
+        path, model=training.model, ema=training.ema.module, optimizer=training.optimizer.optimizer
+    )
+    training.records, training.totals = facts["records"], EpochTotals(**facts["sums"])
+    training.schedule.load_state_dict(facts["schedule"])
+    if training.accelerator.scaler is not None and facts["scaler"] is not None:
+        training.accelerator.scaler.load_state_dict(facts["scaler"])
 
 
 def save_training_state(
@@ -20,7 +52,7 @@ def save_training_state(
     optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Everything that training goes on from, in one file: weights, averaged weights, optimizer, `facts`."""
+    """Write one file with weights, averaged weights, the state of the optimizer, and `facts`."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
@@ -32,7 +64,7 @@ def save_training_state(
 def load_training_state(
     path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Put the state saved by `save_training_state` into the three objects and give back its facts."""
+    """Put the state saved by `save_training_state` into the three objects; returns its facts."""
     tensors, facts = load_tensors(path)
     model.load_state_dict(_with_prefix(tensors, "model."))
     ema.load_state_dict(_with_prefix(tensors, "ema."))

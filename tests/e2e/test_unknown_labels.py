@@ -14,8 +14,8 @@ from pipeline.config import load_config
 from pipeline.files import read_json
 from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
-from pipeline.run.cv import data_digest
 from pipeline.run.folder import RunFolder
+from pipeline.run.opening import data_digest
 from pipeline.run.plan import prepare
 from tests.conftest import TINY
 from tests.e2e.commands import cv, submission

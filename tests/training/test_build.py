@@ -15,7 +15,8 @@ from torch import nn
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.errors import ConfigError
 from pipeline.model.build import backbone_of, build_model
-from pipeline.training.build import Training, build_loss, build_training
+from pipeline.training.build import build_loss, build_training
+from pipeline.training.loop import Training
 from pipeline.training.losses import MultiLabelLoss
 
 LABELS = ("a", "b", "c")
@@ -74,11 +75,11 @@ class TestFreezing:
         config = make_config(model={"freeze": ["stem"]}, train={"lr": 1e-3})
         training = build_training(config, fold=0, labels=LABELS, total_steps=4)
         before = {name: value.clone() for name, value in training.model.state_dict().items()}
-        training.freeze_backbone(True)
+        backbone_of(training.model).hold(True)
         train_one_step(training)
         assert not {name for name in changed(before, training.model) if name.startswith("backbone.")}
         assert "projection.weight" in changed(before, training.model)
-        training.freeze_backbone(False)
+        backbone_of(training.model).hold(False)
         train_one_step(training)
         moved = changed(before, training.model)
         assert any(name.startswith("backbone.body.layer4") for name in moved)

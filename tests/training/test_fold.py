@@ -10,7 +10,8 @@ import pytest
 from pipeline.competition.folds.rows import rows_of
 from pipeline.config import load_config
 from pipeline.run.plan import prepare
-from pipeline.training.fold import ValidatedEpoch, train_fold
+from pipeline.training.build import build_runtime
+from pipeline.training.fold import ValidatedEpoch, train_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources
@@ -32,8 +33,9 @@ def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(tiny_config: Pa
             raise _EnoughError
 
     sources = open_sources(config, plan.table.paths, folder=tmp_path, listen=print)
+    task = FoldTask(config, plan.table, rows, sources, folder, build_runtime(config))
     with pytest.raises(_EnoughError):
-        train_fold(FoldTask(config, plan.table, rows, sources, folder, 0), listen=print, on_epoch=stop_after_two)
+        train_model(task, listen=print, on_epoch=stop_after_two)
     assert [(epoch.fold, epoch.epoch) for epoch in seen] == [(1, 1), (1, 2)]
     assert seen[0].logits.shape == (len(rows.validation), 3)
     assert not np.array_equal(seen[0].logits, seen[1].logits)

@@ -21,7 +21,7 @@ from pipeline.competition.submission import (
     write_submission,
 )
 from pipeline.competition.test_set import TestSet, read_test_set
-from pipeline.device import explained_memory_errors, pick_device
+from pipeline.device import explained_memory_errors
 from pipeline.errors import SubmissionError
 from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
 from pipeline.images.check import require_images
@@ -30,12 +30,13 @@ from pipeline.metrics.metric_spec import metric_name
 from pipeline.metrics.registry import judged_by
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.records import SubmissionRecord
-from pipeline.run.submission.test_predictions import load_ensemble, predict_test
+from pipeline.run.submission.test_predictions import predict_test
 from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
 from pipeline.run.submission.unreadable_images import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import EPOCH_MARK
 from pipeline.thresholds.row_rules import row_rules
+from pipeline.training.build import build_runtime, load_ensemble
 
 
 @dataclass(frozen=True)
@@ -181,11 +182,16 @@ def _predict(
     on_image: Callable[[int, int], None] | None,
 ) -> _Predicted:
     """All folds and views of all runs; an image that cannot be read gets each label's mean out-of-fold probability."""
-    first, device = runs[0], pick_device()
+    first, runtime = runs[0], build_runtime(runs[0].config)
     tolerant = first.config.predict.broken == "fallback"
     with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
-        ensembles = [load_ensemble(run, views, device=device) for run in runs]
-        per_run, problems = predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
+        ensembles = [
+            load_ensemble(
+                run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
+            )
+            for run in runs
+        ]
+        per_run, problems = predict_test(ensembles, test, runtime, tolerant=tolerant, on_image=on_image)
     probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
     if problems:
         fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
