@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Fold = int | Literal["full"]
+"""The number of a fold, or the full fit: a training on all rows."""
 
 
 class ImageProgress(NamedTuple):
@@ -17,7 +20,7 @@ class ImageProgress(NamedTuple):
 class StepFinished(NamedTuple):
     """One optimizer step is done."""
 
-    fold: int
+    fold: Fold
     epoch: int  # from 1
     epochs: int
     step: int  # from 1, over all epochs
@@ -31,7 +34,7 @@ class StepFinished(NamedTuple):
 class EpochFinished(NamedTuple):
     """An epoch is trained, validated and saved; `record` is its line in epochs.jsonl."""
 
-    fold: int
+    fold: Fold
     record: Mapping[str, Any]
     seed: int | None = None
 
@@ -39,14 +42,14 @@ class EpochFinished(NamedTuple):
 class FoldFinished(NamedTuple):
     """A fold, or the full fit, is finished: its weights and out-of-fold logits are on disk."""
 
-    fold: int
+    fold: Fold
     resumed: bool  # it was finished before this command
 
 
 class FoldNote(NamedTuple):
     """A sentence a person should read, about a fold in training."""
 
-    fold: int
+    fold: Fold
     sentence: str
     seed: int | None = None
 

@@ -14,6 +14,7 @@ from pipeline.console import number, print_note
 from pipeline.events import (
     EpochFinished,
     Event,
+    Fold,
     FoldFinished,
     FoldNote,
     ImageProgress,
@@ -95,7 +96,7 @@ class LiveProgress:
             self._progress.remove_task(self._bars.pop(doing))
 
 
-def _whose(fold: int, seed: int | None = None) -> str:
+def _whose(fold: Fold, seed: int | None = None) -> str:
     """The fold, or the full fit, and where it has several models, the seed of one."""
     return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
 

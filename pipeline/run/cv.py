@@ -16,7 +16,7 @@ from pipeline.competition.folds.rows import FULL_FIT, rows_of
 from pipeline.config import Config
 from pipeline.device import explained_memory_errors
 from pipeline.errors import ConfigError, RunError
-from pipeline.events import FoldFinished, Listener, RunOpened
+from pipeline.events import Fold, FoldFinished, Listener, RunOpened
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
 from pipeline.prediction.out_of_fold import predict_fold
@@ -71,12 +71,14 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
                 run_fold(plan, run, fold, listen)
         scores = processes.from_first(lambda: _score_finished(plan, run))
         if plan.config.train.full_fit and folds is None and scores is not None and scores.complete:
-            for fold in _unfinished(plan, run, [FULL_FIT], listen):
-                run_fold(plan, run, fold, listen)
+            if processes.from_first(lambda: _is_finished(plan, run, FULL_FIT)):
+                listen(FoldFinished(FULL_FIT, resumed=True))
+            else:
+                run_fold(plan, run, FULL_FIT, listen)
         return scores
 
 
-def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
+def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     """Finish one fold, or the full fit: train it, predict its validation rows, then write `done.json`.
 
     Models that are trained are only used to predict, as after a change of views, averages or seeds. Where
@@ -98,7 +100,7 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
 
 
 def build_task(
-    plan: Plan, run: RunFolder, fold: int, *, folder: FoldFolder, record: Path, beside: int = 1, listen: Listener
+    plan: Plan, run: RunFolder, fold: Fold, *, folder: FoldFolder, record: Path, beside: int = 1, listen: Listener
 ) -> FoldTask:
     """The training of a fold.
 
@@ -165,7 +167,7 @@ def _unfinished(plan: Plan, run: RunFolder, wanted: Sequence[int], listen: Liste
     return left
 
 
-def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
+def _is_finished(plan: Plan, run: RunFolder, fold: Fold) -> bool:
     """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
     folder = run.fold(fold)
     if not folder.done.exists() or FoldDone.load(folder.done).predict != PredictSettings.of(plan.config):
@@ -180,7 +182,7 @@ def _clear_states(plan: Plan, folder: FoldFolder) -> None:
 
 
 @contextlib.contextmanager
-def _locked(run: RunFolder, fold: int) -> Iterator[None]:
+def _locked(run: RunFolder, fold: Fold) -> Iterator[None]:
     """No other command works on this fold meanwhile. Of the processes of one command, the first has the lock."""
     folder = run.fold(fold)
     lock = FileLock(folder.lock, timeout=_LOCK_SECONDS)

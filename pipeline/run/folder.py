@@ -12,10 +12,10 @@ from typing import Any, Self
 import yaml
 from filelock import ReadWriteLock, Timeout
 
-from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.config.training import TrainConfig
 from pipeline.errors import ConfigError, RunError, listing
+from pipeline.events import Fold
 from pipeline.files import delete_files, is_temporary, parse_json, remove_leftovers, subfolders, write_json, write_text
 from pipeline.training.fold_folder import FoldFolder
 
@@ -240,9 +240,9 @@ class RunFolder:
         """The folder of the search."""
         return SearchFolder(self.path / "search")
 
-    def fold(self, number: int) -> FoldFolder:
-        """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
-        return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
+    def fold(self, fold: Fold) -> FoldFolder:
+        """The folder of a fold, or of the full fit."""
+        return FoldFolder(self.path / (fold if fold == "full" else f"fold{fold}"))
 
     def has_trainings(self) -> bool:
         """Whether the training of some fold has begun."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.competition.digit_scenes import make_digit_scenes
+from pipeline.competition.folds import ALWAYS_TRAIN
 from pipeline.competition.folds.deal import deal_folds
 from pipeline.competition.paths import nearest_file
 from pipeline.competition.sample import read_sample
@@ -49,7 +50,7 @@ class Plan:
     Attributes:
         config: the complete configuration.
         table: the N training rows.
-        folds: (N,) the fold each row is validated in; -1 for rows that always train.
+        folds: (N,) the fold each row is validated in, or `ALWAYS_TRAIN`.
         metric: what the competition scores.
         form: what a submission's cells hold.
         rules: what decisions keep row by row.
@@ -68,7 +69,7 @@ class Plan:
     @property
     def fold_numbers(self) -> tuple[int, ...]:
         """The folds that are validated, ascending."""
-        return tuple(sorted({int(fold) for fold in self.folds} - {-1}))
+        return tuple(sorted({int(fold) for fold in self.folds} - {ALWAYS_TRAIN}))
 
 
 def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:

@@ -66,6 +66,7 @@ class FoldMaps:
         validation: (rows.validation, D, h, w), not augmented.
     """
 
+    fold: int
     rows: FoldRows
     train: Maps
     validation: Maps
@@ -89,7 +90,7 @@ class HeadTrials:
         targets = torch.from_numpy(np.array(table.targets, np.float32))
         place = {int(row): position for position, row in enumerate(rows.train)}
         steps = steps_per_epoch(len(rows.train), train)
-        training = _head_training(config, rows.fold, table.labels, total_steps=steps * train.epochs)
+        training = _head_training(config, maps.fold, table.labels, total_steps=steps * train.epochs)
         done, score = 0, math.nan
 
         def batches(epoch: int) -> Iterator[TrainBatch]:
@@ -103,7 +104,7 @@ class HeadTrials:
             nonlocal done
             done += 1
             epoch = (done - 1) // steps + 1
-            of = StepFinished(rows.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0)
+            of = StepFinished(maps.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0)
             listen(TrialStep(number, of))
             return time.monotonic() <= self.plan.deadline
 
@@ -112,15 +113,15 @@ class HeadTrials:
             finished = train_epoch(
                 batches(epoch),
                 training,
-                seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
+                seed_of=lambda step: stable_seed(train.seed, maps.fold, "step", step),
                 on_step=tell,
-                note=lambda sentence: listen(FoldNote(rows.fold, sentence)),
+                note=lambda sentence: listen(FoldNote(maps.fold, sentence)),
                 name_of=lambda row: table.ids[row],
             )
             if not finished:
                 raise TimeUsed
-            score = self.judge(rows.fold, _logits(training, maps.validation, config))
-            on_score(rows.fold, epoch + 1, score)
+            score = self.judge(maps.fold, _logits(training, maps.validation, config))
+            on_score(maps.fold, epoch + 1, score)
         return score
 
 
@@ -169,7 +170,7 @@ def open_maps(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> Fol
         if not folder.done.exists():
             _make_maps(plan, run, folder, fold, listen)
     read = {name: np.load(_file(folder, name), mmap_mode="r") for name in ("train", "validation")}
-    return FoldMaps(rows, read["train"], read["validation"])
+    return FoldMaps(fold, rows, read["train"], read["validation"])
 
 
 def _file(folder: FoldFolder, part: str) -> Path:

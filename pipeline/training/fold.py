@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.config import Config
-from pipeline.events import EpochFinished, Event, FoldNote, Listener, StepFinished
+from pipeline.events import EpochFinished, Event, Fold, FoldNote, Listener, StepFinished
 from pipeline.files import write_json_lines
 from pipeline.metrics.registry import Metric, get_metric
 from pipeline.model.build import backbone_of
@@ -31,7 +31,7 @@ from pipeline.training.step_callback import StepCallback, is_over
 class ValidatedEpoch(NamedTuple):
     """A finished epoch of a fold."""
 
-    fold: int
+    fold: Fold
     epoch: int  # from 1
     logits: NDArray[np.float64]  # (V, K) of the averaged weights, in the order of the fold's validation rows
 
@@ -94,7 +94,9 @@ def train_model(
         return False
     train, fold = task.config.train, task.rows.fold
     steps = steps_per_epoch(len(task.rows.train), train)
-    training = build_training(task.config, fold=fold, labels=task.table.labels, total_steps=steps * train.epochs)
+    training = build_training(
+        task.config, fold=task.rows.seed_part, labels=task.table.labels, total_steps=steps * train.epochs
+    )
     resume_training(task.folder.checkpoint, training)
     loader = task.open_loader()
     begun = len(training.records)
@@ -107,7 +109,7 @@ def train_model(
         finished = train_epoch(
             loader,
             training,
-            seed_of=partial(step_seed, train.seed, fold),
+            seed_of=partial(step_seed, train.seed, task.rows.seed_part),
             on_step=callback.step,
             note=lambda sentence: listen(FoldNote(fold, sentence)),
             name_of=lambda row: task.table.ids[row],

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import load_config
-from pipeline.events import Event, FoldFinished, StepFinished
+from pipeline.events import Event, Fold, FoldFinished, StepFinished
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
@@ -110,12 +110,12 @@ def test_a_kill_in_any_model_changes_no_byte(tiny_config: Path, workplace: Path)
     plan = prepare(load_config(tiny_config, settings), debug=False, listen=ignore)
     whole, killed = RunFolder(Path("runs/whole")), RunFolder(Path("runs/killed"))
     run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
-    points = [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)]  # in the second epoch
-    began: list[tuple[int, int | None, int]] = []
+    points: list[tuple[Fold, int, int]] = [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)]  # in the second epoch
+    began: list[tuple[Fold, int | None, int]] = []
     for point in [*points, None]:
-        steps: list[tuple[int, int | None, int]] = []
+        steps: list[tuple[Fold, int | None, int]] = []
 
-        def kill(event: Event, point: object = point, steps: list[tuple[int, int | None, int]] = steps) -> None:
+        def kill(event: Event, point: object = point, steps: list[tuple[Fold, int | None, int]] = steps) -> None:
             if isinstance(event, StepFinished):
                 steps.append((event.fold, event.seed, event.step))
                 if steps[-1] == point and len(steps) > 1:  # where it goes on, the first step is that of the last kill
