@@ -11,8 +11,9 @@ from pipeline.config import Config
 from pipeline.device import explained_memory_errors
 from pipeline.events import Event, Listener, StepFinished, TrialStep
 from pipeline.run.cv import build_task
-from pipeline.run.folder import RunFolder, TrialFolder
+from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
+from pipeline.run.search_folder import TrialFolder
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import Judge
 from pipeline.training.fold import ValidatedEpoch, train_model
