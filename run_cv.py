@@ -38,7 +38,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace, command: str) -> None:
-    """Read, check and build everything, then train; the run folder is changed after that only."""
+    """Read, check and build everything, then train; only then is the run folder changed."""
     config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
     name = arguments.config.stem if arguments.run is None else arguments.run
     run = RunFolder.named(name + ("-debug" if arguments.debug else ""))

@@ -1,4 +1,4 @@
-"""What a training tells whoever watches it: plain values that cross process borders."""
+"""Events that a training sends to its listener: plain values that can be sent between processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Fold = int | Literal["full"]
 
 
 class ImageProgress(NamedTuple):
-    """So many images are checked, or read into the cache, before training."""
+    """Progress of checking images, or of reading them into the cache, before training."""
 
     doing: str
     done: int
@@ -28,7 +28,7 @@ class StepFinished(NamedTuple):
     loss: float
     lr: float
     images_per_second: float
-    seed: int | None = None  # whose model it is, where a fold has several
+    seed: int | None = None  # of the model, where a fold has several
 
 
 class EpochFinished(NamedTuple):
@@ -47,7 +47,7 @@ class FoldFinished(NamedTuple):
 
 
 class FoldNote(NamedTuple):
-    """A sentence a person should read, about a fold in training."""
+    """A sentence for a person about a fold in training."""
 
     fold: Fold
     sentence: str
@@ -55,13 +55,13 @@ class FoldNote(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A sentence a person should read, about the whole run; it may come several times."""
+    """A sentence for a person about the whole run; it may be sent several times."""
 
     sentence: str
 
 
 class RunOpened(NamedTuple):
-    """The run folder is open, or its study: what was to be deleted first is gone, and from here on state is kept."""
+    """The run folder, or its study, is open: `--fresh` has deleted, and from now on state is kept."""
 
 
 class TrialStep(NamedTuple):

@@ -87,11 +87,11 @@ class RunFolder:
         return any(FoldFolder(path).is_begun() for path in subfolders(self.path, FOLD))
 
     def finished_folds(self, train: TrainConfig) -> list[int]:
-        """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
+        """The predicted folds that have a model for each of `train.seeds`, ascending."""
         return [number for number in self._predicted_folds() if self.fold(number).is_trained(train)]
 
     def folds_lacking_models(self, train: TrainConfig) -> list[int]:
-        """The folds that were predicted to their end with fewer models than `train.seeds` asks for, ascending."""
+        """The predicted folds that have fewer models than `train.seeds` asks for, ascending."""
         return [number for number in self._predicted_folds() if not self.fold(number).is_trained(train)]
 
     def _predicted_folds(self) -> list[int]:
@@ -115,10 +115,10 @@ class RunFolder:
         return check_config(data or {}, source=str(self.config))
 
     def require_ours(self) -> None:
-        """Refuse a folder that is not ours to write in; it may be missing or empty. Writes nothing.
+        """Refuse a folder that the pipeline may not write to; it may be missing or empty. Writes nothing.
 
         Raises:
-            RunError: it holds files but no mark of ours, or a link stands where we write into a folder or a file.
+            RunError: it holds files but no `run.json` of this pipeline, or a link where the pipeline would write.
         """
         if self.path.is_dir() and not self._has_mark():
             others = sorted(path.name for path in self.path.iterdir() if not is_temporary(path.name))
@@ -161,9 +161,9 @@ class RunFolder:
             )
 
     def begin(self, *, fresh: bool) -> None:
-        """Make the folder and mark it as ours; with `fresh`, delete first what the pipeline wrote in it.
+        """Make the folder and mark it as a run; with `fresh`, delete first what the pipeline wrote in it.
 
-        A deletion that was killed is brought to its end.
+        A deletion that was killed is finished.
 
         Raises:
             RunError: as `require_ours`; the folder cannot be written; with `fresh`, another command works on the run.
@@ -182,7 +182,7 @@ class RunFolder:
             self._delete()
 
     def open(self, config: Config, *, fresh: bool) -> None:
-        """Make the folder ready and write `config` into it; with `fresh`, what a run left there is deleted first.
+        """Make the folder ready and write `config` into it; with `fresh`, an earlier run is deleted first.
 
         Raises:
             RunError: as `begin` and `check`.
@@ -194,10 +194,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """No other command deletes the run meanwhile. Several commands may use it together.
+        """Keep other commands from deleting the run. Several commands may use it together.
 
         Raises:
-            RunError: another command is deleting it, or the folder is not ours to write in.
+            RunError: another command is deleting it, or as `require_ours`.
         """
         self.require_ours()
         with self._locked(ReadWriteLock(self._lock).read_lock, "another command is deleting it"):
@@ -231,7 +231,7 @@ class RunFolder:
         return (self._read_mark() or {}).get("deleting", False) is True
 
     def _read_mark(self) -> dict[str, Any] | None:
-        """The content of our mark; None where there is none, or a file of that name that is not ours."""
+        """The content of the mark; None where there is none, or a file of that name by another program."""
         try:
             mark = parse_json(self.mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):

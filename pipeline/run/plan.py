@@ -1,6 +1,6 @@
-"""Before a run: every file it needs is read and every named object built, so that nothing fails half-way.
+"""Before a run: read every file that it needs and build every named object, so that nothing fails half-way.
 
-Nothing is written here but the built-in competition, where that is asked for and missing.
+Nothing is written here but the built-in competition, where the config names it and it is missing.
 """
 
 from __future__ import annotations
@@ -45,26 +45,24 @@ from pipeline.training.image_inputs import train_augmentation
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run is made of, checked.
+    """The parts of a run, checked.
 
     Attributes:
         config: the complete configuration.
         table: the N training rows.
         folds: (N,) the fold each row is validated in, or `ALWAYS_TRAIN`.
-        metric: what the competition scores.
-        form: what a submission's cells hold.
-        rules: what decisions keep row by row.
-        notes: what a person should know before the run, one sentence each.
+        metric: the competition's metric.
+        rules: constraints on the decisions of each row.
+        notes: one sentence each, to be read before the run.
     """
 
     config: Config
     table: TrainTable
     folds: NDArray[np.int64]
     metric: Metric
-    form: SubmissionFormat
     rules: RowRules
     notes: tuple[str, ...]
-    deadline: float = math.inf  # on the clock of time.monotonic: where train.time_budget ends
+    deadline: float = math.inf  # on the clock of time.monotonic: the end of train.time_budget
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
@@ -78,7 +76,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     Args:
         config: the complete configuration.
         debug: keep only the rows of a few batches.
-        listen: told of each image that was checked.
+        listen: receives the progress of checking images.
 
     Raises:
         PipelineError: whatever is wrong with the config, the files, the images or the folds.
@@ -108,11 +106,11 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImageProgress("checking images", done, len(table.paths))),
         )
-    return Plan(config, table, folds, metric, form, rules, tuple(notes), deadline)
+    return Plan(config, table, folds, metric, rules, tuple(notes), deadline)
 
 
 def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> tuple[TrainTable, list[str]]:
-    """The rows whose images can be decoded, and a sentence on the others, if there are any."""
+    """The rows whose images can be decoded, and a note on the others, if there are any."""
     problems = check_images(
         table.paths,
         image_form(config.images),
@@ -130,7 +128,7 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
 
 
 def _check_processes(train: TrainConfig, folds: NDArray[np.int64]) -> list[str]:
-    """Each of several processes needs an image of every batch. Raises ConfigError; a note on folds side by side."""
+    """Notes on several processes. Raises ConfigError where a batch has not an image for each of them."""
     count = processes.count()
     if count == 1:
         return []
@@ -191,7 +189,7 @@ def _build_everything(config: Config, labels: tuple[str, ...]) -> list[str]:
 def _few_rows(
     table: TrainTable, folds: NDArray[np.int64], *, per_fold: int, seed: int
 ) -> tuple[TrainTable, NDArray[np.int64]]:
-    """A random part of every fold, for a quick try of the whole way."""
+    """A random part of every fold, for `--debug`."""
     order = sorted(range(len(folds)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
     rows = sorted(row for fold in np.unique(folds) for row in [row for row in order if folds[row] == fold][:per_fold])
     return _rows_of_table(table, rows), folds[rows]

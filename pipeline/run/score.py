@@ -76,7 +76,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
         *_outdated(plan, run, folds),
         *notes,
     ]
-    honest = score_out_of_fold(
+    scored = score_out_of_fold(
         plan.metric,
         targets,
         probabilities,
@@ -86,17 +86,17 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
         calibration=config.thresholds.calibration,
         groups=group_numbers(groups),
     )
-    figures = per_label_table(targets, probabilities, honest.cross_fitted_decisions)
+    figures = per_label_table(targets, probabilities, scored.cross_fitted_decisions)
     scores = build_scores(
-        honest, figures, metric=plan.metric, labels=labels, folds=folds, of_folds=plan.fold_numbers, notes=notes
+        scored, figures, metric=plan.metric, labels=labels, folds=folds, of_folds=plan.fold_numbers, notes=notes
     )
     table = pd.DataFrame(probabilities, columns=labels, copy=False)
     table.insert(0, "id", [plan.table.ids[row] for row in validated])
     table.insert(1, "fold", plan.folds[validated])
     write_parquet(run.oof, table)
-    decided = rates(honest.cross_fitted_decisions, split_targets(targets)[1])
+    decided = rates(scored.cross_fitted_decisions, split_targets(targets)[1])
     thresholds = build_thresholds(
-        honest, config, metric=plan.metric, labels=labels, folds=folds, rates=decided, notes=notes
+        scored, config, metric=plan.metric, labels=labels, folds=folds, rates=decided, notes=notes
     )
     thresholds.save(run.thresholds)
     scores.save(run.scores)
@@ -104,7 +104,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
 
 
 def build_scores(
-    honest: OutOfFoldScores,
+    scored: OutOfFoldScores,
     figures: LabelTable,
     *,
     metric: Metric,
@@ -114,17 +114,17 @@ def build_scores(
     notes: Sequence[str],
 ) -> Scores:
     """The scores of the validated rows of `folds`; `figures` are those of their cross-fitted decisions."""
-    left_out = [labels[index] for index in honest.cross_fitted.pooled.left_out]
+    left_out = [labels[index] for index in scored.cross_fitted.pooled.left_out]
     return Scores(
         metric=metric.name,
         greater_is_better=metric.greater_is_better,
-        rows=len(honest.cross_fitted_decisions),
+        rows=len(scored.cross_fitted_decisions),
         folds=tuple(folds),
         of_folds=tuple(of_folds),
-        in_sample=_folded(honest.in_sample),
-        cross_fitted=_folded(honest.cross_fitted),
-        fitted=honest.fitted,
-        policy=honest.policy,
+        in_sample=_folded(scored.in_sample),
+        cross_fitted=_folded(scored.cross_fitted),
+        fitted=scored.fitted,
+        policy=scored.policy,
         threshold_free=ThresholdFreeScores(
             map=finite(mean_over_labels(figures.average_precision).value),
             prevalence_map=finite(mean_over_labels(figures.constant_precision).value),
@@ -135,7 +135,7 @@ def build_scores(
                 positives=int(figures.positives[index]),
                 average_precision=finite(figures.average_precision[index]),
                 auc=finite(figures.auc[index]),
-                threshold=finite(honest.thresholds[index]),
+                threshold=finite(scored.thresholds[index]),
                 precision=finite(figures.precision[index]),
                 recall=finite(figures.recall[index]),
                 f1=finite(figures.f1[index]),
@@ -144,14 +144,14 @@ def build_scores(
         },
         notes=(
             *notes,
-            *_about_parts(honest),
+            *_about_parts(scored),
             *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else []),
         ),
     )
 
 
 def build_thresholds(
-    honest: OutOfFoldScores,
+    scored: OutOfFoldScores,
     config: Config,
     *,
     metric: Metric,
@@ -160,37 +160,37 @@ def build_thresholds(
     rates: NDArray[np.float64],
     notes: Sequence[str],
 ) -> Thresholds:
-    """What to submit with; `rates` (K,) are the shares of the rows that the labels were decided for, cross-fitted."""
+    """The thresholds to submit with; `rates` (K,): see `Thresholds`."""
     platt = None
-    if honest.calibration is not None:
-        fitted = zip(labels, honest.calibration.slopes, honest.calibration.intercepts, strict=True)
+    if scored.calibration is not None:
+        fitted = zip(labels, scored.calibration.slopes, scored.calibration.intercepts, strict=True)
         platt = {name: Platt(float(slope), float(intercept)) for name, slope, intercept in fitted}
     return Thresholds(
         policy=config.thresholds.policy,
-        chosen=honest.policy,
+        chosen=scored.policy,
         calibration=config.thresholds.calibration,
         platt=platt,
         rows=config.submission.rows,
         predict=PredictSettings.of(config),
         folds=tuple(folds),
         metric=metric.name,
-        in_sample=finite(honest.in_sample.pooled.value),
-        cross_fitted=finite(honest.cross_fitted.pooled.value),
+        in_sample=finite(scored.in_sample.pooled.value),
+        cross_fitted=finite(scored.cross_fitted.pooled.value),
         notes=tuple(notes),
-        values=dict(zip(labels, honest.thresholds.tolist(), strict=True)),
+        values=dict(zip(labels, scored.thresholds.tolist(), strict=True)),
         rates=dict(zip(labels, rates.tolist(), strict=True)),
     )
 
 
-def _about_parts(honest: OutOfFoldScores) -> list[str]:
-    """Sentences on what the parts have in common with the whole, where they differ."""
+def _about_parts(scored: OutOfFoldScores) -> list[str]:
+    """Notes on parts whose policy, or whose mean score, differs from that of all rows."""
     notes = []
-    if set(honest.part_policies) | {honest.policy} != {honest.policy}:
+    if set(scored.part_policies) | {scored.policy} != {scored.policy}:
         others = ", ".join(
-            f"{name} without fold {part}" for part, name in zip(honest.part_ids, honest.part_policies, strict=True)
+            f"{name} without fold {part}" for part, name in zip(scored.part_ids, scored.part_policies, strict=True)
         )
-        notes.append(f"thresholds are {honest.policy}; the cross-fitted score chose {others}")
-    if honest.cross_fitted.disagrees:
+        notes.append(f"thresholds are {scored.policy}; the cross-fitted score chose {others}")
+    if scored.cross_fitted.disagrees:
         notes.append(
             "the mean of the folds lies outside the interval of the pooled score: folds differ in size, in difficulty "
             "or in the scale of their scores, or the metric is no mean over rows"

@@ -51,7 +51,7 @@ class StepCallback:
         return not late or totals.steps == self._steps  # a whole epoch is validated before it stops
 
     def facts(self) -> dict[str, float]:
-        """What the record of the epoch says of its speed."""
+        """The learning rate and the speed, for the record of the epoch."""
         totals = self._training.totals
         skipped = {"skipped_steps": totals.skipped} if self._training.accelerator.scaler is not None else {}
         return {

@@ -1,4 +1,4 @@
-"""From finished runs to a validated submission: all folds and views of all runs over each test image once."""
+"""From finished runs to a validated submission: predict, decide, validate, write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from pipeline.training.build import build_runtime, load_ensemble
 
 @dataclass(frozen=True)
 class Submitted:
-    """What was written, for a person to read.
+    """The facts of a written submission, for a person to read.
 
     Attributes:
         path: the submission.
@@ -49,11 +49,11 @@ class Submitted:
         images: how many images it is about.
         predictions: how many models times views were averaged for each image.
         cross_fitted: the score to expect.
-        in_sample: the score that flatters.
+        in_sample: the score on the rows that the thresholds were fitted on.
         metric: of both.
-        positives: per label, how many rows it was decided for.
+        positives: per label, the number of rows it was decided for.
         out_of_fold_rates: per label, the share of rows it was decided for out-of-fold.
-        notes: sentences on what a person should know.
+        notes: one sentence each.
     """
 
     path: Path
@@ -77,11 +77,10 @@ def submit(
     sample: Path | None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Submitted:
-    """Predict the test images with every fold of every run and write the submission of the first run's form.
+    """Predict the test images with every fold of every run and write a submission in the format of the first run.
 
-    Each run's folds and views are averaged as its `predict.average` says; runs are averaged as
-    probabilities. One run decides by its own thresholds; several fit new ones on the mean of their
-    out-of-fold probabilities, by the first run's policy.
+    Each run's folds and views are averaged by its `predict.average`; runs are averaged as probabilities. See
+    `choose_decision_rule` for the decisions.
 
     Args:
         runs: at least one, all of the same labels.
@@ -90,7 +89,7 @@ def submit(
         images: a folder that replaces the one of the test images; the file names stay. Where it holds more images
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
-        on_image: told (images done, all images).
+        on_image: called with (images done, all images).
 
     Raises:
         PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
@@ -98,34 +97,34 @@ def submit(
     first = runs[0]
     require_same_labels(runs)
     if out is not None and out.resolve() == first.run.submission.resolve():
-        out = None  # so that what is kept beside it is this submission's, too
+        out = None  # so that the files beside it belong to this submission, too
     path = first.run.submission if out is None else out
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)
-    asked = _read_asked(first, form, images=images, sample=sample)
-    check_sample(asked.sample, form)
+    test_set = _read_test_set(first, form, images=images, sample=sample)
+    check_sample(test_set.sample, form)
     if out is not None:
-        _require_replaceable(out, first, asked.sample)
+        _require_replaceable(out, first, test_set.sample)
     if first.config.predict.broken == "error":
-        require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
+        require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     fitted = choose_decision_rule(runs, rules)
-    notes = [*asked.notes, *(note for run in runs for note in run.notes), *fitted.notes]
+    notes = [*test_set.notes, *(note for run in runs for note in run.notes), *fitted.notes]
     notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
-    predicted = _predict(runs, asked.table, views=views, on_image=on_image)
+    predicted = _predict(runs, test_set.table, views=views, on_image=on_image)
     decisions = fitted.rule.decide(predicted.probabilities)
     calibrated = fitted.rule.calibrated(predicted.probabilities)
-    ids = asked.table.ids
-    frame = build_submission(asked.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
+    ids = test_set.table.ids
+    frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
         first.run.submitted.unlink(missing_ok=True)  # of another submission
         _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
     write_parquet(first.run.test if out is None else _probabilities_of(out), table)
-    notes += write_submission(path, frame, asked.sample, form)
+    notes += write_submission(path, frame, test_set.sample, form)
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
         _record(runs, fitted).save(first.run.submitted)
@@ -181,7 +180,7 @@ def _predict(
     views: Sequence[str] | None,
     on_image: Callable[[int, int], None] | None,
 ) -> _Predicted:
-    """All folds and views of all runs; an image that cannot be read gets each label's mean out-of-fold probability."""
+    """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability."""
     first, runtime = runs[0], build_runtime(runs[0].config)
     tolerant = first.config.predict.broken == "fallback"
     with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
@@ -200,7 +199,7 @@ def _predict(
 
 
 def _require_writable(path: Path) -> None:
-    """Raise SubmissionError now rather than after the prediction, where `path` cannot be written."""
+    """Raise SubmissionError where `path` cannot be written, before the long prediction."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -212,10 +211,10 @@ def _require_writable(path: Path) -> None:
 
 
 def _require_replaceable(out: Path, first: TrainedRun, sample: Sample) -> None:
-    """Refuse an `--out` that would replace a file of a person's own: the submission, or a file beside it.
+    """Refuse an `--out` where it, or a file beside it, would replace a file of the user.
 
     Raises:
-        RunError: a file is there and is no earlier submission of this form, or is one of the competition's tables.
+        RunError: a file is there that is no earlier submission in this format, or is one of the competition's tables.
     """
     require_ours(out, lambda path: csv_columns(path) == list(sample.columns) and not path.samefile(sample.path))
     require_ours(_probabilities_of(out), lambda path: parquet_columns(path) == ["id", *first.labels])
@@ -230,10 +229,10 @@ def _broken_of(path: Path) -> Path:
     return path.with_suffix(".broken.csv")
 
 
-def _read_asked(first: TrainedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None) -> TestSet:
+def _read_test_set(first: TrainedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None) -> TestSet:
     competition, submission = first.config.competition, first.config.submission
     if sample is not None:
-        # with another sample its own ids are asked for, wherever the images can be found by a template
+        # another sample has other ids, so that the test CSV no longer fits; a template finds their images
         by_template = competition.images.template is not None
         changed = {"sample_submission": str(sample.absolute()), "test": None if by_template else competition.test}
         competition = competition.model_copy(update=changed)

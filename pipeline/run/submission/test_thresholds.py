@@ -71,7 +71,7 @@ def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] |
 
 
 def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
-    """One run decides as its files say; several by thresholds fitted on the mean of their out-of-fold probabilities.
+    """The rule of one run, or for several a new one, fitted on the mean of their out-of-fold probabilities.
 
     The settings of that fit are those of the first run.
 
@@ -110,7 +110,7 @@ def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
             "them have validated"
         )
     settings = first.config.thresholds
-    honest = score_out_of_fold(
+    scored = score_out_of_fold(
         metric,
         rows.targets,
         probabilities,
@@ -121,11 +121,11 @@ def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
         groups=rows.group_numbers,
         resamples=0,
     )
-    decided = rates(honest.cross_fitted_decisions, ~np.isnan(rows.targets))
+    decided = rates(scored.cross_fitted_decisions, ~np.isnan(rows.targets))
     return FittedRule(
-        DecisionRule(honest.calibration, honest.thresholds, probabilities, honest.policy, settings.transfer, rules),
-        cross_fitted=finite(honest.cross_fitted.pooled.value),
-        in_sample=finite(honest.in_sample.pooled.value),
+        DecisionRule(scored.calibration, scored.thresholds, probabilities, scored.policy, settings.transfer, rules),
+        cross_fitted=finite(scored.cross_fitted.pooled.value),
+        in_sample=finite(scored.in_sample.pooled.value),
         map=finite(get_metric("map").function(rows.targets, probabilities).value),
         rates=dict(zip(labels, decided.tolist(), strict=True)),
         score_notes=(*notes, *(f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best")),

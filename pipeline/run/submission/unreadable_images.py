@@ -1,4 +1,4 @@
-"""Test images that cannot be read: a stated prediction in their place, and a list of them."""
+"""Test images that cannot be read: their prediction, and the list of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BROKEN_COLUMNS = ["id", "problem"]
 
 
 def noting_problems(batches: Iterable[EvalBatch], problems: dict[int, str]) -> Iterator[EvalBatch]:
-    """The batches as they come; what was wrong with their images is put into `problems` by index."""
+    """The batches, unchanged; adds the problems of their images to `problems`, by row."""
     for batch in batches:
         problems.update(batch.problems)
         yield batch
@@ -37,10 +37,10 @@ def mean_out_of_fold(files: Sequence[Path], labels: Sequence[str]) -> NDArray[np
 def fill_in(
     probabilities: NDArray[np.float64], problems: Mapping[int, str], fallback: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """`probabilities` (N, K) with `fallback` (K,) in the rows that `problems` names.
+    """`probabilities` (N, K) with `fallback` (K,) in the rows of `problems`.
 
     Raises:
-        ImageError: no image at all could be read: that is a wrong folder, not a few broken files.
+        ImageError: no image can be read, which means a wrong folder.
     """
     if len(problems) == len(probabilities):
         raise ImageError(
@@ -54,9 +54,9 @@ def fill_in(
 
 
 def write_broken(path: Path, ids: Sequence[str], problems: Mapping[int, str]) -> list[str]:
-    """List the broken images in a CSV with id and problem at `path`; a sentence about them.
+    """Write the ids and problems of unreadable images to the CSV `path`; returns a note on them.
 
-    Without any, there is no sentence, and no file of an earlier submission is left behind.
+    Without any, there is no note, and the file of an earlier submission is deleted.
     """
     if not problems:
         path.unlink(missing_ok=True)
