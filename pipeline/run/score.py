@@ -114,6 +114,8 @@ def build_scores(
     notes: Sequence[str],
 ) -> Scores:
     """The scores of the validated rows of `folds`; `figures` are those of their cross-fitted decisions."""
+    columns = (figures.average_precision, figures.auc, scored.thresholds, figures.precision, figures.recall, figures.f1)
+    rows = zip(labels, figures.positives.tolist(), *columns, strict=True)
     left_out = [labels[index] for index in scored.cross_fitted.pooled.left_out]
     return Scores(
         metric=metric.name,
@@ -130,18 +132,7 @@ def build_scores(
             prevalence_map=finite(mean_over_labels(figures.constant_precision).value),
             auc_macro=finite(mean_over_labels(figures.auc).value),
         ),
-        labels={
-            name: LabelScores(
-                positives=int(figures.positives[index]),
-                average_precision=finite(figures.average_precision[index]),
-                auc=finite(figures.auc[index]),
-                threshold=finite(scored.thresholds[index]),
-                precision=finite(figures.precision[index]),
-                recall=finite(figures.recall[index]),
-                f1=finite(figures.f1[index]),
-            )
-            for index, name in enumerate(labels)
-        },
+        labels={name: LabelScores(count, *map(finite, row)) for name, count, *row in rows},
         notes=(
             *notes,
             *_about_parts(scored),

@@ -125,13 +125,6 @@ def test_steps_report_the_rate_that_was_used() -> None:
     assert steps[-1].lr < steps[1].lr
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_remedy() -> None:
-    targets = _targets(4)
-    targets[1] = float("inf")
-    with pytest.raises(TrainingError, match=r"remedy: .*train\.lr"):
-        _train(_batches(_images(4), targets, 4), accumulate=1)
-
-
 class Planted(nn.Module):
     """A layer whose numbers overflow."""
 
@@ -142,7 +135,7 @@ class Planted(nn.Module):
 def test_a_loss_that_is_not_finite_names_the_images_and_the_layer_that_went_bad_first() -> None:
     with pytest.raises(TrainingError, match=r"layer '2' \(Planted\) goes bad first: its numbers overflow") as caught:
         _train(_batches(_images(4), _targets(4), 2), accumulate=2, between=Planted())
-    assert "image 0, image 1, image 2, image 3" in str(caught.value)
+    assert "image 0, image 1, image 2, image 3\n  remedy:   lower train.lr" in str(caught.value)
 
 
 def test_a_weight_that_is_not_finite_is_named() -> None:
@@ -228,8 +221,8 @@ def test_the_normalizer_takes_uint8_only_and_equals_its_formula() -> None:
         normalizer(images.float())
 
 
-@pytest.mark.parametrize(("bad", "told"), [(False, "cannot be found here: Expected more than 1 value"), (True, "'1'")])
-def test_a_bad_layer_is_looked_for_also_where_a_norm_has_one_value(bad: bool, told: str) -> None:
+@pytest.mark.parametrize(("bad", "named"), [(False, "cannot be found here: Expected more than 1 value"), (True, "'1'")])
+def test_a_bad_layer_is_found_also_where_a_norm_has_one_value(bad: bool, named: str) -> None:
     """Batch norms of several processes train with one image in each; alone they raise on it."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8)).train()
     if bad:
@@ -237,4 +230,4 @@ def test_a_bad_layer_is_looked_for_also_where_a_norm_has_one_value(bad: bool, to
     (batch,) = _batches(_images(1), _targets(1), 1)
     layer = first_bad_layer(model, PixelNormalizer([0.5] * 3, [0.25] * 3), [batch])
     assert layer is not None
-    assert told in layer
+    assert named in layer

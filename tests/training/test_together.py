@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_names_the_image
     assert "images image 6, image 8\n" in first.error
 
 
-def test_numbers_that_overflow_in_one_process_and_spread_by_batch_norms_are_told_of_that_one(
+def test_numbers_that_overflow_in_one_process_and_spread_by_batch_norms_name_that_one(
     together: list[Answers],
 ) -> None:
     first, second = (answers.trained["overflowing"] for answers in together)
