@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
     with contextlib.ExitStack() as held, bars:
         if arguments.out is None:
-            held.enter_context(runs[0].run.in_use())
+            held.enter_context(runs[0].folder.in_use())
         bar = bars.add_task("test images", total=None)
         written = submit(
             runs,

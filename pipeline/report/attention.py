@@ -147,7 +147,7 @@ def save_attention(
             remedy="correct --fold",
         )
     device = pick_device()
-    trained = load_model(finished.run.fold(fold).weights, device=device)
+    trained = load_model(finished.folder.fold(fold).weights, device=device)
     decider = read_decision_rule(finished, RowRules(), trained.labels)
     attention = look(
         trained,

@@ -25,7 +25,7 @@ class TrainedRun:
         notes: sentences on folds that are left out, and on a full fit.
     """
 
-    run: RunFolder
+    folder: RunFolder
     config: Config
     thresholds: Thresholds
     models: tuple[FoldFolder, ...]
@@ -145,7 +145,7 @@ def require_same_labels(runs: Sequence[TrainedRun]) -> None:
     for other in runs[1:]:
         if other.labels != runs[0].labels:
             raise RunError(
-                f"{other.run.path} and {runs[0].run.path} predict different labels",
+                f"{other.folder.path} and {runs[0].folder.path} predict different labels",
                 expected=listing(runs[0].labels, 12),
                 got=listing(other.labels, 12),
                 remedy="average only runs of the same competition",

@@ -96,9 +96,9 @@ def submit(
     """
     first = runs[0]
     require_same_labels(runs)
-    if out is not None and out.resolve() == first.run.submission.resolve():
+    if out is not None and out.resolve() == first.folder.submission.resolve():
         out = None  # so that the files beside it belong to this submission, too
-    path = first.run.submission if out is None else out
+    path = first.folder.submission if out is None else out
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)
     test_set = _read_test_set(first, form, images=images, sample=sample)
@@ -110,7 +110,7 @@ def submit(
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     fitted = choose_decision_rule(runs, rules)
     notes = [*test_set.notes, *(note for run in runs for note in run.notes), *fitted.notes]
-    notes += [f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
+    notes += [f"{run.folder.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
     predicted = _predict(runs, test_set.table, views=views, on_image=on_image)
@@ -121,13 +121,13 @@ def submit(
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
-        first.run.submitted.unlink(missing_ok=True)  # of another submission
+        first.folder.submitted.unlink(missing_ok=True)  # of another submission
         _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
-    write_parquet(first.run.test if out is None else _probabilities_of(out), table)
+    write_parquet(first.folder.test if out is None else _probabilities_of(out), table)
     notes += write_submission(path, frame, test_set.sample, form)
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
-        _record(runs, fitted).save(first.run.submitted)
+        _record(runs, fitted).save(first.folder.submitted)
     return Submitted(
         path=path,
         rows=len(frame),
@@ -149,12 +149,12 @@ def _write_decided(
     takes_decisions = judged_by(first.config.competition.metric, first.labels) == "decisions"
     table = pd.DataFrame(decisions if takes_decisions else calibrated, columns=list(first.labels))
     table.insert(0, "id", list(ids))
-    write_parquet(first.run.decided, table)
+    write_parquet(first.folder.decided, table)
 
 
 def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
     return SubmissionRecord(
-        runs=tuple(str(run.run.path) for run in runs),
+        runs=tuple(str(run.folder.path) for run in runs),
         folds=tuple(run.folds for run in runs),
         labels=runs[0].labels,
         metric=metric_name(runs[0].config.competition.metric),
@@ -193,7 +193,7 @@ def _predict(
         per_run, problems = predict_test(ensembles, test, runtime, tolerant=tolerant, on_image=on_image)
     probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
     if problems:
-        fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
+        fallback = mean_out_of_fold([run.folder.oof for run in runs], first.labels)
         probabilities = fill_in(probabilities, problems, fallback)
     return _Predicted(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
 

@@ -49,7 +49,7 @@ def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] |
     unknown = sorted({*labels} ^ {*run.labels})
     if unknown:
         raise RunError(
-            f"{run.run.thresholds} is for other labels: '{unknown[0]}'{nearest(unknown[0], run.labels)}",
+            f"{run.folder.thresholds} is for other labels: '{unknown[0]}'{nearest(unknown[0], run.labels)}",
             expected=listing(labels, 12),
             got=listing(run.labels, 12),
             remedy="the run folder was changed by hand: start it with --fresh",
@@ -63,7 +63,7 @@ def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] |
     return DecisionRule(
         calibration=calibration,
         thresholds=np.array([thresholds.values[name] for name in labels]),
-        out_of_fold=read_predictions(run.run.oof, labels)[labels].to_numpy(dtype=np.float64),
+        out_of_fold=read_predictions(run.folder.oof, labels)[labels].to_numpy(dtype=np.float64),
         policy=thresholds.chosen,
         transfer=run.config.thresholds.transfer,
         rules=rules,
@@ -83,7 +83,7 @@ def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> FittedR
 
 def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
     thresholds = run.thresholds
-    scores = Scores.load(run.run.scores) if run.run.scores.exists() else None
+    scores = Scores.load(run.folder.scores) if run.folder.scores.exists() else None
     if scores is not None and scores.folds != thresholds.folds:  # killed between the two: scores of other folds
         scores = None
     return FittedRule(
@@ -99,7 +99,7 @@ def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
 def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
     first, labels = runs[0], list(runs[0].labels)
     metric = get_metric(first.config.competition.metric, labels)
-    rows = join_out_of_fold([run.run for run in runs], read_train(first.config.competition), labels)
+    rows = join_out_of_fold([run.folder for run in runs], read_train(first.config.competition), labels)
     probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
@@ -128,6 +128,9 @@ def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
         in_sample=finite(scored.in_sample.pooled.value),
         map=finite(get_metric("map").function(rows.targets, probabilities).value),
         rates=dict(zip(labels, decided.tolist(), strict=True)),
-        score_notes=(*notes, *(f"{run.run.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best")),
+        score_notes=(
+            *notes,
+            *(f"{run.folder.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"),
+        ),
         notes=tuple(notes),
     )
