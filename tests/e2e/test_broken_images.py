@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.run.folder import RunFolder
-from pipeline.run.submission import submit
+from pipeline.run.submission import test_predictions
 from pipeline.training.build import load_ensemble
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, submission
@@ -37,7 +37,7 @@ def test_images_that_break_before_and_during_the_prediction_get_the_mean_out_of_
         Path("data/test/t.004.png").unlink()  # it was there when all files were looked for
         return load_ensemble(*arguments, **keys)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(submit, "load_ensemble", load_and_break)
+    monkeypatch.setattr(test_predictions, "load_ensemble", load_and_break)
     assert submission(monkeypatch, tolerant.path) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 of 6 test images cannot be read" in shown

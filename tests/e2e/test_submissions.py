@@ -108,6 +108,6 @@ def test_models_that_do_not_fit_into_the_memory_are_told(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
-    monkeypatch.setattr("pipeline.run.submission.submit.load_ensemble", full)
+    monkeypatch.setattr("pipeline.run.submission.test_predictions.load_ensemble", full)
     assert submission(monkeypatch, "runs/tiny") == 2
     assert "lower predict.batch_size, or give fewer runs at once" in " ".join(capsys.readouterr().err.split())

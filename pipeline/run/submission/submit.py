@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.competition.sample import Sample, TestTable
+from pipeline.competition.sample import Sample
 from pipeline.competition.submission import (
     SubmissionFormat,
     build_submission,
@@ -21,22 +20,18 @@ from pipeline.competition.submission import (
     write_submission,
 )
 from pipeline.competition.test_set import TestSet, read_test_set
-from pipeline.device import explained_memory_errors
 from pipeline.errors import SubmissionError
 from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
 from pipeline.images.check import require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.metric_spec import metric_name
 from pipeline.metrics.registry import judged_by
-from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.records import SubmissionRecord
-from pipeline.run.submission.test_predictions import predict_test
+from pipeline.run.submission.test_predictions import BROKEN_COLUMNS, predict_test, write_broken
 from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
-from pipeline.run.submission.unreadable_images import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import EPOCH_MARK
 from pipeline.thresholds.row_rules import row_rules
-from pipeline.training.build import build_runtime, load_ensemble
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def submit(
     notes += [f"{run.folder.path}: {EPOCH_MARK}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
-    predicted = _predict(runs, test_set.table, views=views, on_image=on_image)
+    predicted = predict_test(runs, test_set.table, views=views, on_image=on_image)
     decisions = fitted.rule.decide(predicted.probabilities)
     calibrated = fitted.rule.calibrated(predicted.probabilities)
     ids = test_set.table.ids
@@ -132,7 +127,7 @@ def submit(
         path=path,
         rows=len(frame),
         images=len(ids),
-        predictions=predicted.predictions,
+        predictions=predicted.averaged,
         metric=metric_name(first.config.competition.metric),
         cross_fitted=fitted.cross_fitted,
         in_sample=fitted.in_sample,
@@ -163,39 +158,6 @@ def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
         map=fitted.map,
         notes=fitted.score_notes,
     )
-
-
-class _Predicted(NamedTuple):
-    """Mean probabilities (N, K) of all runs, problems of unreadable images by row, and predictions per image."""
-
-    probabilities: NDArray[np.float64]
-    problems: dict[int, str]
-    predictions: int
-
-
-def _predict(
-    runs: Sequence[TrainedRun],
-    test: TestTable,
-    *,
-    views: Sequence[str] | None,
-    on_image: Callable[[int, int], None] | None,
-) -> _Predicted:
-    """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability."""
-    first, runtime = runs[0], build_runtime(runs[0].config)
-    tolerant = first.config.predict.broken == "fallback"
-    with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
-        ensembles = [
-            load_ensemble(
-                run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
-            )
-            for run in runs
-        ]
-        per_run, problems = predict_test(ensembles, test, runtime, tolerant=tolerant, on_image=on_image)
-    probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
-    if problems:
-        fallback = mean_out_of_fold([run.folder.oof for run in runs], first.labels)
-        probabilities = fill_in(probabilities, problems, fallback)
-    return _Predicted(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
 
 
 def _require_writable(path: Path) -> None:
