@@ -23,10 +23,10 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make_submission.py", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, for example runs/demo")
-    parser.add_argument("--tta", metavar="VIEW,..", help="other views than the run's, for example identity,hflip")
+    parser.add_argument("--tta", metavar="VIEW,..", help="views instead of the run's, for example identity,hflip")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: submission.csv in the first run")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the test images lie instead")
-    parser.add_argument("--sample", type=Path, metavar="CSV", help="the sample submission to follow instead")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="another folder of the test images")
+    parser.add_argument("--sample", type=Path, metavar="CSV", help="another sample submission")
     return parser.parse_args()
 
 
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
     with contextlib.ExitStack() as held, bars:
         if arguments.out is None:
-            held.enter_context(runs[0].run.in_use())
+            held.enter_context(runs[0].folder.in_use())
         bar = bars.add_task("test images", total=None)
         written = submit(
             runs,

@@ -38,7 +38,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace, command: str) -> None:
-    """Read, check and build everything, then train; the run folder is changed after that only."""
+    """Read, check and build everything, then train; only then is the run folder changed."""
     config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
     name = arguments.config.stem if arguments.run is None else arguments.run
     run = RunFolder.named(name + ("-debug" if arguments.debug else ""))
@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace, command: str) -> None:
             plan, fresh = found.plan, False
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
         print_outcome(console, plan, run, scores)
-        if arguments.search and scores is not None and scores["folds"] == scores["of_folds"]:
+        if arguments.search and scores is not None and scores.complete:
             print_left_out(console, left_out_scores(plan, run))
 
 

@@ -43,7 +43,8 @@ from pipeline.images.geometry import Pixels
 from pipeline.images.loader import Loader
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.run.plan import Plan, prepare
-from pipeline.training.fold import train_fold
+from pipeline.training.build import build_runtime
+from pipeline.training.fold import train_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources, train_augmentation
@@ -247,8 +248,9 @@ def _train_timed(plan: Plan, scratch: Path, *, workers: int) -> Waiting:
     folder = FoldFolder(scratch / f"workers{workers}")
     setattr(Loader, "__iter__", timed)  # noqa: B010 (a plain assignment to a method is refused by mypy)
     try:
-        job = FoldTask(plan.config, plan.table, rows_of(plan.folds, 0), sources, folder, workers)
-        train_fold(job, listen=lambda _: None)
+        runtime = build_runtime(plan.config)._replace(workers=workers)
+        task = FoldTask(plan.config, plan.table, rows_of(plan.folds, 0), sources, folder, runtime)
+        train_model(task, listen=lambda _: None)
     finally:
         setattr(Loader, "__iter__", walk)  # noqa: B010
     records = [json.loads(line) for line in folder.epochs.read_text().splitlines()]

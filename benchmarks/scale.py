@@ -25,7 +25,6 @@ from rich.table import Table
 
 from pipeline.audit.labels import label_findings
 from pipeline.competition.folds import stratified_folds
-from pipeline.competition.submission import submission_form
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.config import Config, check_config
 from pipeline.events import ignore
@@ -139,9 +138,8 @@ def scores_part(rows: int, root: Path, policy: str = "fixed") -> Callable[[], ob
         frame = pd.DataFrame(logits, columns=list(table.labels))
         frame.insert(0, "id", [table.ids[row] for row in np.flatnonzero(inside)])
         write_parquet(run.fold(fold).oof, frame)
-    form = submission_form(config.submission, config.competition, table.labels)
     rules = row_rules(config.submission, config.competition, table.labels)
-    plan = Plan(config, table, folds, get_metric("f1_macro"), form, rules)
+    plan = Plan(config, table, folds, get_metric("f1_macro"), rules)
     return lambda: score_run(plan, run, range(FOLDS))
 
 

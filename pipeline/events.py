@@ -1,13 +1,16 @@
-"""What a training tells whoever watches it: plain values that cross process borders."""
+"""Events that a training sends to its listener: plain values that can be sent between processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Fold = int | Literal["full"]
+"""The number of a fold, or the full fit: a training on all rows."""
 
 
 class ImageProgress(NamedTuple):
-    """So many images are checked, or read into the cache, before training."""
+    """Progress of checking images, or of reading them into the cache, before training."""
 
     doing: str
     done: int
@@ -17,7 +20,7 @@ class ImageProgress(NamedTuple):
 class StepFinished(NamedTuple):
     """One optimizer step is done."""
 
-    fold: int
+    fold: Fold
     epoch: int  # from 1
     epochs: int
     step: int  # from 1, over all epochs
@@ -25,13 +28,13 @@ class StepFinished(NamedTuple):
     loss: float
     lr: float
     images_per_second: float
-    seed: int | None = None  # whose model it is, where a fold has several
+    seed: int | None = None  # of the model, where a fold has several
 
 
 class EpochFinished(NamedTuple):
     """An epoch is trained, validated and saved; `record` is its line in epochs.jsonl."""
 
-    fold: int
+    fold: Fold
     record: Mapping[str, Any]
     seed: int | None = None
 
@@ -39,26 +42,26 @@ class EpochFinished(NamedTuple):
 class FoldFinished(NamedTuple):
     """A fold, or the full fit, is finished: its weights and out-of-fold logits are on disk."""
 
-    fold: int
+    fold: Fold
     resumed: bool  # it was finished before this command
 
 
 class FoldNote(NamedTuple):
-    """A sentence a person should read, about a fold in training."""
+    """A sentence for a person about a fold in training."""
 
-    fold: int
+    fold: Fold
     sentence: str
     seed: int | None = None
 
 
 class Note(NamedTuple):
-    """A sentence a person should read, about the whole run; it may come several times."""
+    """A sentence for a person about the whole run; it may be sent several times."""
 
     sentence: str
 
 
 class RunOpened(NamedTuple):
-    """The run folder is open, or its study: what was to be deleted first is gone, and from here on state is kept."""
+    """The run folder, or its study, is open: `--fresh` has deleted, and from now on state is kept."""
 
 
 class TrialStep(NamedTuple):

@@ -103,8 +103,3 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def predict_settings(config: Config) -> dict[str, Any]:
-    """The settings, beside the weights, that change out-of-fold predictions."""
-    return {"tta": config.predict.tta, "average": config.predict.average, "seeds": config.train.seeds}

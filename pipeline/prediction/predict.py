@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from pipeline.images.dataset import EvalBatch
 from pipeline.images.geometry import ImageForm
 from pipeline.prediction.ensemble import Average, combine_logits
 from pipeline.prediction.tta import View
+
+
+class Runtime(NamedTuple):
+    """Where and how a process computes: batches of `batch_size` to predict, and `workers` processes to load them."""
+
+    device: torch.device
+    precision: Precision
+    batch_size: int
+    workers: int
 
 
 @dataclass(frozen=True)

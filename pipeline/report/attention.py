@@ -147,8 +147,8 @@ def save_attention(
             remedy="correct --fold",
         )
     device = pick_device()
-    trained = load_model(finished.run.fold(fold).weights, device=device)
-    rule = read_decision_rule(finished.run, finished.config, trained.labels, RowRules())
+    trained = load_model(finished.folder.fold(fold).weights, device=device)
+    rule = read_decision_rule(finished, RowRules(), trained.labels)
     attention = read_attention(
         trained,
         load_image(tuple(image), image_form(trained.images)),

@@ -103,7 +103,7 @@ def sheet_of_run(run: RunFolder, *, count: int, columns: int = 8) -> Figure:
     config, labels = finished.config, list(finished.labels)
     table = read_train(config.competition, ignore)
     oof = read_predictions(run.oof, labels)
-    rule = read_decision_rule(run, config, labels, RowRules())
+    rule = read_decision_rule(finished, RowRules())
     truths = table.truths[:, [table.labels.index(name) for name in labels]]
     rows = [row for row, id_ in enumerate(table.ids) if id_ in oof.index]
     chosen = sorted(rows, key=lambda row: stable_seed("sheet", table.ids[row]))[:count]

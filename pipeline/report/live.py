@@ -14,6 +14,7 @@ from pipeline.console import number, print_note, short
 from pipeline.events import (
     EpochFinished,
     Event,
+    Fold,
     FoldFinished,
     FoldNote,
     ImageProgress,
@@ -95,7 +96,7 @@ class LiveProgress:
             self._progress.remove_task(self._bars.pop(doing))
 
 
-def _name(fold: int, seed: int | None = None) -> str:
+def _name(fold: Fold, seed: int | None = None) -> str:
     """The name of a training: its fold or the full fit, and the seed if the fold has several models."""
     return ("full fit" if fold == FULL_FIT else f"fold {fold}") + (f" seed {seed}" if seed is not None else "")
 

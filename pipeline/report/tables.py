@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +17,7 @@ from pipeline.config import unused_keys
 from pipeline.console import number, print_note
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
+from pipeline.run.records import Scores
 from pipeline.run.submission.submit import Submitted
 from pipeline.run.trained_run import about_lacking_models
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
@@ -42,18 +42,18 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
-def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
+def print_scores(console: Console, scores: Scores) -> None:
     """Print the table per label, then the pooled scores, marked as in-sample or cross-fitted."""
     console.print(_label_table(scores))
     console.print(_score_table(scores))
-    free = scores["threshold_free"]
+    free = scores.threshold_free
     mark = f" ({'; '.join(_marks(scores))})" if _marks(scores) else ""
     console.print(
-        f"out-of-fold mAP{mark}: {number(free['map'])}   "
-        f"a constant score per label would give {number(free['prevalence_map'])}   "
-        f"macro AUC{mark}: {number(free['auc_macro'])}"
+        f"out-of-fold mAP{mark}: {number(free.map)}   "
+        f"a constant score per label would give {number(free.prevalence_map)}   "
+        f"macro AUC{mark}: {number(free.auc_macro)}"
     )
-    for note in scores["notes"]:
+    for note in scores.notes:
         print_note(console, note)
 
 
@@ -79,7 +79,7 @@ def print_submitted(console: Console, written: Submitted) -> None:
             escape(label), str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label])
         )
     console.print(drawn)
-    console.print(f"{written.path}: {written.rows} rows, valid; {written.members} predictions averaged per image")
+    console.print(f"{written.path}: {written.rows} rows, valid; {written.predictions} predictions averaged per image")
     console.print(
         f"{written.metric} to expect: {number(written.cross_fitted)} (cross-fitted; "
         f"in-sample {number(written.in_sample)})"
@@ -88,39 +88,38 @@ def print_submitted(console: Console, written: Submitted) -> None:
         print_note(console, note)
 
 
-def _marks(scores: Mapping[str, Any]) -> list[str]:
+def _marks(scores: Scores) -> list[str]:
     """The marks that each score of the run must carry."""
-    some = folds_mark(scores["folds"], scores["of_folds"])
-    return [*([BEST_EPOCH_NOTE] if BEST_EPOCH_NOTE in scores["notes"] else []), *([some] if some else [])]
+    some = folds_mark(scores.folds, scores.of_folds)
+    return [*([BEST_EPOCH_NOTE] if BEST_EPOCH_NOTE in scores.notes else []), *([some] if some else [])]
 
 
-def _label_table(scores: Mapping[str, Any]) -> Table:
+def _label_table(scores: Scores) -> Table:
     mark = "".join(f"; {mark}" for mark in _marks(scores))
     title = f"Out-of-fold figures per label (decisions cross-fitted; thresholds fitted on all rows{mark})"
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("label")
     for name in ("positives", "AP", "AUC", "threshold", "precision", "recall", "F1"):
         drawn.add_column(name, justify="right")
-    for label, row in scores["labels"].items():
-        figures = [row[key] for key in ("average_precision", "auc", "threshold", "precision", "recall", "f1")]
-        drawn.add_row(escape(label), str(row["positives"]), *map(number, figures))
+    for label, row in scores.labels.items():
+        figures = [row.average_precision, row.auc, row.threshold, row.precision, row.recall, row.f1]
+        drawn.add_row(escape(label), str(row.positives), *map(number, figures))
     return drawn
 
 
-def _score_table(scores: Mapping[str, Any]) -> Table:
+def _score_table(scores: Scores) -> Table:
     mark = "".join(f", {mark}" for mark in _marks(scores))
-    judged = "of the decisions to be submitted" if scores["fitted"] else "(no threshold was fitted)"
-    drawn = Table(title=f"{scores['metric']} {judged}{mark}", title_justify="left")
+    judged = "of the decisions to be submitted" if scores.fitted else "(no threshold was fitted)"
+    drawn = Table(title=f"{scores.metric} {judged}{mark}", title_justify="left")
     drawn.add_column("thresholds")
     drawn.add_column("pooled", justify="right", style="bold")
     drawn.add_column("95 % interval", justify="right")
     drawn.add_column("mean of folds", justify="right")
     drawn.add_column("folds", justify="right")
-    rows = [("cross_fitted", "cross-fitted (believe this one)"), ("in_sample", "in-sample (flatters)")]
-    for key, name in rows if scores["fitted"] else [("cross_fitted", "out-of-fold")]:
-        row = scores[key]
-        folds = "  ".join(map(number, row["folds"]))
-        drawn.add_row(name, number(row["pooled"]), _interval(row["interval"]), number(row["mean"]), folds)
+    rows = [(scores.cross_fitted, "cross-fitted (believe this one)"), (scores.in_sample, "in-sample (flatters)")]
+    for row, name in rows if scores.fitted else [(scores.cross_fitted, "out-of-fold")]:
+        folds = "  ".join(map(number, row.folds))
+        drawn.add_row(name, number(row.pooled), _interval(row.interval), number(row.mean), folds)
     return drawn
 
 
@@ -142,9 +141,9 @@ def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
         print_note(console, note)
 
 
-def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Mapping[str, Any] | None) -> None:
+def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Scores | None) -> None:
     """Print the scores of the finished folds, if there are any, and the next step."""
-    unfinished = scores is None or scores["folds"] != scores["of_folds"]
+    unfinished = scores is None or not scores.complete
     lacks_full_fit = plan.config.train.full_fit and not run.fold(FULL_FIT).is_trained(plan.config.train)
     if (unfinished or lacks_full_fit) and time.monotonic() > plan.deadline:
         console.print(f"train.time_budget={plan.config.train.time_budget} is used; all is saved")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from pipeline.competition.table import truths_of
 from pipeline.config import CompetitionConfig
 from pipeline.errors import RunError, listing
 from pipeline.events import ignore
-from pipeline.files import read_json, read_predictions
+from pipeline.files import read_predictions
 from pipeline.metrics.registry import get_metric
 from pipeline.run.folder import RunFolder
-from pipeline.run.submission.submission_record import read_record
+from pipeline.run.records import SubmissionRecord, Thresholds
 
 
 def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
@@ -35,11 +35,11 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
         CompetitionError: the truth cannot be read.
     """
     config, record = run.read_config(), read_record(run)
-    labels = tuple(record["labels"])
+    labels = record.labels
     metric = get_metric(config.competition.metric, labels)
-    if metric.name != record["metric"]:
+    if metric.name != record.metric:
         raise RunError(
-            f"{run.submission} was written for {record['metric']}, and the run's metric is {metric.name} now",
+            f"{run.submission} was written for {record.metric}, and the run's metric is {metric.name} now",
             remedy=f"write it again with python make_submission.py {run.path}",
         )
     judged, predicted = (read_predictions(path, list(labels)) for path in (run.decided, run.test))
@@ -57,6 +57,16 @@ def true_score(run: RunFolder, truth: Path) -> dict[str, float]:
     }
 
 
+def read_record(run: RunFolder) -> SubmissionRecord:
+    """The record of the run's submission. Raises RunError where it is missing."""
+    if not run.submitted.exists():
+        raise RunError(
+            f"{run.path} holds no submission, or half of one, or one that is older than {run.submitted.name}",
+            remedy=f"write it with python make_submission.py {run.path}",
+        )
+    return SubmissionRecord.load(run.submitted)
+
+
 def read_truth(competition: CompetitionConfig, path: Path, labels: Sequence[str]) -> tuple[list[str], NDArray[Any]]:
     """The ids and truths (N, K) of a table in the training table's encoding, as `truths_of` gives them.
 
@@ -71,21 +81,21 @@ def print_truth(console: Console, run: RunFolder, truth: Path) -> None:
     """Print the true scores beside the cross-validated ones."""
     found = true_score(run, truth)
     promised = read_record(run)
-    name = promised["metric"]
-    notes = "".join(f"; {note}" for note in [*promised["notes"], *_since(run, promised)])
+    name = promised.metric
+    notes = "".join(f"; {note}" for note in [*promised.notes, *_since(run, promised)])
     console.print(
-        f"true test {name} {found[name]:.4f} (cross-validation said {_number(promised['cross_fitted'])} "
-        f"cross-fitted, {_number(promised['in_sample'])} in-sample); "
-        f"true test mAP {found['map']:.4f} (said {_number(promised['map'])}){notes}",
+        f"true test {name} {found[name]:.4f} (cross-validation said {_number(promised.cross_fitted)} "
+        f"cross-fitted, {_number(promised.in_sample)} in-sample); "
+        f"true test mAP {found['map']:.4f} (said {_number(promised.map)}){notes}",
         markup=False,
     )
 
 
-def _since(run: RunFolder, record: Mapping[str, Any]) -> list[str]:
+def _since(run: RunFolder, record: SubmissionRecord) -> list[str]:
     """A note if other folds were scored after the submission was written."""
-    if not run.thresholds.exists() or read_json(run.thresholds)["folds"] == record["folds"][0]:
+    if not run.thresholds.exists() or Thresholds.load(run.thresholds).folds == record.folds[0]:
         return []
-    return [f"other folds were scored since: this is the submission of folds {listing(record['folds'][0])}"]
+    return [f"other folds were scored since: this is the submission of folds {listing(record.folds[0])}"]
 
 
 def _number(value: float | None) -> str:

@@ -1,14 +1,12 @@
-"""The run: folds are trained one after the other or side by side, then thresholds and scores follow."""
+"""The run: train the folds one by one or side by side, then fit thresholds and score."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -16,49 +14,42 @@ from filelock import FileLock, Timeout
 from pipeline import processes
 from pipeline.competition.folds.rows import FULL_FIT, rows_of
 from pipeline.config import Config
-from pipeline.config.schema import predict_settings
-from pipeline.device import explained_memory_errors, loading_workers, pick_device
+from pipeline.device import explained_memory_errors
 from pipeline.errors import ConfigError, RunError
-from pipeline.events import FoldFinished, Listener, RunOpened
-from pipeline.files import read_json, write_csv, write_json, write_parquet
+from pipeline.events import Fold, FoldFinished, Listener, RunOpened
+from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
 from pipeline.prediction.out_of_fold import predict_fold
-from pipeline.run.environment import describe_environment
 from pipeline.run.folder import RunFolder
+from pipeline.run.opening import open_run_folder
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
+from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
+from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.fold import train_fold
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources
-from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
-from pipeline.training.seed_models import train_seed_models
 
 _LOCK_SECONDS = 2
 
 
-def run_cv(
-    plan: Plan,
-    run: RunFolder,
-    *,
-    folds: Sequence[int] | None,
-    fresh: bool,
-    listen: Listener,
-) -> dict[str, Any] | None:
-    """Train the folds that are not finished, then score those that are; the content of `scores.json`.
+def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bool, listen: Listener) -> Scores | None:
+    """Train the folds that are not finished, then score those that are.
+
+    Several processes may call this together; all get the scores, the first one writes.
 
     Args:
         plan: what `prepare` made.
         run: the run's folder; a finished part of it is kept.
-        folds: the folds to train, all if None; with an empty list, what is finished is scored.
+        folds: the folds to train, all if None; with an empty list, the finished ones are scored.
         fresh: delete what the folder held before.
-        listen: told of each step, epoch and fold.
-
-    Several processes may call this together; all get the scores, the first one writes.
+        listen: receives each step, epoch and fold.
 
     Returns:
-        The scores of the finished folds, be they all or, after `train.time_budget` or with `folds`, a part; None
-        while no fold is finished.
+        The scores of the finished folds: all or, after `train.time_budget` or with `folds`, some; None while no fold
+        is finished.
 
     Raises:
         RunError: the folder belongs to other settings or other data, or a fold is being trained elsewhere.
@@ -66,78 +57,31 @@ def run_cv(
     """
     wanted = _wanted_folds(plan, folds)
     with contextlib.ExitStack() as held:
-        processes.from_first(lambda: _open_run(plan, run, fresh=fresh))
+        processes.from_first(lambda: open_run_folder(plan, run, fresh=fresh))
         if processes.is_first():
             held.enter_context(run.in_use())
         listen(RunOpened())
-        return _train_and_score(plan, run, wanted, full_fit=plan.config.train.full_fit and folds is None, listen=listen)
+        left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
+        if left:
+            _open_images(plan, run, run.images, listen)  # builds the cache, before folds share it
+        if left and beside > 1:  # also for the last fold: its number of threads decides its last bits
+            run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
+        else:
+            for fold in left:
+                run_fold(plan, run, fold, listen)
+        scores = processes.from_first(lambda: _score_finished(plan, run))
+        if plan.config.train.full_fit and folds is None and scores is not None and scores.complete:
+            if processes.from_first(lambda: _is_finished(plan, run, FULL_FIT)):
+                listen(FoldFinished(FULL_FIT, resumed=True))
+            else:
+                run_fold(plan, run, FULL_FIT, listen)
+        return scores
 
 
-def _train_and_score(
-    plan: Plan, run: RunFolder, wanted: Sequence[int], *, full_fit: bool, listen: Listener
-) -> dict[str, Any] | None:
-    left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
-    for fold in sorted({*wanted} - {*left}):
-        listen(FoldFinished(fold, resumed=True))
-    parallel = _folds_beside(plan)
-    if left:
-        _open_sources(plan, run, listen)  # builds the cache, before folds share it
-    if parallel > 1 and left:  # also for the last fold: its number of threads decides its last bits
-        run_side_by_side(run_fold, plan, run, left, processes=parallel, listen=listen)
-    else:
-        for fold in left:
-            run_fold(plan, run, fold, listen)
-    scores = processes.from_first(lambda: _score_finished(plan, run))
-    if full_fit and scores is not None and scores["folds"] == scores["of_folds"]:
-        _fit_all_rows(plan, run, listen)
-    return scores
+def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
+    """Finish one fold, or the full fit: train it, predict its validation rows, then write `done.json`.
 
-
-def _fit_all_rows(plan: Plan, run: RunFolder, listen: Listener) -> None:
-    """The full fit, as a fold that nothing validates; the folds' scores stand on the disk by now."""
-    if processes.from_first(lambda: _is_finished(plan, run, FULL_FIT)):
-        listen(FoldFinished(FULL_FIT, resumed=True))
-    else:
-        run_fold(plan, run, FULL_FIT, listen)
-
-
-def _open_run(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
-    """Make the folder ready, and write what the run is about."""
-    if not fresh:
-        _check_same_data(plan, run)
-        _keep_pixels(run)
-        check_pixels(plan.config.images, run.images)
-    run.open(plan.config, fresh=fresh)
-    if not run.environment.exists():
-        write_json(run.environment, describe_environment(seed=plan.config.train.seed))
-    write_csv(run.folds, _fold_frame(plan))
-    write_json(run.data, data_facts(plan))
-
-
-def _keep_pixels(run: RunFolder) -> None:
-    """A run goes on with its search's pixels; one begun before they were written down, with exact ones."""
-    pixels = "exact" if run.has_trainings() else read_pixels(run.search.images)
-    if pixels is not None:
-        record_pixels(run.images, pixels)
-
-
-def _folds_beside(plan: Plan) -> int:
-    """How many folds are trained side by side: with several processes for each, one."""
-    return plan.config.train.parallel_folds if processes.count() == 1 else 1
-
-
-def _score_finished(plan: Plan, run: RunFolder) -> dict[str, Any] | None:
-    """Score the folds that are finished; once more where another process has finished one meanwhile."""
-    scores, scored = None, list[int]()
-    while scored != (finished := [fold for fold in plan.fold_numbers if _is_finished(plan, run, fold)]):
-        scores, scored = score_run(plan, run, finished), finished
-    return scores
-
-
-def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
-    """Bring one fold, or the full fit, to its end: weights, out-of-fold logits, then `done.json`.
-
-    What is trained is only predicted again, for views, averages or seeds that have changed since. Where
+    Models that are trained are only used to predict, as after a change of views, averages or seeds. Where
     `train.time_budget` is used up, the fold's state is saved and it stays unfinished.
 
     Raises:
@@ -146,14 +90,100 @@ def run_fold(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     folder = run.fold(fold)
     with _locked(run, fold), explained_memory_errors():
         trained = processes.from_first(lambda: folder.is_trained(plan.config.train))
-        finished = _finish_fold(plan, run, fold, listen=listen)
+        task = build_task(plan, run, fold, folder=folder, record=run.images, beside=_folds_beside(plan), listen=listen)
+        finished = train_fold(task, listen=listen, deadline=plan.deadline)
+        if finished:
+            frame = _predict(task) if task.rows.validation.size else None
+            processes.from_first(lambda: _close_fold(plan, folder, frame))
     if finished:
         listen(FoldFinished(fold, resumed=trained))
 
 
+def build_task(
+    plan: Plan, run: RunFolder, fold: Fold, *, folder: FoldFolder, record: Path, beside: int = 1, listen: Listener
+) -> FoldTask:
+    """The training of a fold.
+
+    Args:
+        plan: with the configuration of the training.
+        run: has the cache of images beside it.
+        fold: its number, or `FULL_FIT`.
+        folder: the files of the training.
+        record: see `open_sources`.
+        beside: how many trainings run at once on this machine, each in as many processes as this one.
+        listen: receives the progress of building the cache.
+    """
+    return FoldTask(
+        plan.config,
+        plan.table,
+        rows_of(plan.folds, fold),
+        _open_images(plan, run, record, listen),
+        folder,
+        build_runtime(plan.config, beside=beside * processes.local_count()),
+    )
+
+
+def _open_images(plan: Plan, run: RunFolder, record: Path, listen: Listener) -> ImageSources:
+    """The table's images, cached beside the run by the first process alone."""
+    return processes.from_first(
+        lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, record=record, listen=listen)
+    )
+
+
+def _predict(task: FoldTask) -> pd.DataFrame:
+    """The out-of-fold logits of the fold's seed models together."""
+    weights = [model.weights for model in task.folder.seed_models(task.config.train)]
+    ensemble = load_ensemble(task.config, weights, labels=task.table.labels, device=task.runtime.device)
+    return predict_fold(ensemble, task.table, task.rows.validation, task.sources.evaluation, task.runtime)
+
+
+def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:
+    folder.done.unlink(missing_ok=True)  # an earlier one does not describe the new prediction
+    if frame is not None:
+        write_parquet(folder.oof, frame)
+    FoldDone(plan.config.train.epochs, PredictSettings.of(plan.config)).save(folder.done)
+    _clear_states(plan, folder)
+
+
+def _folds_beside(plan: Plan) -> int:
+    """How many folds are trained side by side: only one where several processes train it."""
+    return plan.config.train.parallel_folds if processes.count() == 1 else 1
+
+
+def _score_finished(plan: Plan, run: RunFolder) -> Scores | None:
+    """Score the finished folds; once more where another command has finished one meanwhile."""
+    scores, scored = None, list[int]()
+    while scored != (finished := [fold for fold in plan.fold_numbers if _is_finished(plan, run, fold)]):
+        scores, scored = score_run(plan, run, finished), finished
+    return scores
+
+
+def _unfinished(plan: Plan, run: RunFolder, wanted: Sequence[int], listen: Listener) -> list[int]:
+    """Those of the `wanted` folds that are left to do; reports the others as finished before."""
+    left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
+    for fold in wanted:
+        if fold not in left:
+            listen(FoldFinished(fold, resumed=True))
+    return left
+
+
+def _is_finished(plan: Plan, run: RunFolder, fold: Fold) -> bool:
+    """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
+    folder = run.fold(fold)
+    if not folder.done.exists() or FoldDone.load(folder.done).predict != PredictSettings.of(plan.config):
+        return False
+    _clear_states(plan, folder)
+    return True
+
+
+def _clear_states(plan: Plan, folder: FoldFolder) -> None:
+    for model in folder.seed_models(plan.config.train)[::-1]:  # the fold's lock is in the folder of the first one
+        model.delete_resume()  # another command, with other --folds, may do so, too
+
+
 @contextlib.contextmanager
-def _locked(run: RunFolder, fold: int) -> Iterator[None]:
-    """Nobody else works on this fold meanwhile. Of several processes that do so together, the first has the lock."""
+def _locked(run: RunFolder, fold: Fold) -> Iterator[None]:
+    """No other command works on this fold meanwhile. Of the processes of one command, the first has the lock."""
     folder = run.fold(fold)
     lock = FileLock(folder.lock, timeout=_LOCK_SECONDS)
 
@@ -173,61 +203,15 @@ def _locked(run: RunFolder, fold: int) -> Iterator[None]:
         processes.from_first(acquire)
         yield
     finally:
-        lock.release()  # nothing happens where it is not held
+        lock.release()  # does nothing where it is not held
 
 
 def _owner(folder: FoldFolder) -> str | None:
-    """Who holds the fold's lock, in words; None in the moment before that is written."""
+    """Which process holds the fold's lock; None in the moment before that is written."""
     if not folder.owner.exists():
         return None
     owner = read_json(folder.owner)
     return f"process {owner['pid']} on {owner['host']}"
-
-
-def _is_finished(plan: Plan, run: RunFolder, fold: int) -> bool:
-    """Whether nothing is left to do; clears what a kill between the last two writes may have left."""
-    folder = run.fold(fold)
-    if not folder.done.exists() or read_json(folder.done)["predict"] != predict_settings(plan.config):
-        return False
-    _clear_states(plan, folder)
-    return True
-
-
-def _clear_states(plan: Plan, folder: FoldFolder) -> None:
-    for member in folder.seed_models(plan.config.train)[::-1]:  # the fold's lock lies in the first one's
-        member.delete_resume()  # another command, with other --folds, may do so, too
-
-
-def _open_sources(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
-    """The table's images, cached beside the run by the first process alone."""
-    return processes.from_first(
-        lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.images, listen=listen)
-    )
-
-
-def _finish_fold(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> bool:
-    """Train what is not trained, then predict the rows that validate; False if `train.time_budget` ended first."""
-    folder, rows = run.fold(fold), rows_of(plan.folds, fold)
-    sources = _open_sources(plan, run, listen)
-    beside = _folds_beside(plan) * processes.local_count()
-    workers = loading_workers(plan.config.train.workers, pick_device(), beside=beside)
-    task = FoldTask(plan.config, plan.table, rows, sources, folder, workers)
-    if not train_seed_models(task, listen=listen, deadline=plan.deadline):
-        return False
-    frame = None
-    if rows.validation.size:
-        weights = [model.weights for model in folder.seed_models(plan.config.train)]
-        frame = predict_fold(plan.config, plan.table, rows, source=sources.evaluation, weights=weights, workers=workers)
-    processes.from_first(lambda: _close_fold(plan, folder, frame))
-    return True
-
-
-def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:
-    folder.done.unlink(missing_ok=True)  # of another prediction, which the new one must not be taken for
-    if frame is not None:
-        write_parquet(folder.oof, frame)
-    write_json(folder.done, {"epochs": plan.config.train.epochs, "predict": predict_settings(plan.config)})
-    _clear_states(plan, folder)
 
 
 def _wanted_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
@@ -239,36 +223,6 @@ def _wanted_folds(plan: Plan, folds: Sequence[int] | None) -> list[int]:
             remedy="name existing folds, or leave --folds out to run all",
         )
     return sorted(set(folds)) if folds is not None else list(plan.fold_numbers)
-
-
-def _fold_frame(plan: Plan) -> pd.DataFrame:
-    groups = plan.table.groups if plan.table.groups is not None else [""] * len(plan.table.ids)
-    return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
-
-
-def data_facts(plan: Plan) -> dict[str, Any]:
-    """The labels in order, and a digest of every row's id and targets that does not depend on the rows' order."""
-    rows = sorted(zip(plan.table.ids, (row.tobytes().hex() for row in plan.table.targets), strict=True))
-    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return {"labels": list(plan.table.labels), "targets_sha256": digest}
-
-
-def _check_same_data(plan: Plan, run: RunFolder) -> None:
-    """Refuse a run that was begun with other rows, labels or folds: its trained folds would not fit the new ones."""
-    if not (run.folds.exists() and run.data.exists()):
-        return
-    if read_json(run.data) != data_facts(plan):
-        raise RunError(
-            f"{run.path} was begun with other rows, labels or targets than the training data give now",
-            remedy="restore the data it began with, give another --run NAME, or start over with --fresh",
-        )
-    old = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
-    new = _fold_frame(plan).astype(str)
-    if dict(zip(old["id"], old["fold"], strict=True)) != dict(zip(new["id"], new["fold"], strict=True)):
-        raise RunError(
-            f"{run.folds} holds other folds than the training data give now",
-            remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",
-        )
 
 
 def parse_folds(text: str | None, config: Config, run: RunFolder, *, fresh: bool) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, hardware, git commit."""
+"""Versions, hardware and git commit that a run was computed with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = (
 
 
 def describe_environment(*, seed: int) -> dict[str, Any]:
-    """The content of `environment.json`; what cannot be found out is null."""
+    """The content of `environment.json`; unknown values are null."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

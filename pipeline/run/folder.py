@@ -1,4 +1,4 @@
-"""A run on disk: the only place that knows the names of files in a run. `files` writes and reads them."""
+"""The folder of a run: the names of its files, and which command may write to it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from typing import Any, Self
 import yaml
 from filelock import ReadWriteLock, Timeout
 
-from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.config.training import TrainConfig
 from pipeline.errors import ConfigError, RunError, listing
+from pipeline.events import Fold
 from pipeline.files import delete_files, is_temporary, parse_json, remove_leftovers, subfolders, write_json, write_text
-from pipeline.training.fold_folder import FoldFolder
+from pipeline.run.search_folder import FOLD, SearchFolder
+from pipeline.training.fold_folder import FileName, FoldFolder
 
 _LOCK_SECONDS = 2
 _MARK = {"made_by": "q2l-pipeline"}
-_FOLD = r"fold\d+|full"
-_FIGURES = ("history", "timeline", "slices", "importances", "contour")
-_SEARCH_FILES = frozenset(
-    {"lock", "goes_on", "images.json", "best.yaml", "trials.csv"}
-    | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
-    | {f"{name}.png" for name in _FIGURES}
-)
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "images.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
@@ -37,108 +31,26 @@ _WRITTEN_IN_PLACE = ("lock", "study.db", "goes_on", "run.lock")  # all others ge
 
 
 @dataclass(frozen=True)
-class TrialFolder:
-    """The folds of one trial of a search."""
-
-    path: Path
-
-    def fold(self, number: int) -> FoldFolder:
-        """The folder of fold `number`."""
-        return FoldFolder(self.path / f"fold{number}")
-
-    def folders(self) -> list[Path]:
-        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
-        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
-        return [*(path for fold in folds for path in fold.folders()), self.path]
-
-    def delete(self) -> None:
-        """Delete what the pipeline wrote here, and each folder that is empty then."""
-        for fold in subfolders(self.path, _FOLD):
-            FoldFolder(fold).delete()
-        delete_files(self.path, ())
-
-
-@dataclass(frozen=True)
-class SearchFolder:
-    """The files of the search that a run began with."""
-
-    path: Path
-
-    @property
-    def study(self) -> Path:
-        """The study's SQLite file, unless the config names another database."""
-        return self.path / "study.db"
-
-    @property
-    def lock(self) -> Path:
-        """Held while a worker draws or returns a trial."""
-        return self.path / "lock"
-
-    @property
-    def images(self) -> Path:
-        """Which pixels all trials see, exact ones or JPEGs."""
-        return self.path / "images.json"
-
-    @property
-    def best(self) -> Path:
-        """The best values as a config diff."""
-        return self.path / "best.yaml"
-
-    @property
-    def trials(self) -> Path:
-        """One line per trial: state, score, values, seconds."""
-        return self.path / "trials.csv"
-
-    @property
-    def goes_on(self) -> Path:
-        """Held by the one command that trains all folds after the search."""
-        return self.path / "goes_on"
-
-    def exists(self) -> bool:
-        """Whether a search has begun here."""
-        return any(path.exists() for path in (self.study, self.lock, self.best, self.trials))
-
-    def trial(self, number: int) -> TrialFolder:
-        """Where trial `number` trains; gone when it is over."""
-        return TrialFolder(self.path / "trials" / str(number))
-
-    def begun_trials(self) -> list[TrialFolder]:
-        """The trials that left something behind, or are trained now."""
-        return [TrialFolder(path) for path in subfolders(self.path / "trials", r"\d+")]
-
-    def folders(self) -> list[Path]:
-        """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
-        return [
-            *(path for trial in self.begun_trials() for path in trial.folders()),
-            *(path for fold in subfolders(self.path / "proxy", _FOLD) for path in FoldFolder(fold).folders()),
-            *subfolders(self.path, "trials|proxy"),
-            self.path,
-        ]
-
-    def delete(self) -> None:
-        """Delete what the pipeline wrote here, and each folder that is empty then."""
-        for trial in self.begun_trials():
-            trial.delete()
-        for fold in subfolders(self.path / "proxy", _FOLD):
-            FoldFolder(fold).delete()
-        for folder in subfolders(self.path, "trials|proxy"):
-            delete_files(folder, ())
-        delete_files(self.path, _SEARCH_FILES)
-
-    def proxy(self, fold: int) -> FoldFolder:
-        """The one full training of a fold whose feature maps all heads train on."""
-        return FoldFolder(self.path / "proxy" / f"fold{fold}")
-
-    def figure(self, name: str) -> Path:
-        """A picture of the study."""
-        return self.path / f"{name}.png"
-
-
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""
 
     path: Path
+
+    mark = FileName("run.json")  # written first: only where it is may the files of a run be deleted
+    _lock = FileName("run.lock")
+    config = FileName("config.yaml")  # the complete and resolved configuration
+    environment = FileName("environment.json")  # versions, hardware, seed and git commit
+    folds = FileName("folds.csv")  # the id, group and fold of each training row
+    data = FileName("data.json")  # see `DataDigest`
+    images = FileName("images.json")  # the kind of pixels of all trainings; written before the first one begins
+    audit = FileName("audit.json")  # the findings of an audit; a folder may hold it before it is a run
+    oof = FileName("oof.parquet")  # the id, fold and one probability per label of each validated row
+    thresholds = FileName("thresholds.json")  # see `Thresholds`
+    scores = FileName("scores.json")  # see `Scores`
+    test = FileName("test.parquet")  # the id and one probability per label of each test row
+    submission = FileName("submission.csv")  # the validated submission
+    decided = FileName("decided.parquet")  # per test row what the metric scores: decisions, or calibrated probabilities
+    submitted = FileName("submission.json")  # see `SubmissionRecord`; written last of the four
 
     @classmethod
     def named(cls, name: str, *, root: Path = Path("runs")) -> Self:
@@ -157,82 +69,8 @@ class RunFolder:
         return cls(path.resolve() if path.is_symlink() else path)
 
     @property
-    def mark(self) -> Path:
-        """Written first: this folder is a run of this pipeline, and what the pipeline wrote may be deleted."""
-        return self.path / "run.json"
-
-    @property
-    def _lock(self) -> Path:
-        return self.path / "run.lock"
-
-    @property
-    def config(self) -> Path:
-        """The complete and resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """Versions, hardware, seed and git commit."""
-        return self.path / "environment.json"
-
-    @property
-    def folds(self) -> Path:
-        """The id, group and fold of each training row."""
-        return self.path / "folds.csv"
-
-    @property
-    def data(self) -> Path:
-        """The labels, and a digest of the targets the run was begun with."""
-        return self.path / "data.json"
-
-    @property
-    def images(self) -> Path:
-        """Which pixels all trainings see, exact ones or JPEGs; written before the first one begins."""
-        return self.path / "images.json"
-
-    @property
-    def audit(self) -> Path:
-        """What an audit found in the data; a folder may hold it before it is a run."""
-        return self.path / "audit.json"
-
-    @property
-    def oof(self) -> Path:
-        """The id, fold and one probability per label of each validated row."""
-        return self.path / "oof.parquet"
-
-    @property
-    def thresholds(self) -> Path:
-        """The policy, the thresholds and their in-sample and cross-fitted scores."""
-        return self.path / "thresholds.json"
-
-    @property
-    def scores(self) -> Path:
-        """Every score of the run, marked in-sample or cross-fitted."""
-        return self.path / "scores.json"
-
-    @property
-    def test(self) -> Path:
-        """The id and one probability per label of each test row, before thresholds."""
-        return self.path / "test.parquet"
-
-    @property
-    def submission(self) -> Path:
-        """The validated submission."""
-        return self.path / "submission.csv"
-
-    @property
-    def decided(self) -> Path:
-        """The id and per label what the metric judges of each test row: decisions, or calibrated probabilities."""
-        return self.path / "decided.parquet"
-
-    @property
-    def submitted(self) -> Path:
-        """What the submission was made with and promised; written last of the four."""
-        return self.path / "submission.json"
-
-    @property
     def cache(self) -> Path:
-        """Where decoded images are kept for this run and those beside it."""
+        """The cache of decoded images, for this run and those beside it."""
         return self.path.parent / ".cache"
 
     @property
@@ -240,20 +78,20 @@ class RunFolder:
         """The folder of the search."""
         return SearchFolder(self.path / "search")
 
-    def fold(self, number: int) -> FoldFolder:
-        """The folder of fold `number`, or of the full fit for `FULL_FIT`."""
-        return FoldFolder(self.path / ("full" if number == FULL_FIT else f"fold{number}"))
+    def fold(self, fold: Fold) -> FoldFolder:
+        """The folder of a fold, or of the full fit."""
+        return FoldFolder(self.path / (fold if fold == "full" else f"fold{fold}"))
 
     def has_trainings(self) -> bool:
         """Whether the training of some fold has begun."""
-        return any(FoldFolder(path).is_begun() for path in subfolders(self.path, _FOLD))
+        return any(FoldFolder(path).is_begun() for path in subfolders(self.path, FOLD))
 
     def finished_folds(self, train: TrainConfig) -> list[int]:
-        """The folds that were predicted to their end and lack no model of `train.seeds`, ascending."""
+        """The predicted folds that have a model for each of `train.seeds`, ascending."""
         return [number for number in self._predicted_folds() if self.fold(number).is_trained(train)]
 
     def folds_lacking_models(self, train: TrainConfig) -> list[int]:
-        """The folds that were predicted to their end with fewer models than `train.seeds` asks for, ascending."""
+        """The predicted folds that have fewer models than `train.seeds` asks for, ascending."""
         return [number for number in self._predicted_folds() if not self.fold(number).is_trained(train)]
 
     def _predicted_folds(self) -> list[int]:
@@ -277,10 +115,10 @@ class RunFolder:
         return check_config(data or {}, source=str(self.config))
 
     def require_ours(self) -> None:
-        """Refuse a folder that is not ours to write in; it may be missing or empty. Writes nothing.
+        """Refuse a folder that the pipeline may not write to; it may be missing or empty. Writes nothing.
 
         Raises:
-            RunError: it holds files but no mark of ours, or a link stands where we write into a folder or a file.
+            RunError: it holds files but no `run.json` of this pipeline, or a link where the pipeline would write.
         """
         if self.path.is_dir() and not self._has_mark():
             others = sorted(path.name for path in self.path.iterdir() if not is_temporary(path.name))
@@ -308,6 +146,9 @@ class RunFolder:
             RunError: naming each training key with its old and new value.
         """
         self.require_ours()
+        self._check_settings(config)
+
+    def _check_settings(self, config: Config) -> None:
         if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
             return
         changed = changed_training_keys(self.read_config(), config)
@@ -320,9 +161,9 @@ class RunFolder:
             )
 
     def begin(self, *, fresh: bool) -> None:
-        """Make the folder and mark it as ours; with `fresh`, delete first what the pipeline wrote in it.
+        """Make the folder and mark it as a run; with `fresh`, delete first what the pipeline wrote in it.
 
-        A deletion that was killed is brought to its end.
+        A deletion that was killed is finished.
 
         Raises:
             RunError: as `require_ours`; the folder cannot be written; with `fresh`, another command works on the run.
@@ -341,22 +182,22 @@ class RunFolder:
             self._delete()
 
     def open(self, config: Config, *, fresh: bool) -> None:
-        """Make the folder ready and write `config` into it; with `fresh`, what a run left there is deleted first.
+        """Make the folder ready and write `config` into it; with `fresh`, an earlier run is deleted first.
 
         Raises:
             RunError: as `begin` and `check`.
         """
         self.begin(fresh=fresh)
-        self.check(config)
+        self._check_settings(config)
         remove_leftovers(self._folders())
         write_text(self.config, dump_config(config))
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """No other command deletes the run meanwhile. Several commands may use it together.
+        """Keep other commands from deleting the run. Several commands may use it together.
 
         Raises:
-            RunError: another command is deleting it, or the folder is not ours to write in.
+            RunError: another command is deleting it, or as `require_ours`.
         """
         self.require_ours()
         with self._locked(ReadWriteLock(self._lock).read_lock, "another command is deleting it"):
@@ -365,7 +206,7 @@ class RunFolder:
     def _delete(self) -> None:
         with self._locked(ReadWriteLock(self._lock).write_lock, "another command works on it"):
             write_json(self.mark, {**_MARK, "deleting": True})  # a kill from here on: the next command goes on deleting
-            for fold in subfolders(self.path, _FOLD):
+            for fold in subfolders(self.path, FOLD):
                 FoldFolder(fold).delete()
             self.search.delete()
             delete_files(self.path, _RUN_FILES)
@@ -390,7 +231,7 @@ class RunFolder:
         return (self._read_mark() or {}).get("deleting", False) is True
 
     def _read_mark(self) -> dict[str, Any] | None:
-        """The content of our mark; None where there is none, or a file of that name that is not ours."""
+        """The content of the mark; None where there is none, or a file of that name by another program."""
         try:
             mark = parse_json(self.mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -399,6 +240,6 @@ class RunFolder:
 
     def _folders(self) -> list[Path]:
         """Every folder of the run that the pipeline writes to, the innermost first; some may be links."""
-        folds = [FoldFolder(path) for path in subfolders(self.path, _FOLD)]
+        folds = [FoldFolder(path) for path in subfolders(self.path, FOLD)]
         search = self.search.folders() if self.search.path.is_dir() else []
         return [*(path for fold in folds for path in fold.folders()), *search, self.path]

@@ -1,4 +1,4 @@
-"""Groups by likeness of images, joined with those of the table: they need pixels, which the table knows nothing of."""
+"""Groups of nearly equal images, joined with those of the table."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> Tr
     Raises:
         ImageError: groups by images are asked for, and some images cannot be read.
     """
-    looks: list[ImageStats] = []
+    stats: list[ImageStats] = []
     if any(isinstance(source, GroupImages) for source in config.competition.groups or ()):
-        looks = read_image_stats(
+        stats = read_image_stats(
             table.paths,
             image_form(config.images).reading,
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImageProgress("comparing images", done, len(table.paths))),
         )
-    return group_table(config.competition, table, looks, listen)
+    return group_table(config.competition, table, stats, listen)
 
 
 def group_table(
-    competition: CompetitionConfig, table: TrainTable, looks: Sequence[ImageStats], listen: Listener
+    competition: CompetitionConfig, table: TrainTable, stats: Sequence[ImageStats], listen: Listener
 ) -> TrainTable:
-    """As `with_image_groups`, for images that were looked at already."""
+    """As `with_image_groups`, from the statistics of the images."""
     if competition.groups is None:
         return table
     by_images = [source for source in competition.groups if isinstance(source, GroupImages)]
     if by_images:
         sources = [] if table.groups is None else [table.groups]
-        near = near_groups(table.ids, looks, turned=any(source.turned for source in by_images))
+        near = near_groups(table.ids, stats, turned=any(source.turned for source in by_images))
         table = replace(table, groups=join_groups(table.ids, [*sources, near]))
     assert table.groups is not None
     listen(Note(describe_groups(table.groups, competition.groups)))
     return table
 
 
-def near_groups(ids: Sequence[str], looks: Sequence[ImageStats], *, turned: bool) -> tuple[str, ...]:
-    """One group per row: images of the same bytes, or nearly the same pixels, share one, named by its smallest id.
+def near_groups(ids: Sequence[str], stats: Sequence[ImageStats], *, turned: bool) -> tuple[str, ...]:
+    """The group of each row, named by its smallest id: images of equal bytes or nearly equal pixels share one.
 
     Raises:
         ImageError: some images cannot be read.
     """
-    problems = [look.problem for look in looks if look.problem is not None]
+    problems = [each.problem for each in stats if each.problem is not None]
     if problems:
         raise ImageError(
-            f"groups by images need every image, and {len(problems)} of {len(looks)} cannot be read",
+            f"groups by images need every image, and {len(problems)} of {len(stats)} cannot be read",
             got=listing(problems),
             remedy="copy or download them again, or take their rows out of the table",
         )
-    pairs = near_pairs(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]), turned=turned)
-    return connect(ids, [[look.digest for look in looks]], links=np.stack([pairs.first, pairs.second], axis=1))
+    pairs = near_pairs(np.stack([each.thumbnail for each in stats if each.thumbnail is not None]), turned=turned)
+    return connect(ids, [[each.digest for each in stats]], links=np.stack([pairs.first, pairs.second], axis=1))

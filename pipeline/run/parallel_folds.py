@@ -1,4 +1,4 @@
-"""Folds side by side: one process each, every GPU in turn, or the CPU's cores shared out."""
+"""Folds side by side: a process for each, which share the GPUs or the cores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RunT = TypeVar("RunT")
 Work = Callable[[PlanT, RunT, int, Listener], None]
 
 _START_METHOD = "spawn"  # CUDA does not survive a fork, not even of a process that has only counted the devices
-_LOOK_SECONDS = 1.0  # how often a process is looked at that may have died without a word
+_LOOK_SECONDS = 1.0  # between two checks for processes that have died
 
 
 class _Ended(NamedTuple):
-    """A fold's process is through, with the user's mistake or our fault, or because it was killed."""
+    """The last message of a fold's process: nothing, the user's mistake, our fault, or how it was killed."""
 
     mistake: PipelineError | None = None
     fault: str | None = None
@@ -35,7 +35,7 @@ class _Ended(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """A fold's process, and what it tells. Each has a line of its own: one that is killed holds up no other."""
+    """A fold's process and its events. Each has its own pipe, so that one that is killed blocks no other."""
 
     process: BaseProcess
     events: Connection
@@ -57,14 +57,14 @@ def run_side_by_side(
     With several GPUs the processes take them in turn. Each gets an equal share of the cores, which is the same
     share when fewer folds than `processes` are left, so that a resumed run gives the same bytes.
     Events reach `listen` in this process. When one fold fails the others are stopped; what they had saved stays.
-    Where a process is killed, which says nothing about the others, they go on to their end.
+    Where a process is killed, the others go on to their end.
 
     Args:
-        what: the name, in messages, of what the numbers count.
+        what: the word for the numbers in messages.
 
     Raises:
         PipelineError: the first fold's mistake, as it was raised there.
-        RunError: a process was killed; all others are through.
+        RunError: a process was killed; all others have ended.
         RuntimeError: a fold failed by our own fault.
     """
     context = multiprocessing.get_context(_START_METHOD)
@@ -112,33 +112,35 @@ def _start(
     place: int,
     threads: int,
 ) -> _Running:
-    events, told = context.Pipe(duplex=False)
+    events, sender = context.Pipe(duplex=False)
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it
-        target=_run_one, args=(task, plan, run, fold, place, threads, told)
+        target=_run_one, args=(task, plan, run, fold, place, threads, sender)
     )
     process.start()
-    told.close()  # the process has its own
+    sender.close()  # the process has its own
     return _Running(process, events, place)
 
 
 def _close(ended: _Running) -> int:
-    """Wait until the process is gone; the place that it leaves."""
+    """Wait until the process has ended; returns its place."""
     ended.process.join()
     ended.events.close()
     return ended.place
 
 
 def _next_event(running: Mapping[int, _Running]) -> tuple[int, Event | _Ended]:
-    """What one of the processes tells next, or that it is dead."""
+    """The next event of one of the processes, or its death."""
     lines: list[Any] = [one.events for one in running.values()]
     while True:
-        dead = [fold for fold, one in running.items() if one.process.exitcode is not None]  # before their last words
+        dead = [
+            fold for fold, one in running.items() if one.process.exitcode is not None
+        ]  # before their last events are read
         ready = wait(lines, timeout=0 if dead else _LOOK_SECONDS)
         for fold, one in running.items():
             if one.events in ready:
                 try:
                     return fold, one.events.recv()
-                except (EOFError, OSError):  # OSError: killed in the middle of a word
+                except (EOFError, OSError):  # OSError: killed while it sent an event
                     one.process.join()
                     return fold, _Ended(death=_how(one.process))
         if dead:
@@ -157,7 +159,7 @@ def _run_one(
     fold: int,
     place: int,
     threads: int,
-    told: Connection,
+    sender: Connection,
 ) -> None:
     """The body of a fold's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -167,9 +169,9 @@ def _run_one(
 
     def report(event: Event | _Ended) -> None:
         try:
-            told.send(event)
+            sender.send(event)
         except OSError:
-            os._exit(1)  # the parent was killed: nobody would see this fold's end
+            os._exit(1)  # the parent was killed
 
     ended = _Ended()
     try:

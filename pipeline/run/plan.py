@@ -1,6 +1,6 @@
-"""Before a run: every file it needs is read and every named object built, so that nothing fails half-way.
+"""Before a run: read every file that it needs and build every named object, so that nothing fails half-way.
 
-Nothing is written here but the built-in competition, where that is asked for and missing.
+Nothing is written here but the built-in competition, where the config names it and it is missing.
 """
 
 from __future__ import annotations
@@ -43,24 +43,22 @@ from pipeline.training.image_inputs import train_augmentation
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run is made of, checked.
+    """The parts of a run, checked.
 
     Attributes:
         config: the complete configuration.
         table: the N training rows.
         folds: (N,) the fold each row is validated in, or `ALWAYS_TRAIN`.
-        metric: what the competition scores.
-        form: what a submission's cells hold.
-        rules: what decisions keep row by row.
+        metric: the competition's metric.
+        rules: constraints on the decisions of each row.
     """
 
     config: Config
     table: TrainTable
     folds: NDArray[np.int64]
     metric: Metric
-    form: SubmissionFormat
     rules: RowRules
-    deadline: float = math.inf  # on the clock of time.monotonic: where train.time_budget ends
+    deadline: float = math.inf  # on the clock of time.monotonic: the end of train.time_budget
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
@@ -74,7 +72,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     Args:
         config: the complete configuration.
         debug: keep only the rows of a few batches.
-        listen: gets the progress of the image checks, and notes.
+        listen: receives the progress of checking images, and notes.
 
     Raises:
         PipelineError: whatever is wrong with the config, the files, the images or the folds.
@@ -104,7 +102,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
             threads=os.cpu_count() or 1,
             progress=lambda done: listen(ImageProgress("checking images", done, len(table.paths))),
         )
-    return Plan(config, table, folds, metric, form, rules, deadline)
+    return Plan(config, table, folds, metric, rules, deadline)
 
 
 def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> TrainTable:
@@ -191,7 +189,7 @@ def _build_everything(config: Config, labels: tuple[str, ...], listen: Listener)
 def _few_rows(
     table: TrainTable, folds: NDArray[np.int64], *, per_fold: int, seed: int
 ) -> tuple[TrainTable, NDArray[np.int64]]:
-    """A random part of every fold, for a quick try of the whole way."""
+    """A random part of every fold, for `--debug`."""
     order = sorted(range(len(folds)), key=lambda row: stable_seed("debug", seed, table.ids[row]))
     rows = sorted(row for fold in np.unique(folds) for row in [row for row in order if folds[row] == fold][:per_fold])
     return table.take(rows), folds[rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,30 +10,42 @@ from numpy.typing import NDArray
 
 from pipeline.competition.folds import cross_fitting_parts, folds_mark, group_numbers
 from pipeline.competition.folds.rows import rows_of
-from pipeline.config.schema import predict_settings
+from pipeline.config import Config
 from pipeline.errors import FoldError, RunError, listing
-from pipeline.files import read_predictions, write_json, write_parquet
+from pipeline.files import read_predictions, write_parquet
+from pipeline.metrics.label_table import LabelTable, per_label_table
+from pipeline.metrics.means import mean_over_labels
+from pipeline.metrics.registry import Metric
 from pipeline.metrics.targets import blocks, by_label, split_targets
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.run.score_facts import score_facts, threshold_facts
-from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
+from pipeline.run.records import (
+    FoldedScores,
+    LabelScores,
+    Platt,
+    PredictSettings,
+    Scores,
+    ThresholdFreeScores,
+    Thresholds,
+    finite,
+)
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, FoldedScore, OutOfFoldScores, score_out_of_fold
 from pipeline.thresholds.transfer import rates
 
 _BLOCK_LABELS = 50  # that are read at once
 
 
-def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any] | None:
-    """Join the out-of-fold logits by id, fit and cross-fit thresholds; writes and gives the run's scores.
+def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None:
+    """Join the out-of-fold logits by id, fit and cross-fit thresholds, write and return the run's scores.
 
     Args:
-        plan: what the run is made of.
-        run: its folder.
-        folds: the finished folds that are scored, ascending; where they are not all, the scores say so.
+        plan: what `prepare` made.
+        run: the run's folder.
+        folds: the finished folds, ascending; scores of some folds are marked as such.
 
     Returns:
-        The content of `scores.json`; None where the one finished fold is too small to be scored alone.
+        None where the one finished fold is too small to be scored alone.
 
     Raises:
         RunError: a fold's predictions are missing, or are not of its validation rows.
@@ -65,7 +76,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
         *_outdated(plan, run, folds),
         *notes,
     ]
-    honest = score_out_of_fold(
+    scored = score_out_of_fold(
         plan.metric,
         targets,
         probabilities,
@@ -75,35 +86,116 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> dict[str, Any
         calibration=config.thresholds.calibration,
         groups=group_numbers(groups),
     )
-    scores = score_facts(
-        honest,
-        metric=plan.metric,
-        labels=labels,
-        targets=targets,
-        probabilities=probabilities,
-        folds=folds,
-        of_folds=plan.fold_numbers,
-        notes=notes,
+    figures = per_label_table(targets, probabilities, scored.cross_fitted_decisions)
+    scores = build_scores(
+        scored, figures, metric=plan.metric, labels=labels, folds=folds, of_folds=plan.fold_numbers, notes=notes
     )
     table = pd.DataFrame(probabilities, columns=labels, copy=False)
     table.insert(0, "id", [plan.table.ids[row] for row in validated])
     table.insert(1, "fold", plan.folds[validated])
     write_parquet(run.oof, table)
-    facts = threshold_facts(
-        honest,
-        metric=plan.metric,
-        policy=config.thresholds.policy,
-        calibration=config.thresholds.calibration,
-        rows=config.submission.rows,
-        predict=predict_settings(config),
-        folds=folds,
-        labels=labels,
-        rates=rates(honest.cross_fitted_decisions, split_targets(targets)[1]),
-        notes=notes,
+    decided = rates(scored.cross_fitted_decisions, split_targets(targets)[1])
+    thresholds = build_thresholds(
+        scored, config, metric=plan.metric, labels=labels, folds=folds, rates=decided, notes=notes
     )
-    write_json(run.thresholds, facts)
-    write_json(run.scores, scores)
+    thresholds.save(run.thresholds)
+    scores.save(run.scores)
     return scores
+
+
+def build_scores(
+    scored: OutOfFoldScores,
+    figures: LabelTable,
+    *,
+    metric: Metric,
+    labels: Sequence[str],
+    folds: Sequence[int],
+    of_folds: Sequence[int],
+    notes: Sequence[str],
+) -> Scores:
+    """The scores of the validated rows of `folds`; `figures` are those of their cross-fitted decisions."""
+    columns = (figures.average_precision, figures.auc, scored.thresholds, figures.precision, figures.recall, figures.f1)
+    rows = zip(labels, figures.positives.tolist(), *columns, strict=True)
+    left_out = [labels[index] for index in scored.cross_fitted.pooled.left_out]
+    return Scores(
+        metric=metric.name,
+        greater_is_better=metric.greater_is_better,
+        rows=len(scored.cross_fitted_decisions),
+        folds=tuple(folds),
+        of_folds=tuple(of_folds),
+        in_sample=_folded(scored.in_sample),
+        cross_fitted=_folded(scored.cross_fitted),
+        fitted=scored.fitted,
+        policy=scored.policy,
+        threshold_free=ThresholdFreeScores(
+            map=finite(mean_over_labels(figures.average_precision).value),
+            prevalence_map=finite(mean_over_labels(figures.constant_precision).value),
+            auc_macro=finite(mean_over_labels(figures.auc).value),
+        ),
+        labels={name: LabelScores(count, *map(finite, row)) for name, count, *row in rows},
+        notes=(
+            *notes,
+            *_about_parts(scored),
+            *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else []),
+        ),
+    )
+
+
+def build_thresholds(
+    scored: OutOfFoldScores,
+    config: Config,
+    *,
+    metric: Metric,
+    labels: Sequence[str],
+    folds: Sequence[int],
+    rates: NDArray[np.float64],
+    notes: Sequence[str],
+) -> Thresholds:
+    """The thresholds to submit with; `rates` (K,): see `Thresholds`."""
+    platt = None
+    if scored.calibration is not None:
+        fitted = zip(labels, scored.calibration.slopes, scored.calibration.intercepts, strict=True)
+        platt = {name: Platt(float(slope), float(intercept)) for name, slope, intercept in fitted}
+    return Thresholds(
+        policy=config.thresholds.policy,
+        chosen=scored.policy,
+        calibration=config.thresholds.calibration,
+        platt=platt,
+        rows=config.submission.rows,
+        predict=PredictSettings.of(config),
+        folds=tuple(folds),
+        metric=metric.name,
+        in_sample=finite(scored.in_sample.pooled.value),
+        cross_fitted=finite(scored.cross_fitted.pooled.value),
+        notes=tuple(notes),
+        values=dict(zip(labels, scored.thresholds.tolist(), strict=True)),
+        rates=dict(zip(labels, rates.tolist(), strict=True)),
+    )
+
+
+def _about_parts(scored: OutOfFoldScores) -> list[str]:
+    """Notes on parts whose policy, or whose mean score, differs from that of all rows."""
+    notes = []
+    if set(scored.fold_policies) | {scored.policy} != {scored.policy}:
+        others = ", ".join(
+            f"{name} without fold {part}" for part, name in zip(scored.fold_ids, scored.fold_policies, strict=True)
+        )
+        notes.append(f"thresholds are {scored.policy}; the cross-fitted score chose {others}")
+    if scored.cross_fitted.disagrees:
+        notes.append(
+            "the mean of the folds lies outside the interval of the pooled score: folds differ in size, in difficulty "
+            "or in the scale of their scores, or the metric is no mean over rows"
+        )
+    return notes
+
+
+def _folded(score: FoldedScore) -> FoldedScores:
+    return FoldedScores(
+        pooled=finite(score.pooled.value),
+        mean=finite(score.mean),
+        interval=(finite(score.interval.low), finite(score.interval.high)),
+        folds=tuple(map(finite, score.folds)),
+    )
 
 
 def _outdated(plan: Plan, run: RunFolder, folds: Sequence[int]) -> list[str]:

@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from optuna.exceptions import ExperimentalWarning
 
 from pipeline.files import write_atomically
-from pipeline.run.folder import SearchFolder
+from pipeline.run.search_folder import SearchFolder
 from pipeline.search.result import FEWEST_SCORES, importance_evaluator
 
 _SLICES, _CONTOURS = 6, 3  # parameters in one figure

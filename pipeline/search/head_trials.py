@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.competition.folds.rows import FoldRows, rows_of
 from pipeline.config import Config
-from pipeline.device import autocast, explained_memory_errors, loading_workers, pick_device, resolve_precision
+from pipeline.device import autocast, explained_memory_errors, pick_device, resolve_precision
 from pipeline.errors import ConfigError
 from pipeline.events import FoldNote, Listener, StepFinished, TrialStep, ignore
 from pipeline.files import write_atomically, write_json
@@ -36,18 +36,19 @@ from pipeline.images.dataset import (
 from pipeline.images.geometry import image_form
 from pipeline.images.readers import ImageSource
 from pipeline.model.build import TrainedModel, backbone_of, load_model, start_model
+from pipeline.run.cv import build_task
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.search.objective import OnScore
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import TrialScore
 from pipeline.seeds import stable_seed
-from pipeline.training.build import Training, training_of
-from pipeline.training.fold import train_fold
+from pipeline.training.build import training_of
+from pipeline.training.fold import train_model
 from pipeline.training.fold_folder import FoldFolder
-from pipeline.training.fold_task import FoldTask
-from pipeline.training.image_inputs import open_sources, train_augmentation
-from pipeline.training.loop import EpochSums, Step, train_epoch
+from pipeline.training.fold_task import steps_per_epoch
+from pipeline.training.image_inputs import train_augmentation
+from pipeline.training.loop import EpochTotals, Step, Training, train_epoch
 
 COPIES = 4  # augmented versions of each training row; epoch n uses copy n modulo 4
 _LOCK_SECONDS = 24 * 3600
@@ -63,6 +64,7 @@ class FoldMaps:
         validation: (rows.validation, D, h, w), not augmented.
     """
 
+    fold: int
     rows: FoldRows
     train: Maps
     validation: Maps
@@ -85,8 +87,8 @@ class HeadTrials:
         train, rows, table = config.train, maps.rows, self.plan.table
         targets = torch.from_numpy(np.array(table.targets, np.float32))
         place = {int(row): position for position, row in enumerate(rows.train)}
-        steps = math.ceil(max(1, len(rows.train) // train.batch_size) / train.accumulate)
-        training = _head_training(config, rows.fold, table.labels, total_steps=steps * train.epochs)
+        steps = steps_per_epoch(len(rows.train), train)
+        training = _head_training(config, maps.fold, table.labels, total_steps=steps * train.epochs)
         done, score = 0, math.nan
 
         def batches(epoch: int) -> Iterator[TrainBatch]:
@@ -101,25 +103,25 @@ class HeadTrials:
             done += 1
             epoch = (done - 1) // steps + 1
             finished_step = StepFinished(
-                rows.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0
+                maps.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0
             )
             listen(TrialStep(number, finished_step))
             return time.monotonic() <= self.plan.deadline
 
         for epoch in range(train.epochs):
+            training.totals = EpochTotals()
             finished = train_epoch(
                 batches(epoch),
                 training,
-                sums=EpochSums(),
-                seed_of=lambda step: stable_seed(train.seed, rows.fold, "step", step),
+                seed_of=lambda step: stable_seed(train.seed, maps.fold, "step", step),
                 on_step=on_step,
-                say=lambda sentence: listen(FoldNote(rows.fold, sentence)),
+                note=lambda sentence: listen(FoldNote(maps.fold, sentence)),
                 name_of=lambda row: table.ids[row],
             )
             if not finished:
                 raise TimeUsed
-            score = self.trial_score(rows.fold, _logits(training, maps.validation, config))
-            on_score(rows.fold, epoch + 1, score)
+            score = self.trial_score(maps.fold, _logits(training, maps.validation, config))
+            on_score(maps.fold, epoch + 1, score)
         return score
 
 
@@ -166,21 +168,20 @@ def open_maps(plan: Plan, run: RunFolder, fold: int, *, listen: Listener) -> Fol
     folder.path.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.path / "lock", timeout=_LOCK_SECONDS), explained_memory_errors():
         if not folder.done.exists():
-            _make_maps(plan, run, folder, rows, listen)
+            _make_maps(plan, run, folder, fold, listen)
     read = {name: np.load(_file(folder, name), mmap_mode="r") for name in ("train", "validation")}
-    return FoldMaps(rows, read["train"], read["validation"])
+    return FoldMaps(fold, rows, read["train"], read["validation"])
 
 
 def _file(folder: FoldFolder, part: str) -> Path:
     return folder.path / f"{part}.npy"
 
 
-def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, rows: FoldRows, listen: Listener) -> None:
+def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, fold: int, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
-    sources = open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
-    workers, pin = loading_workers(config.train.workers, pick_device()), pick_device().type == "cuda"
-    task = FoldTask(config, plan.table, rows, sources, folder, workers)
-    if not folder.weights.exists() and not train_fold(task, listen=listen, deadline=plan.deadline):
+    task = build_task(replace(plan, config=config), run, fold, folder=folder, record=run.search.images, listen=listen)
+    rows, sources, workers, pin = task.rows, task.sources, task.runtime.workers, task.runtime.device.type == "cuda"
+    if not folder.weights.exists() and not train_model(task, listen=listen, deadline=plan.deadline):
         raise TimeUsed
     trained = load_model(folder.weights, device=pick_device())
     augmented = TrainImages(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.competition.folds.rows import rows_of
 from pipeline.config import Config
-from pipeline.device import explained_memory_errors, loading_workers, pick_device
+from pipeline.device import explained_memory_errors
 from pipeline.events import Event, Listener, StepFinished, TrialStep
-from pipeline.run.folder import RunFolder, TrialFolder
+from pipeline.run.cv import build_task
+from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
+from pipeline.run.search_folder import TrialFolder
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import TrialScore
-from pipeline.training.fold import ValidatedEpoch, train_fold
-from pipeline.training.fold_task import FoldTask
-from pipeline.training.image_inputs import open_sources
+from pipeline.training.fold import ValidatedEpoch, train_model
 
 OnScore = Callable[[int, int, float], None]
 """Receives fold, epoch (from 1) and score after each epoch; it may raise to end the trial."""
@@ -47,7 +46,7 @@ class FullTrials:
         The files of the training are deleted, however it ends.
 
         Raises:
-            PipelineError: as `train_fold`, for example a loss that is not finite.
+            PipelineError: as `train_model`, for example a loss that is not finite.
             TimeUsed: the plan's deadline passed.
         """
         folder = self.run.search.trial(number)
@@ -74,16 +73,11 @@ class FullTrials:
             score = self.trial_score(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
-        table, record = self.plan.table, self.run.search.images
-        task = FoldTask(
-            config,
-            table,
-            rows_of(self.plan.folds, fold),
-            open_sources(config, table.paths, folder=self.run.cache, record=record, listen=listen),
-            folder.fold(fold),
-            loading_workers(config.train.workers, pick_device(), beside=self.workers),
+        plan, record = replace(self.plan, config=config), self.run.search.images
+        task = build_task(
+            plan, self.run, fold, folder=folder.fold(fold), record=record, beside=self.workers, listen=listen
         )
-        if not train_fold(task, listen=on_event, on_epoch=on_epoch, deadline=self.plan.deadline):
+        if not train_model(task, listen=on_event, on_epoch=on_epoch, deadline=plan.deadline):
             raise TimeUsed
         return score
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.console import short
 from pipeline.files import write_csv, write_text
-from pipeline.run.folder import SearchFolder
+from pipeline.run.search_folder import SearchFolder
 from pipeline.search.space import Parameter, diff_of, diff_text
 from pipeline.search.study import SearchError, failure_of
 from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts

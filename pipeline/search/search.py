@@ -16,8 +16,8 @@ from pipeline.config import training_values
 from pipeline.errors import ConfigError, RunError, listing
 from pipeline.events import Listener, Note, RunOpened
 from pipeline.files import read_predictions
-from pipeline.run.cv import data_facts
 from pipeline.run.folder import RunFolder
+from pipeline.run.opening import data_digest
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
 from pipeline.search.head_trials import open_maps
@@ -199,7 +199,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     return {
         **training_values(plan.config),
         **{f"search.{key}": search[key] for key in compared},
-        "labels, ids and targets": data_facts(plan)["targets_sha256"],
+        "labels, ids and targets": data_digest(plan).targets_sha256,
     }
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import print_note, short
-from pipeline.run.folder import SearchFolder
+from pipeline.run.search_folder import SearchFolder
 
 _SHOWN_TRIALS, _SHOWN_PARAMETERS = 5, 12
 

@@ -1,10 +1,9 @@
-"""From the config to the objects of one fold's training."""
+"""From the config to the objects of one training and of its predictions."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +12,17 @@ from torch import nn
 
 from pipeline import processes
 from pipeline.config import Config, LossConfig
-from pipeline.device import pick_device, resolve_precision
-from pipeline.errors import ConfigError, listing, nearest
+from pipeline.device import loading_workers, pick_device, resolve_precision
+from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.events import ignore
-from pipeline.model.build import backbone_of, build_normalizer, start_model
+from pipeline.images.geometry import image_form
+from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
 from pipeline.model.shared_norm import share_batch_norms
+from pipeline.prediction.ensemble import Average
+from pipeline.prediction.predict import Ensemble, Runtime
+from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
-from pipeline.training.checkpoint import load_training_state, save_training_state
-from pipeline.training.fold_folder import FoldFolder
-from pipeline.training.loop import EpochSums, Learner
+from pipeline.training.loop import Training
 from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
@@ -63,54 +64,6 @@ def _in_order(name: str, value: float | Mapping[str, float], labels: Sequence[st
     return [value[label] for label in labels]
 
 
-@dataclass
-class Training(Learner):
-    """What learns in one fold, and how far it is.
-
-    Attributes:
-        model: as built, on the device; `prepared` has the same weights.
-        records: of the finished epochs.
-        sums: of the epoch that is under way.
-    """
-
-    model: nn.Module
-    records: list[dict[str, Any]] = field(default_factory=list)
-    sums: EpochSums = field(default_factory=EpochSums)
-
-    def freeze_backbone(self, frozen: bool) -> None:
-        """Train only what follows the backbone, or all of the model again."""
-        backbone_of(self.model).hold(frozen)
-
-    def save(self, folder: FoldFolder) -> None:
-        """Write the whole state, so that a killed run goes on from here."""
-        scaler = self.accelerator.scaler
-        save_training_state(
-            folder.checkpoint,
-            model=self.model,
-            ema=self.ema.module,
-            optimizer=self.optimizer.optimizer,
-            facts={
-                "records": self.records,
-                "sums": dataclasses.asdict(self.sums),
-                "schedule": self.schedule.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-            },
-        )
-
-    def resume(self, folder: FoldFolder) -> None:
-        """Go back to the saved state, if there is one."""
-        if not folder.checkpoint.exists():
-            return
-        facts = load_training_state(
-            folder.checkpoint, model=self.model, ema=self.ema.module, optimizer=self.optimizer.optimizer
-        )
-        self.records = facts["records"]
-        self.sums = EpochSums(**facts["sums"])
-        self.schedule.load_state_dict(facts["schedule"])
-        if self.accelerator.scaler is not None and facts["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(facts["scaler"])
-
-
 def build_training(config: Config, *, fold: int, labels: Sequence[str], total_steps: int) -> Training:
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
@@ -124,7 +77,7 @@ def build_training(config: Config, *, fold: int, labels: Sequence[str], total_st
 def training_of(
     model: nn.Module, normalizer: nn.Module, *, config: Config, labels: Sequence[str], total_steps: int
 ) -> Training:
-    """What trains `model`, a fresh network on the CPU, on the device: average, loss, optimizer and schedule."""
+    """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     normalizer.to(accelerator.device)
@@ -141,7 +94,7 @@ def training_of(
         layer_decay=train.layer_decay,
     )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
-    # As `prepare` does it, but never wrapped for several processes: the engine adds up their gradients once a step.
+    # As `prepare` does it, but never wrapped for several processes: the loop sums their gradients once a step.
     prepared, wrapped = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(optimizer)
     if train.gradient_checkpointing:
         backbone_of(model).checkpoint_gradients()
@@ -159,3 +112,54 @@ def training_of(
         clip_grad=train.clip_grad,
         model=model,
     )
+
+
+def build_runtime(config: Config, *, beside: int = 1) -> Runtime:
+    """Where and how this process computes, with `beside` trainings in all on this machine."""
+    device = pick_device()
+    return Runtime(
+        device,
+        resolve_precision(config.train.precision, device),
+        batch_size=config.predict.batch_size or config.train.batch_size,
+        workers=loading_workers(config.train.workers, device, beside=beside),
+    )
+
+
+def build_ensemble(
+    config: Config,
+    models: Sequence[nn.Module],
+    normalizer: nn.Module,
+    *,
+    tta: Sequence[str] | None = None,
+    average: Average | None = None,
+) -> Ensemble:
+    """`models` with the views and the average of `predict`, or with others. Raises ConfigError for an unknown view."""
+    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
+    return Ensemble(models, normalizer, views, image_form(config.images), average or config.predict.average)
+
+
+def load_ensemble(
+    config: Config,
+    weights: Sequence[Path],
+    *,
+    labels: Sequence[str],
+    device: torch.device,
+    tta: Sequence[str] | None = None,
+) -> Ensemble:
+    """The models of a run in these files, with its views or with others.
+
+    Raises:
+        ConfigError: an unknown view.
+        RunError: weights are missing or broken, or for other labels.
+    """
+    trained = [load_model(path, device=device) for path in weights]
+    for path, model in zip(weights, trained, strict=True):
+        if list(model.labels) != list(labels):
+            raise RunError(
+                f"{path} predicts other labels than the training data and thresholds have now, or in another order",
+                expected=listing(labels, 12),
+                got=listing(model.labels, 12),
+                remedy="restore the sample submission or competition.labels the run began with; if the run folder was "
+                "changed by hand, start it with --fresh",
+            )
+    return build_ensemble(config, [model.model for model in trained], trained[0].normalizer, tta=tta)

@@ -1,9 +1,10 @@
-"""Train one fold: build its objects from the config, run the loop epoch by epoch, keep what it gives."""
+"""Train a fold: build its objects from the config, run the loop epoch by epoch, save what it gives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,52 +13,74 @@ from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.config import Config
-from pipeline.events import EpochFinished, FoldNote, Listener
+from pipeline.events import EpochFinished, Event, Fold, FoldNote, Listener, StepFinished
 from pipeline.files import write_json_lines
-from pipeline.images.geometry import image_form
 from pipeline.metrics.registry import Metric, get_metric
+from pipeline.model.build import backbone_of
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.out_of_fold import predict_rows
-from pipeline.prediction.predict import Ensemble
-from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
-from pipeline.training.build import Training, build_training
-from pipeline.training.fold_task import FoldTask
-from pipeline.training.loop import EpochSums, train_epoch
+from pipeline.training.build import build_ensemble, build_training
+from pipeline.training.checkpoint import resume_training, save_training
+from pipeline.training.fold_task import FoldTask, steps_per_epoch
+from pipeline.training.loop import EpochTotals, Training, train_epoch
 from pipeline.training.step_callback import StepCallback, is_over
 
 
 class ValidatedEpoch(NamedTuple):
-    """A finished epoch of a fold, for whoever decides whether it is worth going on."""
+    """A finished epoch of a fold."""
 
-    fold: int
+    fold: Fold
     epoch: int  # from 1
     logits: NDArray[np.float64]  # (V, K) of the averaged weights, in the order of the fold's validation rows
 
 
-def _go_on(_: ValidatedEpoch) -> None:
-    pass
+def train_fold(task: FoldTask, *, listen: Listener, deadline: float = math.inf) -> bool:
+    """Train the models of a fold, or of the full fit, one for each of the seeds `train.seed`, `train.seed` + 1, …
+
+    A model that is trained is kept as it is; one that was begun is resumed. `FoldFolder.seed_models` are their
+    folders. The full fit, which has no validation rows, keeps its last epoch whatever `train.select` says.
+
+    Args:
+        task: the first of the models.
+        listen: receives each step and epoch; with several models, with the seed.
+        deadline: on the clock of `time.monotonic`; the training stops after it, its state saved.
+
+    Returns:
+        Whether all of them are trained.
+
+    Raises:
+        PipelineError: as `train_model` does.
+    """
+    train = task.config.train
+    for number, folder in enumerate(task.folder.seed_models(train)):
+        if processes.from_first(folder.weights.exists):
+            continue
+        seed = train.seed + number
+        model = replace(task, config=_config_of(task, seed=seed), folder=folder)
+        if not train_model(model, listen=listen if train.seeds == 1 else _naming(listen, seed), deadline=deadline):
+            return False
+    return True
 
 
-def train_fold(
+def train_model(
     task: FoldTask,
     *,
     listen: Listener,
-    on_epoch: Callable[[ValidatedEpoch], None] = _go_on,
+    on_epoch: Callable[[ValidatedEpoch], None] = lambda _: None,
     deadline: float = math.inf,
 ) -> bool:
-    """Train until `train.epochs`, from the last saved state if there is one, be it in the middle of an epoch.
+    """Train one network until `train.epochs`, from the last saved state if there is one.
 
-    Several processes may call this together: each trains and validates its part, the first one writes.
-
-    What stands in `task.folder` afterwards: `weights.safetensors` (averaged weights of the kept epoch),
-    `epochs.jsonl`, and `resume/` with the last state.
+    Several processes may call this together: each trains and validates its part, the first one writes. A finished
+    training leaves in `task.folder`: `weights.safetensors` (the averaged weights of the kept epoch), `epochs.jsonl`,
+    and `resume/` with the last state.
 
     Args:
-        task: what is trained.
-        listen: told of each step and epoch.
-        on_epoch: called when an epoch is validated and saved; what it raises ends the training there.
+        task: the training.
+        listen: receives each step and epoch.
+        on_epoch: called when an epoch is validated and saved; an error that it raises ends the training there.
         deadline: on the clock of `time.monotonic`; the training stops after it, its state saved.
 
     Returns:
@@ -69,49 +92,67 @@ def train_fold(
     """
     if is_over(deadline):
         return False
-    train, fold, labels = task.config.train, task.rows.fold, task.table.labels
-    steps = task.steps_per_epoch
-    training = build_training(task.config, fold=fold, labels=labels, total_steps=steps * train.epochs)
-    training.resume(task.folder)
-    loader = task.open_loader(pin_memory=training.accelerator.device.type == "cuda")
+    train, fold = task.config.train, task.rows.fold
+    steps = steps_per_epoch(len(task.rows.train), train)
+    training = build_training(
+        task.config, fold=task.rows.seed_part, labels=task.table.labels, total_steps=steps * train.epochs
+    )
+    resume_training(task.folder.checkpoint, training)
+    loader = task.open_loader()
     begun = len(training.records)
     for epoch in range(begun, train.epochs):
         if epoch > begun and is_over(deadline):
-            return False  # what the last epoch saved stands
-        loader.batches = task.batches(epoch)[training.sums.steps * train.accumulate :]
-        training.freeze_backbone(epoch < train.freeze_backbone_epochs)
-        watch = StepCallback(task, training, epoch, steps=steps, listen=listen, deadline=deadline)
+            return False  # the last epoch has saved its state
+        loader.batches = task.batches(epoch)[training.totals.steps * train.accumulate :]
+        backbone_of(training.model).hold(epoch < train.freeze_backbone_epochs)
+        callback = StepCallback(task, training, epoch, steps=steps, listen=listen, deadline=deadline)
         finished = train_epoch(
             loader,
             training,
-            sums=training.sums,
-            seed_of=partial(step_seed, train.seed, fold),
-            on_step=watch.step,
-            say=lambda sentence: listen(FoldNote(fold, sentence)),
+            seed_of=partial(step_seed, train.seed, task.rows.seed_part),
+            on_step=callback.step,
+            note=lambda sentence: listen(FoldNote(fold, sentence)),
             name_of=lambda row: task.table.ids[row],
         )
         if not finished:
             return False
-        logits = _finish_epoch(task, training, watch.facts())
+        logits = _finish_epoch(task, training, callback.facts())
         listen(EpochFinished(fold, training.records[-1]))
         on_epoch(ValidatedEpoch(fold, epoch + 1, logits))
     processes.from_first(lambda: _keep_weights(task, training))
     return True
 
 
+def _config_of(task: FoldTask, *, seed: int) -> Config:
+    """The run's configuration with this seed; without validation rows, the last epoch is kept."""
+    changed: dict[str, object] = {"seed": seed}
+    if not task.rows.validation.size:
+        changed["select"] = "last"
+    return task.config.model_copy(update={"train": task.config.train.model_copy(update=changed)})
+
+
+def _naming(listen: Listener, seed: int) -> Listener:
+    """Add the seed to each event of a model."""
+
+    def named(event: Event) -> None:
+        listen(event._replace(seed=seed) if isinstance(event, StepFinished | EpochFinished | FoldNote) else event)
+
+    return named
+
+
 def _finish_epoch(task: FoldTask, training: Training, facts: Mapping[str, float]) -> NDArray[np.float64]:
-    """Validate the epoch, add its record and save all; the logits of the validation rows."""
+    """Validate the epoch, add its record and save all; returns the logits of the validation rows."""
     logits = _validate(task, training)
-    scores = processes.from_first(lambda: _judge(task, logits))
+    scores = processes.from_first(lambda: _score_epoch(task, logits))
     epoch = len(training.records) + 1
-    training.records.append({"epoch": epoch, "loss": training.sums.mean_loss, **facts, **scores})
-    training.sums = EpochSums()
+    training.records.append({"epoch": epoch, "loss": training.totals.mean_loss, **facts, **scores})
+    training.totals = EpochTotals()
     processes.from_first(lambda: _save_epoch(task, training))
     return logits
 
 
 def step_seed(seed: int, fold: int, step: int) -> int:
-    """Of what is drawn in a step; each of several processes draws for itself, the first as one alone would."""
+    """Seed of one optimizer step. Rank 0 draws the same numbers as a run in one process."""
     rank = processes.rank()
     return stable_seed(seed, fold, "step", step, *([rank] if rank else []))
 
@@ -120,31 +161,30 @@ def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[
     """The epoch, from 1, whose weights are kept: the last, or with `select: best` the first best one."""
     if config.train.select == "last":
         return len(records)
-    judge = _epoch_metrics(config, labels)[-1]
-    sign = 1.0 if judge.greater_is_better else -1.0
-    values = [-math.inf if record[judge.name] is None else sign * record[judge.name] for record in records]
+    metric = _epoch_metrics(config, labels)[-1]
+    sign = 1.0 if metric.greater_is_better else -1.0
+    values = [-math.inf if record[metric.name] is None else sign * record[metric.name] for record in records]
     return values.index(max(values)) + 1
 
 
 def _validate(task: FoldTask, training: Training) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
-    processes.share_buffers(training.ema.module)  # which a full memory may have left apart
-    config, table, rows = task.config, task.table, task.rows.validation
+    processes.share_buffers(training.ema.module)  # which differ where the memory of one process was full
+    rows = task.rows.validation
     if not rows.size:
-        return np.empty((0, len(table.labels)))
-    views = parse_views(["identity"], size=config.images.height_width)
-    ensemble = Ensemble([training.ema.module], training.normalizer, views, image_form(config.images), "probability")
-    device = training.accelerator.device
-    return predict_rows(config, ensemble, table, rows, task.sources.evaluation, workers=task.workers, device=device)
+        return np.empty((0, len(task.table.labels)))
+    ensemble = build_ensemble(
+        task.config, [training.ema.module], training.normalizer, tta=["identity"], average="probability"
+    )
+    return predict_rows(ensemble, task.table, rows, task.sources.evaluation, task.runtime)
 
 
-def _judge(task: FoldTask, logits: NDArray[np.float64]) -> dict[str, float | None]:
+def _score_epoch(task: FoldTask, logits: NDArray[np.float64]) -> dict[str, float | None]:
     """mAP, and the competition's metric where it needs no thresholds; nothing where no row validates."""
     if not task.rows.validation.size:
         return {}
-    targets = task.table.truths[task.rows.validation]
     metrics = _epoch_metrics(task.config, task.table.labels)
-    values = {metric.name: metric.function(targets, sigmoid(logits)).value for metric in metrics}
+    values = {metric.name: metric.function(task.validation_truths, sigmoid(logits)).value for metric in metrics}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -155,11 +195,11 @@ def _epoch_metrics(config: Config, labels: Sequence[str]) -> list[Metric]:
 
 
 def _save_epoch(task: FoldTask, training: Training) -> None:
-    """Write the state after an epoch, its record, and its weights where they are the best so far."""
+    """Write the state after an epoch, all records, and its weights where they are the best so far."""
     best = task.config.train.select == "best"
     if best and kept_epoch(task.config, task.table.labels, training.records) == len(training.records):
         save_tensors(task.folder.best_weights, training.ema.module.state_dict(), {})
-    training.save(task.folder)
+    save_training(task.folder.checkpoint, training)
     write_json_lines(task.folder.epochs, training.records)
 
 

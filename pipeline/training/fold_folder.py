@@ -4,78 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.config.training import TrainConfig
 from pipeline.files import delete_files, subfolders
 
 _RESUME_FILES = frozenset({"checkpoint.safetensors", "best.safetensors", "lock", "owner.json"})
-
-
 _FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"})
-
-
 _PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
+
+
+class _HasPath(Protocol):
+    @property
+    def path(self) -> Path: ...
+
+
+class FileName:
+    """An attribute of a folder: the path of the file of this name in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: _HasPath, _: type) -> Path:
+        return folder.path / self.name
 
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """The files of one fold, or of the full fit; `done` is written last and says that all others are complete."""
+    """The files of one fold, or of the full fit; `done` is written last, when all others are complete."""
 
     path: Path
 
+    weights = FileName("weights.safetensors")  # the fold's model; its metadata holds what is needed to use it
+    epochs = FileName("epochs.jsonl")  # a JSON line per epoch
+    oof = FileName("oof.parquet")  # the id and one logit per label of each validation row
+    done = FileName("done.json")  # see `FoldDone`
+    resume = FileName("resume")  # the folder with the state of an unfinished training; gone when the fold is done
+    checkpoint = FileName("resume/checkpoint.safetensors")  # the whole training state
+    best_weights = FileName("resume/best.safetensors")  # with `train.select: best`, of the best epoch so far
+    lock = FileName("resume/lock")  # held by the process that trains this fold
+    owner = FileName("resume/owner.json")  # the process that holds the lock, for the message to another one
+
     def seed_models(self, train: TrainConfig) -> tuple[FoldFolder, ...]:
-        """Where the models of `train.seeds` lie: the first one here, the others each in a folder of its seed."""
+        """The folders of the models of `train.seeds`: the first one is this one, the others lie in it, by seed."""
         further = (FoldFolder(self.path / f"seed{train.seed + number}") for number in range(1, train.seeds))
         return (self, *further)
 
     def is_trained(self, train: TrainConfig) -> bool:
-        """Whether the weights of all its models are there."""
-        return all(member.weights.exists() for member in self.seed_models(train))
-
-    @property
-    def weights(self) -> Path:
-        """The fold's model, with what is needed to use it in the metadata."""
-        return self.path / "weights.safetensors"
-
-    @property
-    def epochs(self) -> Path:
-        """One JSON line an epoch."""
-        return self.path / "epochs.jsonl"
-
-    @property
-    def oof(self) -> Path:
-        """The id and one logit per label of each validation row."""
-        return self.path / "oof.parquet"
-
-    @property
-    def done(self) -> Path:
-        """How the fold ended: its epoch, and the views its out-of-fold logits were predicted with."""
-        return self.path / "done.json"
-
-    @property
-    def resume(self) -> Path:
-        """The folder with the state of an unfinished training; gone when the fold is done."""
-        return self.path / "resume"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The whole training state after the last finished epoch."""
-        return self.resume / "checkpoint.safetensors"
-
-    @property
-    def best_weights(self) -> Path:
-        """With `train.select: best`, the weights of the best epoch so far."""
-        return self.resume / "best.safetensors"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains this fold."""
-        return self.resume / "lock"
-
-    @property
-    def owner(self) -> Path:
-        """Which process holds the lock, for the message to another one."""
-        return self.resume / "owner.json"
+        """Whether the weights of all its seed models exist."""
+        return all(model.weights.exists() for model in self.seed_models(train))
 
     def folders(self) -> list[Path]:
         """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
@@ -83,7 +60,7 @@ class FoldFolder:
         return [*(path for seed in seeds for path in seed.folders()), *subfolders(self.path, "resume"), self.path]
 
     def is_begun(self) -> bool:
-        """Whether a training has left anything here; a folder of that name alone may be anybody's."""
+        """Whether a training has left files here; the folder alone is no sign of one."""
         resume = [self.resume / name for name in _RESUME_FILES]
         return any(path.exists() for path in (*resume, *(self.path / name for name in _FOLD_FILES)))
 

@@ -1,33 +1,38 @@
-"""What the training of one network is made of."""
+"""The training of one network: rows, images, settings, and the folder of its files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
 
 from pipeline import processes
 from pipeline.competition.folds.rows import FoldRows
 from pipeline.competition.table import TrainTable
-from pipeline.config import Config
+from pipeline.config import Config, TrainConfig
 from pipeline.images.dataset import TrainBatch, TrainImages, epoch_batches, train_loader
 from pipeline.images.loader import Loader
 from pipeline.images.readers import ImageSources
+from pipeline.prediction.predict import Runtime
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.image_inputs import train_augmentation
 
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One network to train: on what, as the config says, and where it is kept.
+    """One network to train, and then to predict with.
 
     Attributes:
         config: the run's configuration.
         table: all training rows.
         rows: which of them train and which validate.
         sources: the images of the table.
-        folder: where the fold's files go.
-        workers: processes that load images; 0 loads in the training's own.
+        folder: the fold's files.
+        runtime: where and how this process computes.
     """
 
     config: Config
@@ -35,7 +40,12 @@ class FoldTask:
     rows: FoldRows
     sources: ImageSources
     folder: FoldFolder
-    workers: int
+    runtime: Runtime
+
+    @cached_property
+    def validation_truths(self) -> NDArray[Any]:
+        """(V, K) what the predictions for the validation rows are scored against."""
+        return self.table.truths[self.rows.validation]
 
     def batches(self, epoch: int) -> list[Sequence[tuple[int, int]]]:
         """The keys (epoch, row) of this process's part of each batch of an epoch, counted from 0."""
@@ -45,13 +55,8 @@ class FoldTask:
         )
         return [processes.part_of(batch) for batch in whole]
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps."""
-        return math.ceil(len(self.batches(0)) / self.config.train.accumulate)
-
-    def open_loader(self, *, pin_memory: bool) -> Loader[TrainBatch]:
-        """Loads the first epoch's batches, and any others that it is given then."""
+    def open_loader(self) -> Loader[TrainBatch]:
+        """A loader without batches; each epoch sets its own."""
         images = TrainImages(
             self.sources.train,
             ids=self.table.ids,
@@ -59,4 +64,10 @@ class FoldTask:
             augmentation=train_augmentation(self.config),
             seed=self.config.train.seed,
         )
-        return train_loader(images, self.batches(0), workers=self.workers, pin_memory=pin_memory)
+        pin_memory = self.runtime.device.type == "cuda"
+        return train_loader(images, [], workers=self.runtime.workers, pin_memory=pin_memory)
+
+
+def steps_per_epoch(rows: int, train: TrainConfig) -> int:
+    """Optimizer steps of an epoch over so many rows, of which `epoch_batches` drops those of a short last batch."""
+    return math.ceil(max(1, rows // train.batch_size) / train.accumulate)

@@ -1,4 +1,4 @@
-"""What a training reads, by its config: the forms of its images, their augmentation, and where pixels come from."""
+"""From the config to the images of a training: their sizes, augmentation, and readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.images.geometry import ImageForm, image_form
 from pipeline.images.readers import DecodedSource, ImageSource, ImageSources
 from pipeline.training.pixels import PixelKind, check_pixels, named_pixels, record_pixels
 
-_SHARE = 0.25  # of the free disk that a cache nobody named a folder for may take
+_SHARE = 0.25  # of the free disk that a cache may take where images.cache names no folder for it
 
 
 def train_form(config: Config) -> ImageForm:
@@ -48,18 +48,18 @@ def open_sources(
 ) -> ImageSources:
     """The images of `paths` for training and for evaluation.
 
-    From a cache where the config allows it: raw pixels are the same with and without, JPEGs are not, which
-    `listen` is told. Which of the two a run sees is decided once, and then stands in `record`.
+    They come from a cache where the config allows it. A cache of raw pixels changes nothing; one of JPEGs does, and
+    a note is sent to `listen`. The choice is made once for a run and kept in `record`.
 
     Args:
         config: the run's configuration.
         paths: of the table's rows.
-        folder: where caches are, unless `images.cache` names another folder.
-        listen: told how far a cache is built.
-        record: the file that says which pixels; written where it is missing. None: decided for this call alone.
+        folder: of the caches, unless `images.cache` names another one.
+        listen: receives the progress of building a cache.
+        record: the file with the kind of pixels; written where it is missing. None: the choice is for this call alone.
 
     Raises:
-        ConfigError: the cache's folder cannot be written, or has no room, and there must be one.
+        ConfigError: there must be a cache, and its folder cannot be written or has no room.
         ImageError: some images cannot be read.
         RunError: the config names other pixels than `record`.
     """
@@ -80,7 +80,7 @@ def _open(
     listen: Listener,
     begun: PixelKind | None,
 ) -> tuple[PixelKind, Sequence[ImageSource]]:
-    """The kind of pixels, and the images in each of `forms`; no images where there is to be no cache."""
+    """The kind of pixels, and the images in each of `forms`; no images without a cache."""
     asked = config.images.cache
     if asked == "none":
         return "exact", ()

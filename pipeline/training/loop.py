@@ -1,4 +1,4 @@
-"""The loop: objects in, numbers out. It knows no config, no files and no competition."""
+"""The training loop: objects in, numbers out. It knows no config, no files and no competition."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from pipeline.training.non_finite import TrainingError, is_finite, non_finite
 from pipeline.training.optim import WarmEma
 
 SMALLEST_PART = 2  # images that a batch norm needs at least
-Say = Callable[[str], None]
 
 
 class Step(NamedTuple):
-    """One optimizer step, for whoever watches."""
+    """The result of one optimizer step."""
 
     loss: float  # mean over the known cells of the step's images
     lr: float
@@ -32,8 +31,8 @@ class Step(NamedTuple):
 
 
 @dataclass
-class EpochSums:
-    """What an epoch has added up so far; saved with a state in the middle of it, and gone on from."""
+class EpochTotals:
+    """Totals of an epoch so far; a state that is saved in the middle of an epoch holds them."""
 
     loss: float = 0.0  # over all known cells
     cells: int = 0
@@ -43,7 +42,7 @@ class EpochSums:
     seconds: float = 0.0
 
     def add(self, *, loss: float, cells: int, images: int, skipped: bool) -> None:
-        """Count a step whose mean loss over `cells` known cells was `loss`."""
+        """Add a step whose mean loss over `cells` known cells was `loss`."""
         self.loss, self.cells = self.loss + loss * cells, self.cells + cells
         self.steps, self.images = self.steps + 1, self.images + images
         self.skipped += skipped
@@ -54,112 +53,112 @@ class EpochSums:
         return self.loss / max(self.cells, 1)
 
 
-@dataclass
-class Learner:
-    """A network and all that a step changes it by.
+@dataclass(kw_only=True)
+class Training:
+    """A network, everything that changes it in a step, and how far its training is.
 
     Attributes:
-        prepared: gives logits (B, K) of normalised images; wrapped by `accelerator`, as is `optimizer`.
-        ema: averages the network under the wrapping.
+        model: the network as built, on the device.
+        prepared: gives logits (B, K) of normalised images; has the weights of `model`. The accelerator prepared it,
+            as it did `optimizer`.
+        ema: the average of the weights of `model`.
         normalizer: from what a batch holds to what the network reads, on the device.
         accumulate: micro-batches of an optimizer step.
         clip_grad: the largest gradient norm, or None.
         mixer: mixes the images of a micro-batch with each other, or None.
+        records: one for each finished epoch.
+        totals: of the epoch under way.
     """
 
     accelerator: Accelerator
+    model: nn.Module
     prepared: nn.Module
     ema: WarmEma
     normalizer: nn.Module
     loss_function: MultiLabelLoss
     optimizer: Any  # Accelerate's wrapper around a torch optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-    accumulate: int = field(default=1, kw_only=True)
-    clip_grad: float | None = field(default=None, kw_only=True)
-    mixer: BatchMixer | None = field(default=None, kw_only=True)
+    accumulate: int = 1
+    clip_grad: float | None = None
+    mixer: BatchMixer | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+    totals: EpochTotals = field(default_factory=EpochTotals)
 
 
 def train_epoch(
     batches: Iterable[TrainBatch],
-    learner: Learner,
+    training: Training,
     *,
-    sums: EpochSums,
     seed_of: Callable[[int], int],
     on_step: Callable[[Step], bool],
-    say: Say,
+    note: Callable[[str], None],
     name_of: Callable[[int], str] = str,
 ) -> bool:
-    """One pass over `batches`, an optimizer step every `learner.accumulate` of them, added up in `sums`.
+    """One pass over `batches`, an optimizer step every `training.accumulate` of them, added to `training.totals`.
 
     The loss of a step is summed over its micro-batches and divided by all their known cells, so that
     accumulation equals one large batch, also where cells are unknown or the last batch is short. What is drawn
-    in a step (dropout, mixing) is a function of `seed_of` and its number: a training that goes on in the middle
+    in a step (dropout, mixing) is a function of `seed_of` and its number: a training that is resumed in the middle
     of an epoch draws the same. Where memory runs out, micro-batches are cut in halves and the step is repeated.
 
-    Several processes each walk their own part of every batch. What counts is all of it: the known cells, the loss
-    and the gradient are added up, so that the step is that of one process with the whole batch.
+    Several processes each train on their own part of every batch. The known cells, the loss and the gradient are
+    summed over all of them, so that the step is that of one process with the whole batch.
 
     Args:
-        batches: micro-batches on the host; the rest of the epoch, where `sums` holds its beginning. As many in
-            every process, of one size, with an image for each of them.
-        learner: changed in place.
-        sums: of the epoch so far, added to in place.
-        seed_of: optimizer step, from 0 over all epochs, to the seed of all that is drawn in it.
-        on_step: called after each optimizer step; False stops the epoch there.
-        say: told in a sentence what a person should know.
-        name_of: a row's name, for messages.
+        batches: micro-batches on the host; the rest of the epoch, where `training.totals` holds its beginning. Every
+            process has as many, with at least one image each.
+        training: changed in place.
+        seed_of: from the number of an optimizer step, from 0 over all epochs, to its seed.
+        on_step: called after each optimizer step; False ends the epoch there.
+        note: receives sentences for a person.
+        name_of: from the index of a row to its name in messages.
 
     Returns:
         Whether the epoch came to its end.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite; weights, average and `sums` are as before the step.
+        TrainingError: the loss or the gradient is not finite; weights, average and totals are as before the step.
     """
-    learner.prepared.train()
-    backward = _Backward(learner, say)
-    for group in _grouped(batches, learner.accumulate):
-        number, lr = learner.schedule.last_epoch, float(learner.schedule.get_last_lr()[0])
+    training.prepared.train()
+    backward = _Backward(training, note)
+    for group in _grouped(batches, training.accumulate):
+        number, lr = training.schedule.last_epoch, float(training.schedule.get_last_lr()[0])
         seed = seed_of(number)
-        mixed = [_mixed(batch, learner.mixer, seed=seed, position=place) for place, batch in enumerate(group)]
+        mixed = [_mixed(batch, training.mixer, seed=seed, position=place) for place, batch in enumerate(group)]
         own_cells = int(sum(known_cells(targets) for _, _, targets in mixed))
         known, images = map(int, processes.total(own_cells, sum(len(batch.images) for batch in group)))
         own_loss, loss = backward(mixed, known, seed=seed)
-        if not is_finite(loss, _clipped_norm(learner), scaled=learner.accelerator.scaler is not None):
-            learner.optimizer.zero_grad(set_to_none=True)
-            model, normalizer = learner.prepared, learner.normalizer
+        if not is_finite(loss, _clipped_norm(training), scaled=training.accelerator.scaler is not None):
+            training.optimizer.zero_grad(set_to_none=True)
+            model, normalizer = training.prepared, training.normalizer
             raise non_finite(own_loss, group, model=model, normalizer=normalizer, step=number, lr=lr, name_of=name_of)
-        skipped = _update(learner, number)
-        sums.add(loss=loss, cells=known, images=images, skipped=skipped)
+        scale = _loss_scale(training.accelerator)
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        training.ema.update(training.accelerator.unwrap_model(training.prepared), step=number)
+        training.schedule.step()
+        skipped = _loss_scale(training.accelerator) < scale
+        training.totals.add(loss=loss, cells=known, images=images, skipped=skipped)
         if not on_step(Step(loss=loss, lr=lr, images=images)):
             return False
     return True
 
 
-def _clipped_norm(learner: Learner) -> Tensor | None:
+def _clipped_norm(training: Training) -> Tensor | None:
     """The norm of the gradient before it was clipped; None where it is not."""
-    if learner.clip_grad is None:
+    if training.clip_grad is None:
         return None
-    norm: Tensor = learner.accelerator.clip_grad_norm_(learner.prepared.parameters(), learner.clip_grad)
+    norm: Tensor = training.accelerator.clip_grad_norm_(training.prepared.parameters(), training.clip_grad)
     return norm
 
 
-def _update(learner: Learner, number: int) -> bool:
-    """Take the optimizer step of this number; whether fp16's scaler left it out because a gradient overflowed."""
-    scale = _scale(learner.accelerator)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.ema.update(learner.accelerator.unwrap_model(learner.prepared), step=number)
-    learner.schedule.step()
-    return _scale(learner.accelerator) < scale
-
-
-def _scale(accelerator: Accelerator) -> float:
-    """Of the loss under fp16, which falls where a gradient overflowed: a fused optimizer tells nobody else."""
+def _loss_scale(accelerator: Accelerator) -> float:
+    """The scale of fp16: it falls where a gradient overflowed, the only sign of it that a fused optimizer gives."""
     return 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
 
 
 class _Mixed(NamedTuple):
-    """A micro-batch on the host, how its images will be mixed on the device, and its targets, mixed already."""
+    """A micro-batch on the host, the mix of its images, which the device computes, and its mixed targets."""
 
     batch: TrainBatch
     mix: Mix
@@ -178,49 +177,49 @@ def _grouped(batches: Iterable[TrainBatch], size: int) -> Iterator[list[TrainBat
 
 
 class _Backward:
-    """The gradient of a step's micro-batches; it remembers into how many parts they must be cut to fit."""
+    """Computes the gradient of a step; remembers into how many parts micro-batches must be cut to fit into memory."""
 
-    def __init__(self, learner: Learner, say: Say) -> None:
-        self._learner, self._say = learner, say
-        self.parts = 1
+    def __init__(self, training: Training, note: Callable[[str], None]) -> None:
+        self._training, self._note = training, note
+        self._parts = 1
 
     def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> tuple[float, float]:
-        """Add the gradient of the mean loss over the `known` cells; this process's share of the loss, and all of it.
+        """Add the gradient of the mean loss over the `known` cells; this process's part of the loss, and the whole.
 
-        Where the memory of one process is full, all of them cut finer and begin again.
+        Where the memory of one process is full, all of them cut finer and repeat the step.
         """
         while True:
             torch.manual_seed(seed)  # dropout
             with contextlib.suppress(torch.OutOfMemoryError), processes.full_together():
                 own_loss = self._sum(batches, known).item()
-                return own_loss, processes.total_gradient(own_loss, self._learner.prepared.parameters())
-            self._learner.optimizer.zero_grad(set_to_none=True)
+                return own_loss, processes.total_gradient(own_loss, self._training.prepared.parameters())
+            self._training.optimizer.zero_grad(set_to_none=True)
             self._cut_finer(int(processes.total(max(len(targets) for _, _, targets in batches))[0]))
 
     def _cut_finer(self, images: int) -> None:
         """Halve the parts of micro-batches of so many `images`. Raises TrainingError where they are too small."""
-        if images // processes.count() < 2 * SMALLEST_PART * self.parts:
+        if images // processes.count() < 2 * SMALLEST_PART * self._parts:
             raise TrainingError(
-                f"the device's memory is full with parts of {images // self.parts} images",
+                f"the device's memory is full with parts of {images // self._parts} images",
                 remedy="lower images.size, take a smaller model.backbone, or set train.gradient_checkpointing=true",
             )
-        self.parts *= 2
-        if self._learner.accelerator.device.type == "cuda":
+        self._parts *= 2
+        if self._training.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._say(
-            f"the device's memory is full: each batch of {images} images now goes through in {self.parts} parts; the "
-            f"effective batch stays the same; batch_size={images // self.parts} with {self.parts} times the "
+        self._note(
+            f"the device's memory is full: each batch of {images} images now goes through in {self._parts} parts; the "
+            f"effective batch stays the same; batch_size={images // self._parts} with {self._parts} times the "
             "train.accumulate would say so from the start"
         )
 
     def _sum(self, batches: list[_Mixed], known: int) -> Tensor:
-        learner, device = self._learner, self._learner.accelerator.device
+        training, device = self._training, self._training.accelerator.device
         total = torch.zeros((), device=device)
         for batch, mix, targets in batches:
-            images = mix.images(learner.normalizer(batch.images.to(device, non_blocking=True)))
-            parts = min(self.parts, len(images))  # in each process as many: batch norms meet in every part
+            images = mix.images(training.normalizer(batch.images.to(device, non_blocking=True)))
+            parts = min(self._parts, len(images))  # as many in every process: batch norms exchange in each part
             for part, target in zip(images.tensor_split(parts), targets.to(device).tensor_split(parts), strict=True):
-                loss = learner.loss_function(learner.prepared(part), target, reduction="sum") / max(known, 1)
-                learner.accelerator.backward(loss)
+                loss = training.loss_function(training.prepared(part), target, reduction="sum") / max(known, 1)
+                training.accelerator.backward(loss)
                 total += loss.detach()
         return total

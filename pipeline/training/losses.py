@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 Reduction = Literal["mean", "sum"]
 PerLabel = float | Tensor  # one number, or one per label, shape (K,)
+Numbers = float | Sequence[float] | Tensor  # the same, as arguments
 
 _BLOCK_CELLS = 65_536  # a block's temporaries, 256 KiB each, stay in the cache of a CPU core
 _TINY = torch.finfo(torch.float32).tiny
@@ -50,11 +51,9 @@ class MultiLabelLoss(nn.Module):
     """
 
     def forward(self, logits: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """The loss of logits (B, K) and targets (B, K), a float32 scalar.
+        """The loss of logits (B, K) and targets (B, K) of any floating types, a float32 scalar.
 
         Args:
-            logits: of any floating type.
-            targets: of any floating type.
             reduction: `mean` over the known cells (0 where there are none), or `sum` for a caller that
                 divides by the known cells of several batches.
 
@@ -95,9 +94,9 @@ class AsymmetricLoss(MultiLabelLoss):
     def __init__(
         self,
         *,
-        gamma_neg: float | Sequence[float] | Tensor = 2.0,
-        gamma_pos: float | Sequence[float] | Tensor = 0.0,
-        clip: float | Sequence[float] | Tensor = 0.0,
+        gamma_neg: Numbers = 2.0,
+        gamma_pos: Numbers = 0.0,
+        clip: Numbers = 0.0,
         differentiate_weight: bool = True,
     ) -> None:
         super().__init__()
@@ -107,12 +106,7 @@ class AsymmetricLoss(MultiLabelLoss):
         self.differentiate_weight = differentiate_weight
 
     def _focus(self) -> _Focus:
-        return _Focus(
-            gamma_pos=self.gamma_pos,
-            gamma_neg=self.gamma_neg,
-            clip=self.clip,
-            differentiate_weight=self.differentiate_weight,
-        )
+        return _Focus(self.gamma_pos, self.gamma_neg, self.clip, differentiate_weight=self.differentiate_weight)
 
 
 class FocalLoss(MultiLabelLoss):
@@ -126,13 +120,7 @@ class FocalLoss(MultiLabelLoss):
 
     gamma: PerLabel
 
-    def __init__(
-        self,
-        *,
-        gamma: float | Sequence[float] | Tensor = 2.0,
-        alpha: float | None = None,
-        differentiate_weight: bool = True,
-    ) -> None:
+    def __init__(self, *, gamma: Numbers = 2.0, alpha: float | None = None, differentiate_weight: bool = True) -> None:
         super().__init__()
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"expected alpha between 0 and 1, got {alpha=}")
@@ -156,7 +144,7 @@ class BinaryCrossEntropy(MultiLabelLoss):
 
     pos_weight: PerLabel
 
-    def __init__(self, *, pos_weight: float | Sequence[float] | Tensor | None = None) -> None:
+    def __init__(self, *, pos_weight: Numbers | None = None) -> None:
         super().__init__()
         _set_numbers(self, "pos_weight", 1.0 if pos_weight is None else pos_weight)
 
@@ -171,9 +159,7 @@ LOSSES: dict[str, Callable[..., MultiLabelLoss]] = {
 }
 
 
-def _set_numbers(
-    loss: nn.Module, name: str, value: float | Sequence[float] | Tensor, *, below: float = math.inf
-) -> None:
+def _set_numbers(loss: nn.Module, name: str, value: Numbers, *, below: float = math.inf) -> None:
     """Keep a number as it is, and numbers per label as a buffer that follows the module to its device."""
     numbers = torch.as_tensor(value, dtype=torch.float32)
     if numbers.ndim > 1 or not ((numbers >= 0) & (numbers < below)).all():

@@ -1,4 +1,4 @@
-"""Mixup and cutmix for multi-label training: images of a batch are mixed, and their targets in the same share."""
+"""Mixup and cutmix for multi-label training: mix the images of a batch, and their targets by the same share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.seeds import stable_seed
 
 
 class Mix(NamedTuple):
-    """How the B images of one batch are mixed; the same for all of them but for the partner.
+    """The mix of B images of one batch; all have the same share and box.
 
     Attributes:
         partners: (B,) the row each image is mixed with; None for a batch that stays as it is.

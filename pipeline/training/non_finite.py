@@ -1,4 +1,4 @@
-"""Trainings that cannot go on: what broke, where it was seen first, and what to do about it."""
+"""The error of a training whose numbers are not finite: images, first bad layer, remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainingError(PipelineError):
 
 
 def is_finite(loss: float, norm: Tensor | None, *, scaled: bool) -> bool:
-    """Whether a step may be taken: a finite loss and a finite gradient `norm`, where that was computed.
+    """Whether the loss is finite, and the `norm` of the gradient, where it was computed.
 
     Under the scaler of fp16 (`scaled`) a gradient may overflow: the scaler leaves the step out and lowers its
     scale.
@@ -48,10 +48,10 @@ def non_finite(
     lr: float,
     name_of: Callable[[int], str],
 ) -> TrainingError:
-    """The error for a step whose `loss` or gradient is not finite: its images, and the layer that went bad first.
+    """The error for a step whose `loss` or gradient is not finite: its images, and the first bad layer.
 
-    With several processes, the images are those of the processes whose own numbers went bad: batch norms carry
-    them to all.
+    With several processes, the images are those of the processes whose own numbers went bad; batch norms spread bad
+    numbers to all.
     """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
     with each_for_itself(model):
@@ -75,12 +75,12 @@ def non_finite(
 def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[TrainBatch]) -> str | None:
     """In words, the first layer whose output is not finite on these images; None if all outputs are.
 
-    A batch norm that normalises by several processes cannot be asked for itself where it has one value of a channel
-    here: then that is what is said, unless a layer before it went bad.
+    A batch norm of several processes cannot run alone on one value per channel: then the answer is that the layer
+    cannot be found, unless a layer before it has gone bad.
     """
     found: list[str] = []
 
-    def look(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         def hook(layer: nn.Module, _inputs: tuple[object, ...], output: object) -> None:
             if not found and isinstance(output, Tensor) and not output.isfinite().all():
                 found.append(_describe(name, layer))
@@ -88,7 +88,7 @@ def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[Tra
         return hook
 
     layers = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(look(name)) for name, layer in layers]
+    handles = [layer.register_forward_hook(hook_of(name)) for name, layer in layers]
     try:
         device = next(model.parameters()).device
         for batch in group:

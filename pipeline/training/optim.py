@@ -1,4 +1,4 @@
-"""AdamW with decay only where it belongs, and learning rates as a pure function of the step."""
+"""AdamW, the schedule of learning rates as a pure function of the step, and the average of weights."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from pipeline.run.folder import RunFolder
-from pipeline.run.submission import submit, test_predictions
+from pipeline.run.submission import test_predictions
+from pipeline.training.build import load_ensemble
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, printed, submission
 
@@ -31,13 +32,12 @@ def test_images_that_break_before_and_during_the_prediction_get_the_mean_out_of_
     tolerant: RunFolder, workers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cv(monkeypatch, "tiny.yaml", "predict.broken=fallback", f"train.workers={workers}") == 0
-    load = test_predictions.load_ensemble
 
     def load_and_break(*arguments: object, **keys: object) -> object:
         Path("data/test/t.004.png").unlink()  # after the check of all files
-        return load(*arguments, **keys)  # type: ignore[arg-type]
+        return load_ensemble(*arguments, **keys)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(submit, "load_ensemble", load_and_break)
+    monkeypatch.setattr(test_predictions, "load_ensemble", load_and_break)
     assert submission(monkeypatch, tolerant.path) == 0
     shown = printed(capsys)
     assert "2 of 6 test images cannot be read" in shown

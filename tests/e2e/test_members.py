@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from pipeline.competition.folds.rows import FULL_FIT
-from pipeline.events import Event, FoldFinished, StepFinished
+from pipeline.events import Event, Fold, FoldFinished, StepFinished
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
+from pipeline.run.records import Scores
 from pipeline.run.submission.submit import submit
 from pipeline.run.trained_run import open_run
 from tests.conftest import LABELS
@@ -99,12 +100,12 @@ def test_a_kill_in_any_model_changes_no_byte(tiny_config: Path) -> None:
     plan = make_plan(tiny_config, *settings)
     whole, killed = RunFolder(Path("runs/whole")), RunFolder(Path("runs/killed"))
     run_cv(plan, whole, folds=None, fresh=False, listen=ignore)
-    points = [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)]  # in the second epoch
-    began: list[tuple[int, int | None, int]] = []
+    points: list[tuple[Fold, int, int]] = [(0, 1, 4), (1, 0, 4), (FULL_FIT, 1, 7)]  # in the second epoch
+    began: list[tuple[Fold, int | None, int]] = []
     for point in [*points, None]:
-        steps: list[tuple[int, int | None, int]] = []
+        steps: list[tuple[Fold, int | None, int]] = []
 
-        def kill(event: Event, point: object = point, steps: list[tuple[int, int | None, int]] = steps) -> None:
+        def kill(event: Event, point: object = point, steps: list[tuple[Fold, int | None, int]] = steps) -> None:
             if isinstance(event, StepFinished):
                 steps.append((event.fold, event.seed, event.step))
                 if steps[-1] == point and len(steps) > 1:  # the first step is that of the last kill
@@ -143,10 +144,10 @@ def test_the_full_fit_trains_on_all_rows_and_joins_the_mean_over_models(
     assert "3 predictions averaged per image" in shown
     assert "1 model is trained on all rows; scores and thresholds are of the folds' models alone" in shown
     together = probabilities(run.test)
-    alone = replace(open_run(run), members=(run.fold(FULL_FIT),))
+    alone = replace(open_run(run), models=(run.fold(FULL_FIT),))
     submit([alone], views=None, out=Path("full.csv"), images=None, sample=None)
     assert cv(monkeypatch, tiny_config, *settings) == 0
-    assert json.loads(run.scores.read_text()) == scores
+    assert Scores.load(run.scores) == scores
     assert submission(monkeypatch, run.path) == 0
     of_folds = probabilities(run.test)
     np.testing.assert_allclose(together, (2 * of_folds + probabilities(Path("full.parquet"))) / 3, rtol=1e-6)
@@ -166,7 +167,7 @@ def test_a_budget_that_ends_before_the_full_fit(
         patched.setattr("time.monotonic", lambda: clock[0])
         scores = run_cv(replace(plan, deadline=5.0), run, folds=None, fresh=False, listen=over_after_the_folds)
     assert scores is not None
-    assert scores["folds"] == [0, 1]
+    assert scores.folds == (0, 1)
     assert submission(monkeypatch, run.path) == 0
     assert "the full fit is not finished and left out" in printed(capsys)
     assert cv(monkeypatch, tiny_config, "train.full_fit=true", "--folds", "0,1") == 0

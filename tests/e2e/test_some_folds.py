@@ -42,9 +42,9 @@ def test_a_budget_that_ends_gives_a_submission_of_the_finished_folds(
         patched.setattr("time.monotonic", lambda: clock[0])
         scores = run_cv(replace(plan, deadline=5.0), run, folds=None, fresh=False, listen=over_after(finished, clock))
     assert scores is not None
-    assert scores["folds"] == list(range(finished))
+    assert scores.folds == tuple(range(finished))
     mark = "fold 0 of 0-2" if finished == 1 else "folds 0, 1 of 0-2"
-    assert mark in scores["notes"]
+    assert mark in scores.notes
     oof, all_folds = (pd.read_parquet(one.oof).set_index("id") for one in (run, whole))
     pd.testing.assert_frame_equal(oof, all_folds[all_folds["fold"] < finished])
 

@@ -108,6 +108,6 @@ def test_a_full_memory_is_reported_with_a_remedy(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
-    monkeypatch.setattr("pipeline.run.submission.submit.load_ensemble", full)
+    monkeypatch.setattr("pipeline.run.submission.test_predictions.load_ensemble", full)
     assert submission(monkeypatch, "runs/tiny") == 2
     assert "lower predict.batch_size, or give fewer runs at once" in " ".join(capsys.readouterr().err.split())

@@ -15,8 +15,8 @@ from pipeline.events import ignore
 from pipeline.files import read_json
 from pipeline.report.figures import sheet_of_run
 from pipeline.report.truth import true_score
-from pipeline.run.cv import data_facts
 from pipeline.run.folder import RunFolder
+from pipeline.run.opening import data_digest
 from tests.conftest import TINY
 from tests.e2e.commands import cv, make_plan, printed, submission
 
@@ -65,5 +65,5 @@ def test_the_digest_sees_unknown_cells(tiny_config: Path) -> None:
         table.loc[0, "red"] = cell
         table.to_csv(path, index=False)
         plan = make_plan(tiny_config, f"competition.labels.missing={policy}")
-        found.append(data_facts(plan)["targets_sha256"])
+        found.append(data_digest(plan).targets_sha256)
     assert found[0] == found[3] != found[1] == found[2]

@@ -11,10 +11,12 @@ from rich.console import Console
 from pipeline.competition.folds import fold_table
 from pipeline.console import make_console
 from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, StepFinished
+from pipeline.metrics.label_table import per_label_table
 from pipeline.metrics.registry import get_metric
 from pipeline.report.live import LiveProgress
 from pipeline.report.tables import print_fold_table, print_scores
-from pipeline.run.score_facts import score_facts
+from pipeline.run.records import Scores
+from pipeline.run.score import build_scores
 from pipeline.thresholds.cross_fitting import score_out_of_fold
 
 LABELS = ["[cat]", "dog [/x]"]
@@ -25,22 +27,14 @@ def _console() -> tuple[Console, io.StringIO]:
     return Console(file=text, width=140, highlight=False), text
 
 
-def _scores(metric_name: str, *, of_folds: int = 2) -> dict:  # type: ignore[type-arg]
+def _scores(metric_name: str, *, of_folds: int = 2) -> Scores:
     generator = np.random.default_rng(0)
     targets = (generator.random((40, 2)) < 0.4).astype(np.uint8)
     probabilities = generator.random((40, 2))
     metric = get_metric(metric_name)
     honest = score_out_of_fold(metric, targets, probabilities, np.arange(40) % 2, policy="global")
-    return score_facts(
-        honest,
-        metric=metric,
-        labels=LABELS,
-        targets=targets,
-        probabilities=probabilities,
-        folds=[0, 1],
-        of_folds=range(of_folds),
-        notes=[],
-    )
+    figures = per_label_table(targets, probabilities, honest.cross_fitted_decisions)
+    return build_scores(honest, figures, metric=metric, labels=LABELS, folds=[0, 1], of_folds=range(of_folds), notes=[])
 
 
 def test_scores_of_some_folds_are_marked_everywhere() -> None:

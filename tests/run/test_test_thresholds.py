@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.test_thresholds import read_decision_rule
+from pipeline.run.trained_run import open_run
 from pipeline.thresholds.row_rules import RowRules
 from tests.conftest import LABELS
 from tests.e2e.conftest import finished
@@ -24,7 +25,7 @@ def test_the_out_of_fold_probabilities_are_the_labels_columns(
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
-    decider = read_decision_rule(run, run.read_config(), labels, RowRules())
+    rule = read_decision_rule(open_run(run), RowRules(), labels)
     written = pd.read_parquet(run.oof)
     assert "fold" in written.columns
-    np.testing.assert_array_equal(decider.out_of_fold, written[list(labels)].to_numpy())
+    np.testing.assert_array_equal(rule.out_of_fold, written[list(labels)].to_numpy())

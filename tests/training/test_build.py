@@ -15,7 +15,8 @@ from torch import nn
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.errors import ConfigError
 from pipeline.model.build import backbone_of, build_model
-from pipeline.training.build import Training, build_loss, build_training
+from pipeline.training.build import build_loss, build_training
+from pipeline.training.loop import Training
 from pipeline.training.losses import MultiLabelLoss
 
 LABELS = ("a", "b", "c")
@@ -74,11 +75,11 @@ class TestFreezing:
         config = make_config(model={"freeze": ["stem"]}, train={"lr": 1e-3})
         training = build_training(config, fold=0, labels=LABELS, total_steps=4)
         before = {name: value.clone() for name, value in training.model.state_dict().items()}
-        training.freeze_backbone(True)
+        backbone_of(training.model).hold(True)
         train_one_step(training)
         assert not {name for name in changed(before, training.model) if name.startswith("backbone.")}
         assert "projection.weight" in changed(before, training.model)
-        training.freeze_backbone(False)
+        backbone_of(training.model).hold(False)
         train_one_step(training)
         moved = changed(before, training.model)
         assert any(name.startswith("backbone.body.layer4") for name in moved)
@@ -132,19 +133,6 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient() -> None
     assert kept[1] < kept[0] / 2
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
-
-
-def test_batch_norms_are_shared_where_several_processes_train_and_named_as_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    alone = build_training(make_config(), fold=0, labels=LABELS, total_steps=2)
-    monkeypatch.setattr("pipeline.processes.group.group.count", 2)
-    together = build_training(make_config(), fold=0, labels=LABELS, total_steps=2)
-    assert [alone.model.state_dict().keys()] == [together.model.state_dict().keys()]
-    kinds = [[type(norm) for norm in backbone_of(each.model)._batch_norms()] for each in (alone, together)]
-    assert kinds[0] == [type(norm) for norm in backbone_of(together.ema.module)._batch_norms()]  # it only evaluates
-    assert len(kinds[0]) == len(kinds[1]) > 0
-    assert all(issubclass(shared, plain) and shared is not plain for plain, shared in zip(*kinds, strict=True))
 
 
 def test_a_network_that_cannot_compute_activations_again_is_refused() -> None:
@@ -228,6 +216,6 @@ def test_a_compiled_training_step_moves_the_weights_as_a_plain_one() -> None:
         torch.manual_seed(1)
         train_one_step(training)
         results.append({name: value.clone() for name, value in training.model.state_dict().items()})
-    assert results[0].keys() == results[1].keys()  # a checkpoint does not tell whether it was compiled
+    assert results[0].keys() == results[1].keys()  # a checkpoint is the same whether compiled or not
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name], value, rtol=1e-3, atol=2e-3, msg=name)

@@ -6,41 +6,62 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from pipeline.errors import RunError
 from pipeline.model.weights import load_tensors, save_tensors
-from pipeline.training.checkpoint import load_training_state, save_training_state
+from pipeline.training.checkpoint import resume_training, save_training
+from pipeline.training.loop import EpochTotals, Training
+from pipeline.training.losses import BinaryCrossEntropy
+from pipeline.training.optim import WarmEma
 
 
-def _objects(seed: int) -> tuple[nn.Module, nn.Module, torch.optim.AdamW]:
+def make_training(seed: int) -> Training:
     torch.manual_seed(seed)
-    model, ema = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2))
-    model.to(memory_format=torch.channels_last)
-    return model, ema, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    accelerator = Accelerator(cpu=True)
+    optimizer = accelerator.prepare(torch.optim.AdamW(model.parameters(), lr=0.1, fused=True))
+    return Training(
+        accelerator=accelerator,
+        model=model,
+        prepared=model,
+        ema=WarmEma(model, decay=0.9),
+        normalizer=nn.Identity(),
+        loss_function=BinaryCrossEntropy(),
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: 1 / (1 + step)),
+    )
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    model(torch.ones(2, 3, 5, 5).contiguous(memory_format=torch.channels_last)).square().sum().backward()
-    optimizer.step()
+def step(training: Training) -> None:
+    training.optimizer.zero_grad()
+    images = torch.ones(2, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    training.model(images).square().sum().backward()
+    training.optimizer.step()
+    training.ema.update(training.model, step=training.schedule.last_epoch)
+    training.schedule.step()
 
 
 def test_training_goes_on_from_a_saved_state_with_the_same_bits(tmp_path: Path) -> None:
-    model, ema, optimizer = _objects(0)
-    _step(model, optimizer)
-    save_training_state(tmp_path / "s", model=model, ema=ema, optimizer=optimizer, facts={"records": [1]})
-    other_model, other_ema, other_optimizer = _objects(1)
-    facts = load_training_state(tmp_path / "s", model=other_model, ema=other_ema, optimizer=other_optimizer)
-    assert facts == {"records": [1]}
+    training, other = make_training(0), make_training(1)
+    step(training)
+    training.records, training.totals = [{"epoch": 1}], EpochTotals(loss=0.1, cells=3, steps=1)
+    save_training(tmp_path / "state", training)
+    resume_training(tmp_path / "no state", other)
+    assert other.records == []
+    resume_training(tmp_path / "state", other)
+    assert (other.records, other.totals) == (training.records, training.totals)
     for _ in range(2):
-        _step(model, optimizer)
-        _step(other_model, other_optimizer)
-    for ours, theirs in ((model, other_model), (ema, other_ema)):
+        step(training)
+        step(other)
+    for ours, theirs in ((training.model, other.model), (training.ema.module, other.ema.module)):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
-    strides = [state["exp_avg"].stride() for state in optimizer.state.values()]
-    assert strides == [state["exp_avg"].stride() for state in other_optimizer.state.values()]
+    strides = [
+        [state["exp_avg"].stride() for state in each.optimizer.optimizer.state.values()] for each in (training, other)
+    ]
+    assert strides[0] == strides[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"not tensors", None])

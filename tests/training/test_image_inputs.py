@@ -102,7 +102,7 @@ def test_a_cache_of_raw_pixels_changes_no_pixel(paths: list[ImagePaths], tmp_pat
     np.testing.assert_array_equal(batches[0], batches[1])
 
 
-def test_a_format_by_name_is_used_and_told(paths: list[ImagePaths], tmp_path: Path) -> None:
+def test_a_format_by_name_is_used_and_noted(paths: list[ImagePaths], tmp_path: Path) -> None:
     events: list[Event] = []
     config = config_of("light", cache_format="jpeg")
     sources = open_sources(config, paths, folder=tmp_path / "cache", listen=events.append)
@@ -112,7 +112,7 @@ def test_a_format_by_name_is_used_and_told(paths: list[ImagePaths], tmp_path: Pa
     assert 0 < np.abs(kept.astype(int) - exact).mean() < 3
 
 
-def test_no_room_is_told_and_a_folder_that_was_named_is_refused(
+def test_no_room_is_noted_and_a_folder_that_was_named_is_refused(
     paths: list[ImagePaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_inputs, "choose_format", lambda *_, **__: Choice(None, "no room at all"))
@@ -125,14 +125,14 @@ def test_no_room_is_told_and_a_folder_that_was_named_is_refused(
 
 
 def opened(config: Config, paths: list[ImagePaths], folder: Path) -> tuple[bytes, str]:
-    """The pixels of the first image, and what the record in `folder` says."""
+    """The pixels of the first image, and the kind that the record in `folder` names."""
     record = folder / "images.json"
     sources = open_sources(config, paths, folder=folder / ".cache", record=record, listen=lambda _: None)
     return sources.train.load(0).tobytes(), read_json(record)["pixels"]
 
 
 @pytest.mark.parametrize(("first", "kind"), [("raw", "exact"), ("jpeg", "jpeg"), (None, "exact")])
-def test_pixels_are_decided_once_whatever_the_disk_says_later(
+def test_pixels_are_decided_once_whatever_room_the_disk_has_later(
     paths: list[ImagePaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: CacheFormat | None, kind: str
 ) -> None:
     with monkeypatch.context() as patch:
@@ -161,7 +161,7 @@ def test_a_process_that_decides_later_takes_what_the_first_has_decided(paths: li
     assert read_json(record) == {"pixels": "jpeg"}
 
 
-def test_a_record_that_says_something_else_is_refused(paths: list[ImagePaths], tmp_path: Path) -> None:
+def test_a_record_of_another_kind_is_refused(paths: list[ImagePaths], tmp_path: Path) -> None:
     write_json(tmp_path / "images.json", {"pixels": "png"})
     with pytest.raises(RunError, match="does not say which pixels"):
         opened(config_of("light"), paths, tmp_path)

@@ -1,4 +1,4 @@
-"""Mixing: shares that add up, boxes that hold what their area says, unknown cells, the same draw for the same seed."""
+"""Mixing: shares that add up, boxes of the right area, unknown cells, the same draw for the same seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_mixup_blends_pixels_and_targets_in_one_share(seed: int) -> None:
     assert 0 <= mix.share <= 1
     targets = mix.targets(TARGETS)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(6))
-    # image n is n everywhere, so its blend is the mean of n and its partner, by the shares its targets tell
+    # image n is n everywhere, so its blend is the mean of n and its partner, by the shares of its targets
     expected = (targets * torch.arange(6.0)).sum(dim=1)
     torch.testing.assert_close(mix.images(IMAGES)[:, 0, 0, 0], expected)
     assert mix.images(IMAGES).shape == IMAGES.shape

@@ -20,7 +20,7 @@ from pipeline.model.build import backbone_of, build_model
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.shared_norm import share_batch_norms
 from pipeline.processes import exchange
-from pipeline.training.loop import EpochSums, Learner, train_epoch
+from pipeline.training.loop import EpochTotals, Training, train_epoch
 from pipeline.training.losses import AsymmetricLoss
 from pipeline.training.non_finite import TrainingError
 from pipeline.training.optim import WarmEma
@@ -33,10 +33,10 @@ LABELS, BATCH, BATCHES = 3, 5, 8  # a batch that two processes cannot halve
 class Trained(NamedTuple):
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
-    sums: EpochSums
+    totals: EpochTotals
     parts: list[int]  # images that the model saw at once
     error: str
-    said: list[str]
+    notes: list[str]
 
 
 class Cramped(nn.Module):
@@ -121,11 +121,12 @@ def train(
     model = build()
     accelerator = Accelerator()
     optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=lr))
-    ema, sums, error, said = WarmEma(model, decay=0.9), EpochSums(), "", list[str]()
+    ema, error, notes = WarmEma(model, decay=0.9), "", list[str]()
     if processes.count() > 1:
         share_batch_norms(model)
-    learner = Learner(
+    training = Training(
         accelerator=accelerator,
+        model=model,
         prepared=model,
         ema=ema,
         normalizer=PixelNormalizer([0.5] * 3, [0.25] * 3),
@@ -139,17 +140,16 @@ def train(
     try:
         train_epoch(
             [TrainBatch(images[rows], targets[rows], torch.tensor(rows)) for rows in map(processes.part_of, whole)],
-            learner,
-            sums=sums,
+            training,
             seed_of=lambda step: step,
             on_step=lambda _: True,
-            say=said.append,
+            note=notes.append,
             name_of=lambda row: f"image {row}",
         )
     except TrainingError as caught:
         error = str(caught)
     seen = [size for module in model.modules() if isinstance(module, Cramped) for size in module.seen]
-    return Trained(model.state_dict(), ema.module.state_dict(), sums, seen, error, said)
+    return Trained(model.state_dict(), ema.module.state_dict(), training.totals, seen, error, notes)
 
 
 def full_when_sent() -> Trained:
@@ -261,9 +261,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
 def test_two_processes_take_the_steps_of_one(name: str, together: list[Answers]) -> None:
     alone = AS_ONE[name]()
     for each in (answers.trained[name] for answers in together):
-        assert each.sums.cells == alone.sums.cells
-        assert each.sums.images == alone.sums.images > 0
-        assert each.sums.mean_loss == pytest.approx(alone.sums.mean_loss, rel=1e-6)
+        assert each.totals.cells == alone.totals.cells
+        assert each.totals.images == alone.totals.images > 0
+        assert each.totals.mean_loss == pytest.approx(alone.totals.mean_loss, rel=1e-6)
         for key, value in alone.weights.items():
             torch.testing.assert_close(each.weights[key], value, rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(each.average[key], alone.average[key], rtol=1e-5, atol=1e-6)
@@ -309,15 +309,15 @@ def test_each_process_sees_its_part_and_all_halve_it_where_the_memory_of_one_is_
     found_out, remembered = [10, 5, 5, 3, 3, 2, 2], [3, 3, 2, 2]
     assert first["large batches"].parts == [*found_out, *remembered]
     assert second["large batches"].parts == [10, 5, 3, 3, 2, 2, *remembered]
-    assert "each batch of 20 images now goes through in 4 parts" in first["large batches"].said[1]
+    assert "each batch of 20 images now goes through in 4 parts" in first["large batches"].notes[1]
 
 
 @pytest.mark.parametrize("name", ["full between batch norms", "full on the way back", "full when gradients are sent"])
 def test_a_full_memory_in_one_process_keeps_none_waiting_at_a_batch_norm(name: str, together: list[Answers]) -> None:
     first, second = (answers.trained[name] for answers in together)
     assert first.error == second.error == ""
-    assert first.sums.steps == second.sums.steps == 2
-    assert math.isfinite(first.sums.mean_loss)
+    assert first.totals.steps == second.totals.steps == 2
+    assert math.isfinite(first.totals.mean_loss)
     assert first.parts[-2:] == second.parts[-2:] == ([5, 5] if name.endswith("sent") else [2, 2])
     assert are_alike(name, together)
 
@@ -337,7 +337,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both_and_names_the_image
     assert "images image 6, image 8\n" in first.error
 
 
-def test_numbers_that_overflow_in_one_process_and_spread_by_batch_norms_are_told_of_that_one(
+def test_numbers_that_overflow_in_one_process_and_spread_by_batch_norms_name_that_one(
     together: list[Answers],
 ) -> None:
     first, second = (answers.trained["overflowing"] for answers in together)

@@ -1,4 +1,4 @@
-"""The rows that several finished runs have all validated, joined by id: what they are compared or averaged on."""
+"""Join by id the rows that several finished runs have all validated, to compare or average the runs on them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pipeline.run.folder import RunFolder
 
 @dataclass(frozen=True, eq=False)
 class JoinedOutOfFold:
-    """N rows in the order of the training table, everything in this order.
+    """N rows in the order of the training table.
 
     Attributes:
         ids: N ids.
         labels: K names, in the order of all columns below.
         positives: (N, K) see `TrainTable.positives`.
         targets: (N, K) see `TrainTable.truths`.
-        groups: N names as the first run's folds kept them together, those by images included; None without groups.
+        groups: N names of the groups that the first run's folds kept whole, also those by images; None without groups.
         tables: of each run the columns `fold` and one probability per label.
-        unshared: how many other rows some of the runs have validated, and others not: of folds not finished yet.
+        unshared: the number of rows that only some of the runs have validated so far.
     """
 
     ids: tuple[str, ...]
@@ -47,11 +47,11 @@ class JoinedOutOfFold:
         return group_numbers(self.groups)
 
     def probabilities(self, run: int) -> NDArray[np.float64]:
-        """The out-of-fold probabilities (N, K) of the run at this place."""
+        """The out-of-fold probabilities (N, K) of a run, by its position."""
         return self.tables[run][list(self.labels)].to_numpy(dtype=np.float64)
 
     def parts(self, run: int, config: Config) -> tuple[NDArray[np.int64], list[str]]:
-        """`cross_fitting_parts` over the folds of the run at this place, whose config is `config`."""
+        """`cross_fitting_parts` over the folds of a run, by its position; `config` is its config."""
         folds = self.tables[run]["fold"].to_numpy(dtype=np.int64)
         return cross_fitting_parts(
             self.ids, folds, self.positives, self.labels, seed=config.folds.seed, groups=self.groups
@@ -118,7 +118,7 @@ def join_out_of_fold(runs: Sequence[RunFolder], train: TrainTable, labels: Seque
 
 
 def _validated_once_finished(run: RunFolder, table: pd.DataFrame) -> set[str]:
-    """The ids in `table`, the out-of-fold probabilities of `run`, and those of the folds that are not in it yet."""
+    """The ids that `run` will have validated at its end: those in `table`, and those of its unfinished folds."""
     folds = read_folds(run.folds)["fold"]
     waiting = folds[(folds >= 0) & ~folds.isin(set(table["fold"]))]
     return {*table.index, *waiting.index}

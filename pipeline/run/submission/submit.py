@@ -1,4 +1,4 @@
-"""From finished runs to a validated submission: all folds and views of all runs over each test image once."""
+"""From finished runs to a validated submission: predict, decide, validate, write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,19 +19,17 @@ from pipeline.competition.submission import (
     write_submission,
 )
 from pipeline.competition.submission.sample import Sample
-from pipeline.competition.test_set import TestSet, TestTable, read_test_set
-from pipeline.device import explained_memory_errors, pick_device
+from pipeline.competition.test_set import TestSet, read_test_set
 from pipeline.errors import SubmissionError
 from pipeline.events import Listener, notes_into
 from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
 from pipeline.images.check import require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.metric_spec import metric_name
-from pipeline.prediction.ensemble import sigmoid
-from pipeline.run.submission.submission_record import write_decided, write_record
-from pipeline.run.submission.test_predictions import load_ensemble, predict_test
-from pipeline.run.submission.test_thresholds import choose_decision_rule
-from pipeline.run.submission.unreadable_images import BROKEN_COLUMNS, fill_in, mean_out_of_fold, write_broken
+from pipeline.metrics.registry import metric_input
+from pipeline.run.records import SubmissionRecord
+from pipeline.run.submission.test_predictions import BROKEN_COLUMNS, predict_test, write_broken
+from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 from pipeline.thresholds.row_rules import row_rules
@@ -40,25 +37,25 @@ from pipeline.thresholds.row_rules import row_rules
 
 @dataclass(frozen=True)
 class Submitted:
-    """What was written, for a person to read.
+    """The facts of a written submission, for a person to read.
 
     Attributes:
         path: the submission.
         rows: its number of rows.
         images: how many images it is about.
-        members: how many models times views looked at each image.
+        predictions: how many models times views were averaged for each image.
         cross_fitted: the score to expect.
-        in_sample: the score that flatters.
+        in_sample: the score on the rows that the thresholds were fitted on.
         metric: of both.
-        positives: per label, how many rows it was decided for.
+        positives: per label, the number of rows it was decided for.
         out_of_fold_rates: per label, the share of rows it was decided for out-of-fold.
-        notes: sentences on what a person should know.
+        notes: one sentence each.
     """
 
     path: Path
     rows: int
     images: int
-    members: int
+    predictions: int
     metric: str
     cross_fitted: float | None
     in_sample: float | None
@@ -76,11 +73,10 @@ def submit(
     sample: Path | None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Submitted:
-    """Predict the test images with every fold of every run and write the submission of the first run's form.
+    """Predict the test images with every fold of every run and write a submission in the format of the first run.
 
-    Each run's folds and views are averaged as its `predict.average` says; runs are averaged as
-    probabilities. One run decides by its own thresholds; several fit new ones on the mean of their
-    out-of-fold probabilities, by the first run's policy.
+    Each run's folds and views are averaged by its `predict.average`; runs are averaged as probabilities. See
+    `choose_decision_rule` for the decisions.
 
     Args:
         runs: at least one, all of the same labels.
@@ -89,90 +85,85 @@ def submit(
         images: a folder that replaces the one of the test images; the file names stay. Where it holds more images
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
-        on_image: told (images done, all images).
+        on_image: called with (images done, all images).
 
     Raises:
         PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
     """
     first = runs[0]
     require_same_labels(runs)
-    if out is not None and out.resolve() == first.run.submission.resolve():
-        out = None  # so that what is kept beside it is this submission's, too
-    path = first.run.submission if out is None else out
+    if out is not None and out.resolve() == first.folder.submission.resolve():
+        out = None  # so that the files beside it belong to this submission, too
+    path = first.folder.submission if out is None else out
     _require_writable(path)
     form = submission_form(first.config.submission, first.config.competition, first.labels)
     notes: list[str] = []
-    asked = _read_asked(first, form, images=images, sample=sample, listen=notes_into(notes))
-    check_sample(asked.sample, form)
+    test_set = _read_test_set(first, form, images=images, sample=sample, listen=notes_into(notes))
+    check_sample(test_set.sample, form)
     if out is not None:
-        _require_replaceable(out, first, asked.sample)
+        _require_replaceable(out, first, test_set.sample)
     if first.config.predict.broken == "error":
-        require_images(asked.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
+        require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    decider, scores, about_scores = choose_decision_rule(runs, rules)
-    notes += [*(note for run in runs for note in run.notes), *about_scores]
-    notes += [f"{run.run.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
+    fitted = choose_decision_rule(runs, rules)
+    notes += [*(note for run in runs for note in run.notes), *fitted.notes]
+    notes += [f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
-    predicted = _predict(runs, asked.table, views=views, on_image=on_image)
-    decisions = decider.decide(predicted.probabilities)
-    calibrated = decider.calibrated(predicted.probabilities)
-    ids = asked.table.ids
-    frame = build_submission(asked.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
+    predicted = predict_test(runs, test_set.table, views=views, on_image=on_image)
+    decisions = fitted.rule.decide(predicted.probabilities)
+    calibrated = fitted.rule.calibrated(predicted.probabilities)
+    ids = test_set.table.ids
+    frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
-        first.run.submitted.unlink(missing_ok=True)  # of another submission
-        write_decided(first, ids, decisions=decisions, calibrated=calibrated)
-    write_parquet(first.run.test if out is None else _probabilities_of(out), table)
-    write_submission(path, frame, asked.sample, form, notes_into(notes))
+        first.folder.submitted.unlink(missing_ok=True)  # of another submission
+        _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
+    write_parquet(first.folder.test if out is None else _probabilities_of(out), table)
+    write_submission(path, frame, test_set.sample, form, notes_into(notes))
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is None:
-        write_record(runs, scores)
+        _record(runs, fitted).save(first.folder.submitted)
     return Submitted(
         path=path,
         rows=len(frame),
         images=len(ids),
-        members=predicted.members,
+        predictions=predicted.averaged,
         metric=metric_name(first.config.competition.metric),
-        cross_fitted=scores["cross_fitted"],
-        in_sample=scores["in_sample"],
+        cross_fitted=fitted.cross_fitted,
+        in_sample=fitted.in_sample,
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
-        out_of_fold_rates=scores["rates"],
+        out_of_fold_rates=fitted.rates,
         notes=tuple(notes),
     )
 
 
-class _Predicted(NamedTuple):
-    """The mean probabilities (N, K) of all runs, what is wrong with images by row, and how often each was looked at."""
+def _write_decided(
+    first: TrainedRun, ids: Sequence[str], *, decisions: NDArray[np.uint8], calibrated: NDArray[np.float64]
+) -> None:
+    """Write what the first run's metric scores of each test row, decisions or probabilities, both (N, K)."""
+    takes_decisions = metric_input(first.config.competition.metric, first.labels) == "decisions"
+    table = pd.DataFrame(decisions if takes_decisions else calibrated, columns=list(first.labels))
+    table.insert(0, "id", list(ids))
+    write_parquet(first.folder.decided, table)
 
-    probabilities: NDArray[np.float64]
-    problems: dict[int, str]
-    members: int
 
-
-def _predict(
-    runs: Sequence[TrainedRun],
-    test: TestTable,
-    *,
-    views: Sequence[str] | None,
-    on_image: Callable[[int, int], None] | None,
-) -> _Predicted:
-    """All folds and views of all runs; an image that cannot be read gets each label's mean out-of-fold probability."""
-    first, device = runs[0], pick_device()
-    tolerant = first.config.predict.broken == "fallback"
-    with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
-        ensembles = [load_ensemble(run, views, device=device) for run in runs]
-        per_run, problems = predict_test(runs, ensembles, test, tolerant=tolerant, device=device, on_image=on_image)
-    probabilities = np.mean([sigmoid(logits) for logits in per_run], axis=0)
-    if problems:
-        fallback = mean_out_of_fold([run.run.oof for run in runs], first.labels)
-        probabilities = fill_in(probabilities, problems, fallback)
-    return _Predicted(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
+def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
+    return SubmissionRecord(
+        runs=tuple(str(run.folder.path) for run in runs),
+        folds=tuple(run.folds for run in runs),
+        labels=runs[0].labels,
+        metric=metric_name(runs[0].config.competition.metric),
+        cross_fitted=fitted.cross_fitted,
+        in_sample=fitted.in_sample,
+        map=fitted.map,
+        notes=fitted.score_notes,
+    )
 
 
 def _require_writable(path: Path) -> None:
-    """Raise SubmissionError now rather than after the prediction, where `path` cannot be written."""
+    """Raise SubmissionError where `path` cannot be written, before the long prediction."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,10 +175,10 @@ def _require_writable(path: Path) -> None:
 
 
 def _require_replaceable(out: Path, first: TrainedRun, sample: Sample) -> None:
-    """Refuse an `--out` that would replace a file of a person's own: the submission, or a file beside it.
+    """Refuse an `--out` where it, or a file beside it, would replace a file of the user.
 
     Raises:
-        RunError: a file is there and is no earlier submission of this form, or is one of the competition's tables.
+        RunError: a file is there that is no earlier submission in this format, or is one of the competition's tables.
     """
     require_ours(out, lambda path: csv_columns(path) == list(sample.columns) and not path.samefile(sample.path))
     require_ours(_probabilities_of(out), lambda path: parquet_columns(path) == ["id", *first.labels])
@@ -202,12 +193,12 @@ def _broken_of(path: Path) -> Path:
     return path.with_suffix(".broken.csv")
 
 
-def _read_asked(
+def _read_test_set(
     first: TrainedRun, form: SubmissionFormat, *, images: Path | None, sample: Path | None, listen: Listener
 ) -> TestSet:
     competition, submission = first.config.competition, first.config.submission
     if sample is not None:
-        # with another sample its own ids are asked for, wherever the images can be found by a template
+        # another sample has other ids, so that the test CSV no longer fits; a template finds their images
         by_template = competition.images.template is not None
         changed = {"sample_submission": str(sample.absolute()), "test": None if by_template else competition.test}
         competition = competition.model_copy(update=changed)

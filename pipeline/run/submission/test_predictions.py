@@ -1,61 +1,69 @@
-"""The models of finished runs, loaded, and their logits for the test images: each image is decoded once for all."""
+"""Predict the test images by finished runs, each image decoded once; list those that cannot be read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.test_set import TestTable
-from pipeline.device import loading_workers, resolve_precision
-from pipeline.errors import RunError
-from pipeline.images.dataset import EvalImages, eval_loader
-from pipeline.images.geometry import image_form
-from pipeline.model.build import load_model
-from pipeline.prediction.predict import Ensemble, needed_forms, predict
-from pipeline.prediction.tta import parse_views
-from pipeline.run.submission.unreadable_images import noting_problems
+from pipeline.device import explained_memory_errors
+from pipeline.errors import ImageError, listing
+from pipeline.files import read_predictions, write_csv
+from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
+from pipeline.prediction.ensemble import sigmoid
+from pipeline.prediction.predict import needed_forms, predict
 from pipeline.run.trained_run import TrainedRun
+from pipeline.training.build import build_runtime, load_ensemble
+
+BROKEN_COLUMNS = ["id", "problem"]
 
 
-def load_ensemble(run: TrainedRun, views: Sequence[str] | None, *, device: torch.device) -> Ensemble:
-    """All models of a run, those of its folds and of a full fit, on `device`.
+class TestPredictions(NamedTuple):
+    """Predictions for N test images.
 
-    They look at `views` or, if None, at the run's own; each counts alike in the average.
-
-    Raises:
-        RunError: weights are missing, broken or for other labels.
+    Attributes:
+        probabilities: (N, K) the mean over runs.
+        problems: of the images that cannot be read, by row.
+        averaged: how many models times views were averaged for each image.
     """
-    trained = [load_model(member.weights, device=device) for member in run.members]
-    wrong = [member for member, model in zip(run.members, trained, strict=True) if model.labels != run.labels]
-    if wrong:
-        raise RunError(
-            f"{run.run.path}: {wrong[0].weights} is for other labels than the run's thresholds",
-            remedy="the run folder was changed by hand: start it with --fresh",
-        )
-    return Ensemble(
-        models=[model.model for model in trained],
-        normalizer=trained[0].normalizer,
-        views=parse_views(views or run.config.predict.tta, size=run.config.images.height_width),
-        form=image_form(run.config.images),
-        average=run.config.predict.average,
-    )
+
+    probabilities: NDArray[np.float64]
+    problems: dict[int, str]
+    averaged: int
 
 
 def predict_test(
     runs: Sequence[TrainedRun],
-    ensembles: Sequence[Ensemble],
     test: TestTable,
     *,
-    tolerant: bool,
-    device: torch.device,
+    views: Sequence[str] | None,
     on_image: Callable[[int, int], None] | None,
-) -> tuple[list[NDArray[np.float64]], dict[int, str]]:
-    """The logits (N, K) of each run, and by row what is wrong with images that cannot be read."""
-    config = runs[0].config
+) -> TestPredictions:
+    """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability.
+
+    Args:
+        runs: all of the same labels; the first one's config has the settings of the prediction.
+        test: N images.
+        views: other views than the runs' own.
+        on_image: called with (images done, all images).
+
+    Raises:
+        ImageError: an image cannot be read, and `predict.broken` is error; or none can be read.
+        RunError: weights are missing, broken or for other labels.
+    """
+    config, runtime = runs[0].config, build_runtime(runs[0].config)
+    problems: dict[int, str] = {}
     done = 0
+
+    def noting_problems(batches: Iterator[EvalBatch]) -> Iterator[EvalBatch]:
+        for batch in batches:
+            problems.update(batch.problems)
+            yield batch
 
     def count(images: int) -> None:
         nonlocal done
@@ -63,14 +71,53 @@ def predict_test(
         if on_image is not None:
             on_image(done, len(test.ids))
 
-    loader = eval_loader(
-        EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=tolerant),
-        range(len(test.ids)),
-        batch_size=config.predict.batch_size or config.train.batch_size,
-        workers=loading_workers(config.train.workers, device),
-        pin_memory=device.type == "cuda",
-    )
-    precision = resolve_precision(config.train.precision, device)
-    problems: dict[int, str] = {}
-    batches = noting_problems(loader, problems)
-    return predict(ensembles, batches, device=device, precision=precision, on_batch=count), problems
+    with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
+        ensembles = [
+            load_ensemble(
+                run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
+            )
+            for run in runs
+        ]
+        loader = eval_loader(
+            EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=config.predict.broken == "fallback"),
+            range(len(test.ids)),
+            batch_size=runtime.batch_size,
+            workers=runtime.workers,
+            pin_memory=runtime.device.type == "cuda",
+        )
+        batches = noting_problems(iter(loader))
+        logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
+    probabilities = np.mean([sigmoid(each) for each in logits], axis=0)
+    if problems and len(problems) == len(probabilities):
+        raise ImageError(
+            f"not one of {len(probabilities)} test images can be read",
+            got=listing(problems.values(), 3),
+            remedy="check competition.root, competition.images or --images",
+        )
+    if problems:
+        probabilities[list(problems)] = _mean_out_of_fold(runs)
+    return TestPredictions(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
+
+
+def _mean_out_of_fold(runs: Sequence[TrainedRun]) -> NDArray[np.float64]:
+    """The mean out-of-fold probability (K,) of each label over all validated rows of runs, each run counting once."""
+    labels = list(runs[0].labels)
+    tables = [read_predictions(run.folder.oof, labels)[labels].to_numpy(np.float64) for run in runs]
+    return np.asarray(np.mean([table.mean(axis=0) for table in tables], axis=0))
+
+
+def write_broken(path: Path, ids: Sequence[str], problems: Mapping[int, str]) -> list[str]:
+    """Write the ids and problems of unreadable images to the CSV `path`; returns a note on them.
+
+    Without any, there is no note, and the file of an earlier submission is deleted.
+    """
+    if not problems:
+        path.unlink(missing_ok=True)
+        return []
+    rows = sorted(problems)
+    broken = [ids[row] for row in rows]
+    write_csv(path, pd.DataFrame(zip(broken, (problems[row] for row in rows), strict=True), columns=BROKEN_COLUMNS))
+    return [
+        f"{len(rows)} of {len(ids)} test images cannot be read and got each label's mean out-of-fold probability: "
+        f"{listing(broken)} (listed in {path})"
+    ]

@@ -1,20 +1,19 @@
-"""How finished runs decide test rows: read from the files of one run, fitted anew to the mean of several."""
+"""The rule that decides test rows: that of one finished run, or a new one for the mean of several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.competition.table import read_train
-from pipeline.config import Config
+from pipeline.errors import RunError, listing, nearest
 from pipeline.events import ignore
-from pipeline.files import read_json, read_predictions
+from pipeline.files import read_predictions
 from pipeline.metrics.registry import get_metric
-from pipeline.run.folder import RunFolder
+from pipeline.run.records import Scores, finite
 from pipeline.run.submission.joined_out_of_fold import join_out_of_fold
-from pipeline.run.submission.submission_record import promised_by
 from pipeline.run.trained_run import TrainedRun
 from pipeline.thresholds.calibration import Calibration
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
@@ -23,45 +22,85 @@ from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.transfer import rates
 
 
-def read_decision_rule(run: RunFolder, config: Config, labels: Sequence[str], rules: RowRules) -> DecisionRule:
-    """The decider that `thresholds.json` and `oof.parquet` of a scored run describe.
+class FittedRule(NamedTuple):
+    """A rule for test rows with its out-of-fold scores.
+
+    Attributes:
+        rates: per label, the share of the validated rows that it was decided for, cross-fitted.
+        score_notes: sentences that belong beside the scores.
+        notes: other sentences on how the rule was fitted.
+    """
+
+    rule: DecisionRule
+    cross_fitted: float | None
+    in_sample: float | None
+    map: float | None
+    rates: Mapping[str, float]
+    score_notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] | None = None) -> DecisionRule:
+    """The decision rule of a finished run, its columns in the order of `labels` (by default that of the run).
 
     Raises:
-        RunError: a file is missing or damaged.
+        RunError: `labels` are not those of the run, or its out-of-fold probabilities are missing or damaged.
     """
-    facts = read_json(run.thresholds)
-    platt = facts["platt"]
+    thresholds, labels = run.thresholds, list(run.labels if labels is None else labels)
+    unknown = sorted({*labels} ^ {*run.labels})
+    if unknown:
+        raise RunError(
+            f"{run.folder.thresholds} is for other labels: '{unknown[0]}'{nearest(unknown[0], run.labels)}",
+            expected=listing(labels, 12),
+            got=listing(run.labels, 12),
+            remedy="the run folder was changed by hand: start it with --fresh",
+        )
     calibration = None
-    if platt is not None:
-        slopes, intercepts = ([platt[name][key] for name in labels] for key in ("slope", "intercept"))
-        calibration = Calibration(np.array(slopes), np.array(intercepts))
+    if thresholds.platt is not None:
+        fitted = [thresholds.platt[name] for name in labels]
+        calibration = Calibration(
+            np.array([each.slope for each in fitted]), np.array([each.intercept for each in fitted])
+        )
     return DecisionRule(
         calibration=calibration,
-        thresholds=np.array([facts["values"][name] for name in labels]),
-        out_of_fold=read_predictions(run.oof, list(labels))[list(labels)].to_numpy(dtype=np.float64),
-        policy=facts["chosen"],
-        transfer=config.thresholds.transfer,
+        thresholds=np.array([thresholds.values[name] for name in labels]),
+        out_of_fold=read_predictions(run.folder.oof, labels)[labels].to_numpy(dtype=np.float64),
+        policy=thresholds.chosen,
+        transfer=run.config.thresholds.transfer,
         rules=rules,
     )
 
 
-def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> tuple[DecisionRule, dict[str, Any], list[str]]:
-    """What to decide by, its scores and out-of-fold rates, and what to say about them.
+def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
+    """The rule of one run, or for several a new one, fitted on the mean of their out-of-fold probabilities.
 
-    One run decides as its files say; for several, thresholds are fitted to the mean of their out-of-fold
-    probabilities, by the first run's settings.
+    The settings of that fit are those of the first run.
 
     Raises:
         RunError: a file is missing or damaged, or the runs do not validate the same rows.
     """
-    first = runs[0]
-    if len(runs) == 1:
-        facts = read_json(first.run.thresholds)
-        promised = {**facts, **promised_by(first.run, facts)}
-        return read_decision_rule(first.run, first.config, first.labels, rules), promised, []
-    labels = list(first.labels)
+    return _of_one(runs[0], rules) if len(runs) == 1 else _fit_to_mean(runs, rules)
+
+
+def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
+    thresholds = run.thresholds
+    scores = Scores.load(run.folder.scores) if run.folder.scores.exists() else None
+    if scores is not None and scores.folds != thresholds.folds:  # killed between the two: scores of other folds
+        scores = None
+    return FittedRule(
+        read_decision_rule(run, rules),
+        cross_fitted=thresholds.cross_fitted,
+        in_sample=thresholds.in_sample,
+        map=None if scores is None else scores.threshold_free.map,
+        rates=thresholds.rates,
+        score_notes=thresholds.notes if scores is None else scores.notes,
+    )
+
+
+def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
+    first, labels = runs[0], list(runs[0].labels)
     metric = get_metric(first.config.competition.metric, labels)
-    rows = join_out_of_fold([run.run for run in runs], read_train(first.config.competition, ignore), labels)
+    rows = join_out_of_fold([run.folder for run in runs], read_train(first.config.competition, ignore), labels)
     probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
@@ -72,7 +111,7 @@ def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> tuple[D
             "them have validated"
         )
     settings = first.config.thresholds
-    honest = score_out_of_fold(
+    scored = score_out_of_fold(
         metric,
         rows.targets,
         probabilities,
@@ -83,15 +122,16 @@ def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> tuple[D
         groups=rows.group_numbers,
         resamples=0,
     )
-    decided = rates(honest.cross_fitted_decisions, ~np.isnan(rows.targets))
-    facts = {
-        "in_sample": honest.in_sample.pooled.value,
-        "cross_fitted": honest.cross_fitted.pooled.value,
-        "map": get_metric("map").function(rows.targets, probabilities).value,
-        "notes": [*notes, *(f"{run.run.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best")],
-        "rates": dict(zip(labels, decided.tolist(), strict=True)),
-    }
-    decider = DecisionRule(
-        honest.calibration, honest.thresholds, probabilities, honest.policy, settings.transfer, rules
+    decided = rates(scored.cross_fitted_decisions, ~np.isnan(rows.targets))
+    return FittedRule(
+        DecisionRule(scored.calibration, scored.thresholds, probabilities, scored.policy, settings.transfer, rules),
+        cross_fitted=finite(scored.cross_fitted.pooled.value),
+        in_sample=finite(scored.in_sample.pooled.value),
+        map=finite(get_metric("map").function(rows.targets, probabilities).value),
+        rates=dict(zip(labels, decided.tolist(), strict=True)),
+        score_notes=(
+            *notes,
+            *(f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"),
+        ),
+        notes=tuple(notes),
     )
-    return decider, facts, notes
