@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace, command: str) -> None:
     """Read, check and build everything, then train; only then is the run folder changed."""
     config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
     name = arguments.config.stem if arguments.run is None else arguments.run
-    run = RunFolder.named(name + ("-debug" if arguments.debug else ""))
+    run = RunFolder.named(name, debug=arguments.debug)
     if arguments.search:
         processes.require_one("--search")
     fresh, console = arguments.fresh or arguments.debug, make_console()

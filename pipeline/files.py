@@ -7,7 +7,6 @@ CSV and parquet only.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import math
@@ -22,12 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline.errors import RunError, listing
 
 TEMPORARY_PREFIX = ".writing-"
-_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{8}-\d+-.")
+_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{8}-[0-9]{1,9}-.")
+_OUTPUT_MARK = b"q2l-pipeline"
 _ABANDONED_SECONDS = 24 * 3600  # for files of other hosts, whose processes cannot be checked
 
 
@@ -50,7 +51,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             remedy="free some space, or make the folder writable; the same command goes on from what was saved",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name that is too long for the disk
+            temporary.unlink(missing_ok=True)
 
 
 def require_ours(path: Path, is_ours: Callable[[Path], bool]) -> None:
@@ -90,11 +92,11 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.match(name) is not None
 
 
-def subfolders(folder: Path, name: str) -> list[Path]:
-    """The folders in `folder`, and links to folders, whose name matches the regular expression `name`; sorted."""
+def entries(folder: Path, name: str) -> list[Path]:
+    """Everything in `folder` whose name matches the regular expression `name`, sorted: folders, files and links."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if re.fullmatch(name, path.name) and path.is_dir())
+    return sorted(path for path in folder.iterdir() if re.fullmatch(name, path.name))
 
 
 def delete_files(folder: Path, names: Collection[str]) -> None:
@@ -174,30 +176,54 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def csv_columns(path: Path) -> list[str]:
-    """The cells of the first row of a CSV file; empty for any other file."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return next(csv.reader(file), [])
-    except (OSError, ValueError, csv.Error):
-        return []
+def write_marked_parquet(path: Path, frame: pd.DataFrame, written_with: Collection[Path]) -> None:
+    """As `write_parquet`, with the digests of the files that were written together with it in the metadata."""
+    digests = json.dumps({file.name: _digest(file) for file in written_with})
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    marked = table.replace_schema_metadata({**(table.schema.metadata or {}), _OUTPUT_MARK: digests})
+    write_atomically(path, lambda temporary: parquet.write_table(marked, temporary))
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """The column names of a parquet file; empty for any other file."""
+def marked_outputs(path: Path) -> dict[str, str]:
+    """The file names and digests that `write_marked_parquet` noted in `path`; none for any other file."""
     try:
-        return list(parquet.read_schema(path).names)
-    except (OSError, ValueError):
-        return []
+        digests = json.loads((parquet.read_schema(path).metadata or {})[_OUTPUT_MARK])
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {path.name: "", **digests}
+
+
+def is_marked_output(path: Path, beside: Path) -> bool:
+    """Whether `path` is still as it was written together with the parquet file `beside`."""
+    return path.is_file() and marked_outputs(beside).get(path.name) in ("", _digest(path))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _all_finite(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and bool(np.isfinite(column.to_numpy()).all())
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text in `path`. Raises RunError where it is missing, not a regular file, or cannot be read."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise RunError(f"{path} is not a regular file", remedy="move it away, or start with --fresh")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}", remedy="restore it, or start with --fresh") from None
 
 
 def read_json(path: Path) -> Any:
     """The JSON in `path`. Raises RunError where it is missing or broken, or holds a number that is not finite."""
+    text = read_text(path)
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except ValueError as error:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not valid JSON: {error}", remedy="restore it, or start with --fresh") from None
 
 
@@ -253,7 +279,7 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
             remedy="start with --fresh",
         )
     frame = frame.astype({"id": str}).set_index("id")
-    bad = [name for name in frame.columns if not np.isfinite(frame[name].to_numpy()).all()]
+    bad = [name for name in frame.columns if not _all_finite(frame[name])]
     if bad:
         raise RunError(
             f"{path} holds predictions that are not finite numbers",

@@ -132,7 +132,7 @@ def _is_ours(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return bool(image.info.get("Software") == _SOFTWARE)
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return False
 
 

@@ -21,7 +21,7 @@ from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
 from pipeline.prediction.out_of_fold import predict_fold
 from pipeline.run.folder import RunFolder
-from pipeline.run.opening import open_run_folder
+from pipeline.run.opening import opened
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
 from pipeline.run.records import FoldDone, PredictSettings, Scores
@@ -57,9 +57,7 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
     """
     wanted = _wanted_folds(plan, folds)
     with contextlib.ExitStack() as held:
-        processes.from_first(lambda: open_run_folder(plan, run, fresh=fresh))
-        if processes.is_first():
-            held.enter_context(run.in_use())
+        processes.from_first(lambda: held.enter_context(opened(plan, run, fresh=fresh)))
         listen(RunOpened())
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,25 +19,38 @@ from pipeline.config import Config, changed_training_keys, check_config, dump_co
 from pipeline.config.training import TrainConfig
 from pipeline.errors import ConfigError, RunError, listing
 from pipeline.events import Fold
-from pipeline.files import delete_files, is_temporary, parse_json, remove_leftovers, subfolders, write_json, write_text
-from pipeline.run.search_folder import FOLD, SearchFolder
-from pipeline.training.fold_folder import FileName, FoldFolder
+from pipeline.files import (
+    delete_files,
+    entries,
+    is_temporary,
+    parse_json,
+    read_text,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
+from pipeline.run.search_folder import FOLD, SEARCH_FILES, SearchFolder
+from pipeline.training.fold_folder import FOLD_FILES, RESUME_FILES, FileName, FoldFolder
 
 _LOCK_SECONDS = 2
+_DEBUG = "-debug"
 _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "images.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
     | {"submission.broken.csv"}
 )
-_WRITTEN_IN_PLACE = ("lock", "study.db", "goes_on", "run.lock")  # all others get their name when they are whole
+_FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
+_WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "goes_on", "run.lock"})  # others get their name when whole
+_LONGEST_NAME = 200  # bytes; the disk's limit is 255, with room for the names of temporary files
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run."""
+    """The files of one run; `home` is the folder that holds it, or the link to it."""
 
     path: Path
+    home: Path | None = None
 
     mark = FileName("run.json")  # written first: only where it is may the files of a run be deleted
     _lock = FileName("run.lock")
@@ -53,25 +69,35 @@ class RunFolder:
     submitted = FileName("submission.json")  # see `SubmissionRecord`; written last of the four
 
     @classmethod
-    def named(cls, name: str, *, root: Path = Path("runs")) -> Self:
-        """The run `name` in `root`. Raises ConfigError where `name` is not the plain name of a folder."""
-        if name.startswith(".") or not name.strip() or {*name} & {*"/\\\0"}:
+    def named(cls, name: str, *, debug: bool = False) -> Self:
+        """The run `name` in `runs/`, or its `--debug` run, which has a folder of its own.
+
+        Raises:
+            ConfigError: `name` is not the plain name of a folder, or is one of a `--debug` run.
+        """
+        plain = name.isprintable() and name.strip() and not name.startswith(".") and not {*name} & {*"/\\"}
+        if not plain or len(os.fsencode(name)) > _LONGEST_NAME:
             raise ConfigError(
-                f"--run {name!r} is not the name of a run",
-                expected=f"one name, for a folder in {root}/",
+                f"--run {name!a} is not the name of a run",
+                expected=f"one printable name of at most {_LONGEST_NAME} bytes, for a folder in runs/",
                 remedy="give a name such as --run second; to keep a run elsewhere, make its folder a link",
             )
-        return cls.at(root / name)
+        if name.endswith(_DEBUG):
+            raise ConfigError(
+                f"--run {name}: names that end with {_DEBUG} are for --debug runs, which are deleted at each start",
+                remedy="give another --run NAME",
+            )
+        return cls.at(Path("runs") / (name + (_DEBUG if debug else "")))
 
     @classmethod
     def at(cls, path: Path) -> Self:
         """The run in the folder `path`; where that is a link, in the folder it leads to."""
-        return cls(path.resolve() if path.is_symlink() else path)
+        return cls(Path(os.path.realpath(path)), path.parent) if path.is_symlink() else cls(path)
 
     @property
     def cache(self) -> Path:
         """The cache of decoded images, for this run and those beside it."""
-        return self.path.parent / ".cache"
+        return (self.home or self.path.parent) / ".cache"
 
     @property
     def search(self) -> SearchFolder:
@@ -84,10 +110,12 @@ class RunFolder:
 
     def has_trainings(self) -> bool:
         """Whether the training of some fold has begun."""
-        return any(FoldFolder(path).is_begun() for path in subfolders(self.path, FOLD))
+        return any(FoldFolder(path).is_begun() for path in entries(self.path, FOLD))
 
     def finished_folds(self, train: TrainConfig) -> list[int]:
-        """The predicted folds that have a model for each of `train.seeds`, ascending."""
+        """The predicted folds that have a model for each of `train.seeds`, ascending; none if it is being deleted."""
+        if self._is_being_deleted():
+            return []
         return [number for number in self._predicted_folds() if self.fold(number).is_trained(train)]
 
     def folds_lacking_models(self, train: TrainConfig) -> list[int]:
@@ -100,14 +128,15 @@ class RunFolder:
 
     def read_config(self) -> Config:
         """The configuration this run was made with. Raises RunError where the folder holds none."""
-        try:
-            data = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        if not os.path.lexists(self.config):
             raise RunError(
                 f"{self.path} is not a run folder: it holds no config.yaml",
                 remedy="give a folder that run_cv.py made, for example runs/demo",
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            )
+        text = read_text(self.config)
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
             raise RunError(
                 f"{self.config}: not readable as YAML: {error}",
                 remedy="restore the file or start with --fresh",
@@ -118,26 +147,26 @@ class RunFolder:
         """Refuse a folder that the pipeline may not write to; it may be missing or empty. Writes nothing.
 
         Raises:
-            RunError: it holds files but no `run.json` of this pipeline, or a link where the pipeline would write.
+            RunError: it holds files but no `run.json` of this pipeline; or something else lies where the pipeline would
+                write a file or a folder, such as a link.
         """
-        if self.path.is_dir() and not self._has_mark():
+        if self.path.is_dir() and not self.is_marked():
             others = sorted(path.name for path in self.path.iterdir() if not is_temporary(path.name))
             if others:
                 raise RunError(
                     f"{self.path} is not a run folder: it holds files, but no {self.mark.name} of this pipeline",
                     got=listing(others),
-                    remedy="give another --run NAME, or move the folder away",
+                    remedy="give another --run NAME, or move the folder away; if it is a run whose "
+                    f"{self.mark.name} was lost, write {json.dumps(_MARK)} into that file",
                 )
         elif self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is not a folder", remedy="give another --run NAME, or move it away")
         for folder in self._folders():
-            links = [path for path in (folder, *(folder / name for name in _WRITTEN_IN_PLACE)) if path.is_symlink()]
-            if links and links[0] != self.path:
-                raise RunError(
-                    f"{links[0]} is a link, and nothing outside of the run folder is written or deleted",
-                    got=f"it leads to {links[0].readlink()}",
-                    remedy="remove the link; to keep a run on another disk, make the whole run folder a link",
-                )
+            if folder != self.path and (folder.is_symlink() or not folder.is_dir()):
+                raise _misplaced(folder, "a folder")
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.name in _FILES and not _is_replaceable(path):
+                    raise _misplaced(path, "a file")
 
     def check(self, config: Config) -> None:
         """Refuse a folder made with other training keys, or one that is no run folder; writes nothing.
@@ -146,9 +175,10 @@ class RunFolder:
             RunError: naming each training key with its old and new value.
         """
         self.require_ours()
-        self._check_settings(config)
+        self.check_settings(config)
 
-    def _check_settings(self, config: Config) -> None:
+    def check_settings(self, config: Config) -> None:
+        """As `check`, where `require_ours` was asked before."""
         if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
             return
         changed = changed_training_keys(self.read_config(), config)
@@ -160,10 +190,13 @@ class RunFolder:
                 + ("; --search goes on with the best values of the run's search" if self.search.best.exists() else ""),
             )
 
-    def begin(self, *, fresh: bool) -> None:
+    def begin(self, *, fresh: bool) -> bool:
         """Make the folder and mark it as a run; with `fresh`, delete first what the pipeline wrote in it.
 
         A deletion that was killed is finished.
+
+        Returns:
+            Whether an earlier run was deleted.
 
         Raises:
             RunError: as `require_ours`; the folder cannot be written; with `fresh`, another command works on the run.
@@ -176,10 +209,13 @@ class RunFolder:
                 f"{self.path} cannot be written: {error}",
                 remedy="choose a writable folder or free some space",
             ) from None
-        if not self._has_mark():
+        if not self.is_marked():
             write_json(self.mark, _MARK)
-        elif fresh or self._is_being_deleted():
-            self._delete()
+            return False
+        if not fresh and not self._is_being_deleted():
+            return False
+        self._delete()
+        return True
 
     def open(self, config: Config, *, fresh: bool) -> None:
         """Make the folder ready and write `config` into it; with `fresh`, an earlier run is deleted first.
@@ -188,7 +224,11 @@ class RunFolder:
             RunError: as `begin` and `check`.
         """
         self.begin(fresh=fresh)
-        self._check_settings(config)
+        self.check_settings(config)
+        self.write_config(config)
+
+    def write_config(self, config: Config) -> None:
+        """Write `config.yaml`, and delete what dead processes left half written."""
         remove_leftovers(self._folders())
         write_text(self.config, dump_config(config))
 
@@ -206,7 +246,7 @@ class RunFolder:
     def _delete(self) -> None:
         with self._locked(ReadWriteLock(self._lock).write_lock, "another command works on it"):
             write_json(self.mark, {**_MARK, "deleting": True})  # a kill from here on: the next command goes on deleting
-            for fold in subfolders(self.path, FOLD):
+            for fold in entries(self.path, FOLD):
                 FoldFolder(fold).delete()
             self.search.delete()
             delete_files(self.path, _RUN_FILES)
@@ -221,10 +261,15 @@ class RunFolder:
             raise RunError(
                 f"{self.path} cannot be used now", got=why_not, remedy="wait for the other command or stop it"
             ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise RunError(
+                f"{self._lock} cannot be locked: {error}", remedy="delete this file, or make the folder writable"
+            ) from None
         with held:
             yield
 
-    def _has_mark(self) -> bool:
+    def is_marked(self) -> bool:
+        """Whether the folder holds a `run.json` of this pipeline."""
         return self._read_mark() is not None
 
     def _is_being_deleted(self) -> bool:
@@ -233,13 +278,30 @@ class RunFolder:
     def _read_mark(self) -> dict[str, Any] | None:
         """The content of the mark; None where there is none, or a file of that name by another program."""
         try:
-            mark = parse_json(self.mark.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            mark = parse_json(self.mark.read_text(encoding="utf-8")) if self.mark.is_file() else None
+        except (OSError, ValueError, RecursionError):
             return None
         return mark if isinstance(mark, dict) and mark.get("made_by") == _MARK["made_by"] else None
 
     def _folders(self) -> list[Path]:
         """Every folder of the run that the pipeline writes to, the innermost first; some may be links."""
-        folds = [FoldFolder(path) for path in subfolders(self.path, FOLD)]
-        search = self.search.folders() if self.search.path.is_dir() else []
+        folds = [FoldFolder(path) for path in entries(self.path, FOLD)]
+        search = self.search.folders() if os.path.lexists(self.search.path) else []
         return [*(path for fold in folds for path in fold.folders()), *search, self.path]
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether the pipeline may write its file `path`: it is no folder or pipe, and no link if written in place."""
+    if path.name in _WRITTEN_IN_PLACE:
+        return path.is_file() and not path.is_symlink()
+    return path.is_file() or path.is_symlink()
+
+
+def _misplaced(path: Path, wanted: str) -> RunError:
+    if path.is_symlink():
+        return RunError(
+            f"{path} is a link, and nothing outside of the run folder is written or deleted",
+            got=f"it leads to {path.readlink()}",
+            remedy="remove the link; to keep a run on another disk, make the whole run folder a link",
+        )
+    return RunError(f"{path} is not {wanted}", expected=f"{wanted} of the pipeline", remedy="move it away")

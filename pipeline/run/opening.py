@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -16,21 +18,25 @@ from pipeline.run.records import DataDigest
 from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
 
 
-def open_run_folder(plan: Plan, run: RunFolder, *, fresh: bool) -> None:
-    """Make the folder ready, and write the config, folds and data digest; with `fresh`, delete an earlier run first.
+@contextlib.contextmanager
+def opened(plan: Plan, run: RunFolder, *, fresh: bool) -> Iterator[None]:
+    """Write the config, folds and data digest; with `fresh`, delete an earlier run first. The run is in use meanwhile.
 
     Raises:
         RunError: the folder belongs to other settings or other data, or is not a run folder.
     """
-    if not fresh:
+    run.begin(fresh=fresh)
+    with run.in_use():  # from here on no other command deletes the run, so what is checked now stays true
+        run.check_settings(plan.config)
         _check_same_data(plan, run)
         _keep_pixels(run)
         check_pixels(plan.config.images, run.images)
-    run.open(plan.config, fresh=fresh)
-    if not run.environment.exists():
-        write_json(run.environment, describe_environment(seed=plan.config.train.seed))
-    write_csv(run.folds, _fold_frame(plan))
-    data_digest(plan).save(run.data)
+        run.write_config(plan.config)
+        if not run.environment.exists():
+            write_json(run.environment, describe_environment(seed=plan.config.train.seed))
+        write_csv(run.folds, _fold_frame(plan))
+        data_digest(plan).save(run.data)
+        yield
 
 
 def data_digest(plan: Plan) -> DataDigest:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import delete_files, subfolders
-from pipeline.training.fold_folder import FileName, FoldFolder
+from pipeline.files import delete_files, entries
+from pipeline.training.fold_folder import NUMBER, FileName, FoldFolder
 
-FOLD = r"fold\d+|full"
+FOLD = f"fold{NUMBER}|full"
 """The names of folders of folds."""
 
+_PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
 _FIGURES = ("history", "timeline", "slices", "importances", "contour")
-_SEARCH_FILES = frozenset(
+SEARCH_FILES = frozenset(
     {"lock", "goes_on", "images.json", "best.yaml", "trials.csv"}
     | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
     | {f"{name}.png" for name in _FIGURES}
@@ -31,12 +32,12 @@ class TrialFolder:
 
     def folders(self) -> list[Path]:
         """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
-        folds = [FoldFolder(path) for path in subfolders(self.path, FOLD)]
+        folds = [FoldFolder(path) for path in entries(self.path, FOLD)]
         return [*(path for fold in folds for path in fold.folders()), self.path]
 
     def delete(self) -> None:
         """Delete what the pipeline wrote here, and each folder that is empty then."""
-        for fold in subfolders(self.path, FOLD):
+        for fold in entries(self.path, FOLD):
             FoldFolder(fold).delete()
         delete_files(self.path, ())
 
@@ -64,14 +65,14 @@ class SearchFolder:
 
     def begun_trials(self) -> list[TrialFolder]:
         """The trials that are trained now, or have left files behind."""
-        return [TrialFolder(path) for path in subfolders(self.path / "trials", r"\d+")]
+        return [TrialFolder(path) for path in entries(self.path / "trials", NUMBER)]
 
     def folders(self) -> list[Path]:
         """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
         return [
             *(path for trial in self.begun_trials() for path in trial.folders()),
-            *(path for fold in subfolders(self.path / "proxy", FOLD) for path in FoldFolder(fold).folders()),
-            *subfolders(self.path, "trials|proxy"),
+            *(path for fold in entries(self.path / "proxy", FOLD) for path in FoldFolder(fold).folders()),
+            *entries(self.path, "trials|proxy"),
             self.path,
         ]
 
@@ -79,11 +80,12 @@ class SearchFolder:
         """Delete what the pipeline wrote here, and each folder that is empty then."""
         for trial in self.begun_trials():
             trial.delete()
-        for fold in subfolders(self.path / "proxy", FOLD):
+        for fold in entries(self.path / "proxy", FOLD):
+            delete_files(fold, _PROXY_FILES)
             FoldFolder(fold).delete()
-        for folder in subfolders(self.path, "trials|proxy"):
+        for folder in entries(self.path, "trials|proxy"):
             delete_files(folder, ())
-        delete_files(self.path, _SEARCH_FILES)
+        delete_files(self.path, SEARCH_FILES)
 
     def proxy(self, fold: int) -> FoldFolder:
         """The one full training of a fold whose feature maps all heads train on."""

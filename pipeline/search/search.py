@@ -80,10 +80,10 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
     trial_score = build_trial_score(plan)
     notes = _check_folds(plan, search.folds)
     own, outside = own_values(plan.config, search.parameters)
-    run.begin(fresh=fresh)
-    _check_folder(plan, run)
+    fresh = run.begin(fresh=fresh) or fresh
     with contextlib.ExitStack() as held:
         held.enter_context(run.in_use())
+        _check_folder(plan, run)
         pixels = _decide_pixels(plan, run, listen)
         study = held.enter_context(contextlib.closing(search.open_study(run, trial_score)))
         if fresh:

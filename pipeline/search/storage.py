@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError, RunError, listing
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
@@ -34,6 +34,7 @@ def open_storage(
         ConfigError: the URL is wrong, its driver is not installed, or the database cannot be reached.
     """
     url = _checked_url(asked, sqlite)
+    _refuse_other_database(url)
     waiting = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
     try:
         with warnings.catch_warnings(), _file_locked(lock):  # two processes would create the same tables
@@ -55,6 +56,26 @@ def open_storage(
             got=str(error.__cause__ or error).splitlines()[0],
             remedy="start the database, or correct the URL; null is a file in the run folder",
         ) from None
+
+
+def _refuse_other_database(url: sqlalchemy.URL) -> None:
+    """Refuse an SQLite file that is not a database of Optuna: its tables would be added to it."""
+    path = Path(url.database or "")
+    if url.get_backend_name() != "sqlite" or not path.is_file() or path.stat().st_size == 0:
+        return
+    engine = sqlalchemy.create_engine(url)
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    except SQLAlchemyError:
+        return  # Optuna's own error follows
+    finally:
+        engine.dispose()
+    if tables and "alembic_version" not in tables:
+        raise ConfigError(
+            f"search.storage: {path} is the database of another program",
+            got=f"the tables {listing(tables)}",
+            remedy="name a new file, or set search.storage=null",
+        )
 
 
 def _checked_url(asked: str | None, sqlite: Path) -> sqlalchemy.URL:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.config.training import TrainConfig
-from pipeline.files import delete_files, subfolders
+from pipeline.files import delete_files, entries
 
-_RESUME_FILES = frozenset({"checkpoint.safetensors", "best.safetensors", "lock", "owner.json"})
-_FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"})
-_PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
+RESUME_FILES = frozenset({"checkpoint.safetensors", "best.safetensors", "lock", "owner.json"})
+FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"})
+NUMBER = "(?:0|[1-9][0-9]*)"
+"""A number in the name of a folder, as a regular expression."""
 
 
 class _HasPath(Protocol):
@@ -56,19 +57,19 @@ class FoldFolder:
 
     def folders(self) -> list[Path]:
         """Every folder in here that the pipeline writes to, the innermost first; some may be links."""
-        seeds = [FoldFolder(path) for path in subfolders(self.path, r"seed\d+")]
-        return [*(path for seed in seeds for path in seed.folders()), *subfolders(self.path, "resume"), self.path]
+        seeds = [FoldFolder(path) for path in entries(self.path, f"seed{NUMBER}")]
+        return [*(path for seed in seeds for path in seed.folders()), *entries(self.path, "resume"), self.path]
 
     def is_begun(self) -> bool:
         """Whether a training has left files here; the folder alone is no sign of one."""
-        resume = [self.resume / name for name in _RESUME_FILES]
-        return any(path.exists() for path in (*resume, *(self.path / name for name in _FOLD_FILES)))
+        resume = [self.resume / name for name in RESUME_FILES]
+        return any(path.exists() for path in (*resume, *(self.path / name for name in FOLD_FILES)))
 
     def delete_resume(self) -> None:
         """Delete the state of an unfinished training."""
-        delete_files(self.resume, _RESUME_FILES)
+        delete_files(self.resume, RESUME_FILES)
 
     def delete(self) -> None:
         """Delete what the pipeline wrote here, and each folder that is empty then."""
         for folder in self.folders():
-            delete_files(folder, _RESUME_FILES if folder.name == "resume" else _FOLD_FILES | _PROXY_FILES)
+            delete_files(folder, RESUME_FILES if folder.name == "resume" else FOLD_FILES)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +100,9 @@ def test_a_folder_without_our_mark_is_refused_by_every_command(
         assert snapshot(workplace) == before
 
 
-@pytest.mark.parametrize("name", ["../other", "..", ".", "", " ", "a/b", "/tmp/x", ".hidden", "a\\b", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../other", "..", ".", "", " ", "a/b", "/tmp/x", ".hidden", "a\\b", "a\0b", "a\nb", "\x1b[31m", "x" * 256]
+)
 @pytest.mark.parametrize("words", [(), ("--fresh",), ("--search",)])
 def test_a_run_is_one_name_below_runs(
     name: str,
@@ -285,45 +290,140 @@ def test_after_a_fresh_that_was_killed_the_next_command_starts_over(
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(Killed):
             cv(monkeypatch, tiny_config, "--fresh", "train.lr=1.0e-3")
+    assert cv(monkeypatch, tiny_config, "train.lr=1.0e-3", "--folds", "finished") == 0  # trains none, finds none
+    assert not run.fold(0).weights.exists()
     assert cv(monkeypatch, tiny_config, "train.lr=1.0e-3", *words) == 0
     assert run.read_config().train.lr == 1e-3
     assert len((run.fold(0).epochs).read_text().splitlines()) == 2
     assert (run.fold(0).oof).read_bytes() != (finished / "fold0/oof.parquet").read_bytes()
 
 
+HEADER = "id,red,green,blue\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("out", "theirs"),
     [
-        ("train.csv", None),
-        ("sample_submission.csv", None),
-        ("out.csv", "name,age\nAnn,7\n"),
-        ("out.csv", "\xff\xfe"),
-        ("out.parquet", "mine"),
-        ("out.broken.csv", "my list of broken things\n"),
+        ("data/train.csv", {}),
+        ("data/sample_submission.csv", {}),
+        ("data/answers.csv", {"data/answers.csv": HEADER + "a,1,0,1\n"}),
+        ("out.csv", {"out.csv": "name,age\nAnn,7\n"}),
+        ("out.csv", {"out.parquet": "mine"}),
+        ("out.csv", {"out.broken.csv": "id,problem\n"}),
+        ("runs/tiny/test.csv", {}),
+        ("runs/tiny/fold0/oof.csv", {}),
+        ("runs/second/submission.csv", {"runs/second/run.json": '{"made_by": "q2l-pipeline"}'}),
     ],
 )
-def test_out_never_replaces_a_persons_file(
-    name: str,
-    theirs: str | None,
+def test_out_never_replaces_a_persons_file_nor_one_of_a_run(
+    out: str,
+    theirs: dict[str, str],
     finished: Path,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(finished, workplace / "runs/tiny")
-    if theirs is not None:
-        (workplace / "data" / name).write_bytes(theirs.encode("latin-1"))
-    out = workplace / "data" / (name if theirs is None else "out.csv")
-    before = snapshot(workplace / "data")
+    for name, text in theirs.items():
+        put(workplace / name, text)
+    before = snapshot(workplace)
     assert submission(monkeypatch, "runs/tiny", "--out", out) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert snapshot(workplace / "data") == before
+    assert "remedy:" in capsys.readouterr().err
+    assert snapshot(workplace) == before
 
 
-def test_out_replaces_an_earlier_submission(finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_replaces_an_earlier_submission_unless_it_was_edited(
+    finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(finished, workplace / "runs/tiny")
     for _ in range(2):
         assert submission(monkeypatch, "runs/tiny", "--out", workplace / "first.csv") == 0
+    with (workplace / "first.csv").open("a") as file:
+        file.write("my.own.row,1,1,1\n")
+    assert submission(monkeypatch, "runs/tiny", "--out", workplace / "first.csv") == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["fold0", "fold0/resume", "full", "search", "config.yaml", "oof.parquet", "fold0/done.json", "run.lock"]
+)
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe", "dangling link"])
+def test_something_else_in_the_place_of_our_files_is_refused_before_anything_is_deleted(
+    place: str,
+    kind: str,
+    finished: Path,
+    tiny_config: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = workplace / "runs/tiny"
+    shutil.copytree(finished, run)
+    is_file = "." in place
+    if kind == ("file" if is_file else "folder") or (is_file and kind == "dangling link" and place != "run.lock"):
+        pytest.skip("this is what the pipeline writes or replaces")
+    path = run / place
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    make = {
+        "file": lambda: put(path),
+        "folder": lambda: path.mkdir(parents=True),
+        "pipe": lambda: os.mkfifo(path),
+        "dangling link": lambda: link(path, workplace / "nowhere"),
+    }
+    make[kind]()
+    before = snapshot(run)
+    for words in ((), ("--fresh",)):
+        assert cv(monkeypatch, tiny_config, *words) == 2
+        assert "Traceback" not in capsys.readouterr().err
+        assert snapshot(run) == before
+
+
+def test_files_that_the_pipeline_writes_elsewhere_are_kept_in_a_fold(
+    finished: Path, tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = workplace / "runs/tiny"
+    shutil.copytree(finished, run)
+    own = ["fold0/train.npy", "fold0/lock", "fold0/config.yaml", "fold007/weights.safetensors", "folds/oof.parquet"]
+    for name in own:
+        put(run / name)
+    assert cv(monkeypatch, tiny_config, "--fresh") == 0
+    assert [name for name in own if (run / name).read_text() != "mine"] == []
+
+
+def test_a_debug_run_never_takes_the_folder_of_a_real_one(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--run", "tiny-debug") == 2
+    assert "names that end with -debug are for --debug runs" in capsys.readouterr().err
+
+
+def test_of_two_commands_that_start_over_at_once_one_is_refused(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(Path("runs/tiny"))
+    in_use = RunFolder.in_use
+
+    def other_command_first(folder: RunFolder) -> Any:
+        monkeypatch.setattr(RunFolder, "in_use", in_use)
+        assert cv(monkeypatch, tiny_config, "--fresh", "train.lr=7.0e-3") == 0
+        return in_use(folder)
+
+    monkeypatch.setattr(RunFolder, "in_use", other_command_first)
+    assert cv(monkeypatch, tiny_config, "--fresh", "train.lr=1.0e-3") == 2
+    assert "train.lr" in capsys.readouterr().err
+    assert run.read_config().train.lr == 7e-3
+
+
+def test_a_database_of_another_program_is_no_place_for_a_study(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(workplace / "mine.db")) as database:
+        database.execute("CREATE TABLE studies (mine TEXT)")
+    before = (workplace / "mine.db").read_bytes()
+    assert cv(monkeypatch, tiny_config, "--search", "search.storage=sqlite:///mine.db") == 2
+    assert "the database of another program" in capsys.readouterr().err
+    assert (workplace / "mine.db").read_bytes() == before
 
 
 def test_a_figure_replaces_only_a_figure_of_ours(tmp_path: Path) -> None:

@@ -18,17 +18,17 @@ from pipeline.competition.submission import (
     submission_form,
     write_submission,
 )
-from pipeline.competition.submission.sample import Sample
 from pipeline.competition.test_set import TestSet, read_test_set
-from pipeline.errors import SubmissionError
+from pipeline.errors import RunError, SubmissionError
 from pipeline.events import Listener, notes_into
-from pipeline.files import csv_columns, parquet_columns, require_ours, write_parquet
+from pipeline.files import is_marked_output, require_ours, write_marked_parquet, write_parquet
 from pipeline.images.check import require_images
 from pipeline.images.geometry import image_form
 from pipeline.metrics.metric_spec import metric_name
 from pipeline.metrics.registry import metric_input
+from pipeline.run.folder import RunFolder
 from pipeline.run.records import SubmissionRecord
-from pipeline.run.submission.test_predictions import BROKEN_COLUMNS, predict_test, write_broken
+from pipeline.run.submission.test_predictions import predict_test, write_broken
 from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
@@ -101,7 +101,7 @@ def submit(
     test_set = _read_test_set(first, form, images=images, sample=sample, listen=notes_into(notes))
     check_sample(test_set.sample, form)
     if out is not None:
-        _require_replaceable(out, first, test_set.sample)
+        _require_replaceable(out)
     if first.config.predict.broken == "error":
         require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
@@ -120,10 +120,13 @@ def submit(
     if out is None:
         first.folder.submitted.unlink(missing_ok=True)  # of another submission
         _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
-    write_parquet(first.folder.test if out is None else _probabilities_of(out), table)
+        write_parquet(first.folder.test, table)
     write_submission(path, frame, test_set.sample, form, notes_into(notes))
     notes += write_broken(_broken_of(path), ids, predicted.problems)
-    if out is None:
+    if out is not None:
+        together = [file for file in (path, _broken_of(path)) if file.exists()]
+        write_marked_parquet(_probabilities_of(out), table, written_with=together)
+    else:
         _record(runs, fitted).save(first.folder.submitted)
     return Submitted(
         path=path,
@@ -174,15 +177,22 @@ def _require_writable(path: Path) -> None:
         )
 
 
-def _require_replaceable(out: Path, first: TrainedRun, sample: Sample) -> None:
-    """Refuse an `--out` where it, or a file beside it, would replace a file of the user.
+def _require_replaceable(out: Path) -> None:
+    """Refuse an `--out` in the folder of a run, or one that would replace a file of the user.
+
+    A file may be replaced if it is unchanged since it was written together with its parquet file of probabilities.
 
     Raises:
-        RunError: a file is there that is no earlier submission in this format, or is one of the competition's tables.
+        RunError: as said.
     """
-    require_ours(out, lambda path: csv_columns(path) == list(sample.columns) and not path.samefile(sample.path))
-    require_ours(_probabilities_of(out), lambda path: parquet_columns(path) == ["id", *first.labels])
-    require_ours(_broken_of(out), lambda path: csv_columns(path) == BROKEN_COLUMNS)
+    for folder in Path(os.path.realpath(out)).parents:
+        if RunFolder(folder).is_marked():
+            raise RunError(
+                f"{out} lies in the folder of a run", remedy="give --out a place elsewhere, or leave --out away"
+            )
+    probabilities = _probabilities_of(out)
+    for path in (out, probabilities, _broken_of(out)):
+        require_ours(path, lambda path: is_marked_output(path, probabilities))
 
 
 def _probabilities_of(out: Path) -> Path:
