@@ -1,0 +1,225 @@
+"""Does the forecast of the test score cover the true one, and is its interval no wider than it must be?
+
+Simulated competitions: 40 kinds (rows, labels, imbalance, groups, fold models, test rows, metric, policy), five draws of
+each. Out-of-fold scores and thresholds as the project makes them; the truth is the score of the mean of the fold models
+on fresh rows, decided by the project's `DecisionRule` with its transfer of rates. The oracle of a kind knows the standard
+deviation of truth minus forecast value over the draws of that kind.
+
+    python benchmarks/forecast.py                        # 200 competitions, held out, and the real pairs
+    python benchmarks/forecast.py --quick                # 20, in under a minute
+    python benchmarks/forecast.py --fit --first-seed 0   # the constants of the forecast, on design seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.metrics.registry import METRICS, Metric
+from pipeline.metrics.targets import Bits, Floats, Ints
+from pipeline.thresholds.cross_fitting import OutOfFoldScores, score_out_of_fold
+from pipeline.thresholds.decision_rule import DecisionRule
+from pipeline.thresholds.forecast import GAIN, GAIN_DEVIATION, ONE_FOLD, Forecast, forecast
+from pipeline.thresholds.row_rules import RowRules
+
+METRIC_NAMES = ("f1_macro", "f2_samples", "map", "auc_macro", "log_loss", "accuracy_cells")
+DRAWS, KINDS, HELD_OUT = 5, 40, 1_000  # draws of a kind, kinds of a report, first seed of a report
+SMALL_SAMPLE = 0.94  # mean of a standard deviation of 5 normal numbers, over the true one
+ONE_FOLD_SHARE = 4  # with one fold, one row in so many is validated
+
+
+class Kind(NamedTuple):
+    """What an organiser announces about a competition, and how it is to be trained."""
+
+    metric: Metric
+    rows: int
+    labels: int
+    rarest: float  # the rate of the rarest label; the commonest has 0.4
+    group_size: int  # 1: no groups
+    models: int
+    test_rows: int
+    policy: str
+
+
+class Rows(NamedTuple):
+    """N rows that every model scores."""
+
+    targets: Bits  # (N, K)
+    models: Floats  # (S, N, K) probabilities
+    groups: Ints  # (N,)
+
+
+class Outcome(NamedTuple):
+    """One competition: what was forecast, and what came."""
+
+    kind: Kind
+    scores: OutOfFoldScores
+    forecast: Forecast
+    truth: float
+
+
+def draw_kind(rng: np.random.Generator) -> Kind:
+    """Sizes are drawn on a logarithmic scale."""
+    metric = METRICS[METRIC_NAMES[rng.integers(len(METRIC_NAMES))]]
+    rows = round(np.exp(rng.uniform(np.log(300), np.log(20_000))))
+    grouped = rng.random() < 0.4
+    size = int(rng.integers(3, max(4, min(30, rows // 30)))) if grouped else 1
+    return Kind(
+        metric=metric,
+        rows=rows,
+        labels=round(np.exp(rng.uniform(np.log(5), np.log(40)))),
+        rarest=float(np.exp(rng.uniform(np.log(max(0.005, 12 / rows)), np.log(0.2)))),
+        group_size=size,
+        models=int(rng.integers(1, 6)),
+        test_rows=round(np.exp(rng.uniform(np.log(100), np.log(5_000)))),
+        policy=str(rng.choice(["global", "per_label", "prevalence"])) if metric.criterion else "per_label",
+    )
+
+
+def draw_world(kind: Kind, rng: np.random.Generator) -> Callable[[int, float], Rows]:
+    """A generator of rows: (rows, how far label rates shift in logits) -> rows scored by all models.
+
+    A model's logit is signal + an error that all models share + an error of its own. Both errors have a part that is
+    common to a group. A model's own share of the error variance lies between 0.03 and 0.35: five
+    models then have 3 to 30 % fewer errors than one, as ensembles of networks do.
+    """
+    labels, models = kind.labels, max(kind.models, 1)
+    strength = rng.uniform(1.5, 4.0) * rng.uniform(0.7, 1.3, labels)
+    logits = np.linspace(np.log(kind.rarest), np.log(0.4), labels)
+    rates = np.log(np.exp(logits) / (1 - np.exp(logits)))
+    own = rng.uniform(0.03, 0.35)
+    alike = rng.uniform(0.2, 0.6) if kind.group_size > 1 else 0.0  # share of an error that a group has in common
+    squeeze, offset = rng.uniform(0.4, 1.0, labels), rng.normal(0.0, 0.5, labels)
+    skill = rng.normal(1.0, 0.03, (models, 1, 1))  # some fold models are better than others
+    drift = rng.normal(0.0, 0.2, (models, 1, labels))
+
+    def error(groups: Ints, *shape: int) -> Floats:
+        of_group = rng.normal(size=(*shape, int(groups.max()) + 1, labels))[..., groups, :]
+        return np.sqrt(1 - alike) * rng.normal(size=(*shape, len(groups), labels)) + np.sqrt(alike) * of_group
+
+    def draw(rows: int, shift: float) -> Rows:
+        groups = np.arange(rows) if kind.group_size == 1 else _groups(rows, kind.group_size, rng)
+        moved = rates + shift * rng.normal(size=labels)
+        if alike:
+            moved = moved + rng.normal(0.0, 1.0, (int(groups.max()) + 1, labels))[groups]
+        targets = rng.random((rows, labels)) < 1 / (1 + np.exp(-moved))
+        errors = np.sqrt(1 - own) * error(groups) + np.sqrt(own) * error(groups, models)
+        seen = skill * strength * (targets - 0.5) + errors
+        score = squeeze * (strength * seen + rates) + offset + drift
+        return Rows(targets.astype(np.uint8), 1 / (1 + np.exp(-score)), groups)
+
+    return draw
+
+
+def _groups(rows: int, size: int, rng: np.random.Generator) -> Ints:
+    sizes = 1 + rng.poisson(size - 1, rows)
+    return np.repeat(np.arange(rows), sizes)[:rows]
+
+
+def compete(kind: Kind, seed: int) -> Outcome:
+    """One competition of a kind, from its first draw to the truth."""
+    rng = np.random.default_rng(seed)
+    draw = draw_world(kind, rng)
+    train = draw(kind.rows if kind.models > 1 else max(150, kind.rows // ONE_FOLD_SHARE), 0.0)
+    test = draw(kind.test_rows, 0.1)
+    rows = np.arange(len(train.targets))
+    parts = rng.permutation(int(train.groups.max()) + 1)[train.groups] % (kind.models if kind.models > 1 else 5)
+    probabilities = train.models[parts if kind.models > 1 else 0, rows]
+    groups = train.groups if kind.group_size > 1 else None
+    scores = score_out_of_fold(
+        kind.metric,
+        train.targets,
+        probabilities,
+        parts,
+        policy=kind.policy,
+        calibration="auto",
+        groups=groups,
+        resamples=0,
+    )
+    rule = DecisionRule(scores.calibration, scores.thresholds, probabilities, scores.policy, "rate", RowRules())
+    mean = test.models.mean(axis=0)
+    table = rule.decide(mean) if kind.metric.takes == "decisions" else rule.calibrated(mean)
+    expected = forecast(
+        kind.metric,
+        train.targets,
+        scores,
+        rule,
+        folds=kind.models,
+        models=kind.models,
+        test_rows=kind.test_rows,
+        groups=groups,
+    )
+    return Outcome(kind, scores, expected, kind.metric.function(test.targets, table).value)
+
+
+def study(kinds: int, first_seed: int) -> list[Outcome]:
+    """`DRAWS` competitions of each kind."""
+    outcomes = []
+    for number in range(first_seed, first_seed + kinds):
+        kind = draw_kind(np.random.default_rng([number, 0]))
+        outcomes += [compete(kind, 100 * number + turn) for turn in range(DRAWS)]
+    return outcomes
+
+
+def report(outcomes: list[Outcome]) -> None:
+    """The table in Markdown: how often the truth lies inside, and the width over that of the oracle."""
+    groups: dict[str, Callable[[Outcome], bool]] = {"all": lambda one: True}
+    groups |= {name: lambda one, name=name: one.kind.metric.name == name for name in METRIC_NAMES}  # type: ignore[misc]
+    groups |= {
+        "groups": lambda one: one.kind.group_size > 1,
+        "no groups": lambda one: one.kind.group_size == 1,
+        "one model": lambda one: one.kind.models == 1,
+        "2 or 3 models": lambda one: one.kind.models in (2, 3),
+        "4 or 5 models": lambda one: one.kind.models > 3,
+        "test below 500 rows": lambda one: one.kind.test_rows < 500,
+        "test from 500 rows": lambda one: one.kind.test_rows >= 500,
+        "train below 2,000 rows": lambda one: one.kind.rows < 2_000,
+        "train from 2,000 rows": lambda one: one.kind.rows >= 2_000,
+    }
+    print("| competitions | number | forecast covers | interval of the CV score covers | width / oracle | error / sd |")
+    print("|---|---|---|---|---|---|")
+    for name, belongs in groups.items():
+        chosen = [one for one in outcomes if belongs(one)]
+        if not chosen:
+            continue
+        covered = np.mean([one.forecast.low <= one.truth <= one.forecast.high for one in chosen])
+        old = np.mean([abs(one.truth - _score(one)) <= 1.96 * _own_deviation(one) for one in chosen])
+        widths, oracle = _widths(chosen)
+        ratio = np.array([error(one) / deviation(one) for one in chosen])
+        print(
+            f"| {name} | {len(chosen)} | {100 * covered:.1f} % | {100 * old:.0f} % | "
+            f"{np.median(widths / oracle):.2f} | {ratio.mean():+.2f}, {ratio.std():.2f} |"
+        )
+
+
+def error(one: Outcome) -> float:
+    """Truth minus forecast."""
+    return one.truth - one.forecast.value
+
+
+def deviation(one: Outcome) -> float:
+    """The forecast's standard deviation."""
+    return float(np.hypot.reduce(list(one.forecast.deviations.values())))
+
+
+def _score(one: Outcome) -> float:
+    return one.scores.cross_fitted.pooled.value
+
+
+def _own_deviation(one: Outcome) -> float:
+    """The standard deviation of the cross-validated score, which its bootstrap interval has, too."""
+    rows = len(one.scores.in_sample_decisions)
+    return one.forecast.deviations["rows"] / np.sqrt(1 + rows / one.kind.test_rows)
+
+
+def _widths(outcomes: list[Outcome]) -> tuple[Floats, Floats]:
+    """For each kind the mean width, and the oracle's."""
+    widths, oracles = [], []
+    for first in range(0, len(outcomes), DRAWS):
+        draws = outcomes[first : first + DRAWS]
+        widths.append(np.mean([one.forecast.high - one.forecast.low for one in draws]))
+        oracles.append(2 * 1.96 * np.std([error(one) for one in draws], ddof=1) / SMALL_SAMPLE)
+    return np.array(widths), np.array(oracles)
