@@ -17,9 +17,9 @@ from pipeline.metrics.targets import Floats, Ints, Targets, take_rows
 from pipeline.thresholds.cross_fitting import OutOfFoldScores
 from pipeline.thresholds.decision_rule import DecisionRule
 
-GAIN = {"decisions": 0.06, "probabilities": 0.13, "loss": 0.14}
-"""What many models gain over one: the exponent of the headroom grows by it, or a loss falls by this share."""
-GAIN_DEVIATION = {"decisions": 0.05, "probabilities": 0.05, "loss": 0.06}
+GAIN = {"decisions": 0.21, "probabilities": 0.34, "loss": 0.14}
+"""What many models gain over one: what the log odds of a score rise by, or the share that a loss falls by."""
+GAIN_DEVIATION = {"decisions": 0.11, "probabilities": 0.14, "loss": 0.05}  # between competitions
 ONE_FOLD = 0.1  # standard deviation of what one validation fold hides, as a share of the headroom
 FEWEST_GROUPS = 5  # below, a bootstrap of groups means nothing
 _MANY_GROUPS = 30
@@ -66,9 +66,10 @@ def forecast(
             rises, an F falls). c is measured on resamples of the size of the test.
         transfer: the test is decided by rates (`transferred`), which differ by chance between the out-of-fold rows
             and the test. The loss is measured on the same resamples, decided by rates and by values.
-        models: an out-of-fold row is predicted by one fold model, a test row by the mean of S. With h = 1 - score,
-            h becomes h^(1 + g (1 - 1/S)); a loss falls by the share g (1 - 1/S). 1 - 1/S is the share of a model's
-            own variance that the mean removes. GAIN, and that form, were fitted by `benchmarks/forecast.py --fit`.
+        models: an out-of-fold row is predicted by one fold model, a test row by the mean of S. The log odds of a
+            score s rise by g (1 - 1/S), so s by g (1 - 1/S) s (1 - s); a loss falls by the share g (1 - 1/S).
+            1 - 1/S is the share of a model's own variance that the mean removes. GAIN was fitted, and this form
+            chosen, by `benchmarks/forecast.py --fit`.
 
     variance = rows + folds + models. The standard deviations:
         rows: the out-of-fold rows and the test rows are two draws, v (1/N + 1/M), v from resampled rows, or resampled
@@ -102,7 +103,7 @@ def forecast(
     by_value, moved = _resampled(metric, targets, scores, rule, groups, drawn)
     per_row = drawn * effective / (effective - 1.0)  # from a variance over `drawn` rows to that of one
     of_rows, of_test = by_value.var() * per_row, (by_value + moved).var() * per_row
-    gain, gain_deviation = _gain(metric, score, 1.0 - 1.0 / models)
+    gain, gain_deviation = gain_of_models(metric, score, 1.0 - 1.0 / models)
     shifts = {
         "rows": _beyond_chance(by_value - score) * drawn * (1.0 / test_rows - 1.0 / rows),
         "transfer": _beyond_chance(moved) * drawn / test_rows,
@@ -146,13 +147,12 @@ def _notes(folds: int, models: int, groups: float | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _gain(metric: Metric, score: float, share: float) -> tuple[float, float]:
+def gain_of_models(metric: Metric, score: float, share: float) -> tuple[float, float]:
     """What the mean of models adds to a score, and its standard deviation; `share` is 1 - 1 / models."""
     if not metric.greater_is_better:
         return -GAIN["loss"] * share * score, GAIN_DEVIATION["loss"] * share * score
-    headroom = 1.0 - score
-    gained = headroom - headroom ** (1.0 + GAIN[metric.takes] * share)
-    return gained, gained * GAIN_DEVIATION[metric.takes] / GAIN[metric.takes]
+    slope = share * max(0.0, score * (1.0 - score))
+    return GAIN[metric.takes] * slope, GAIN_DEVIATION[metric.takes] * slope
 
 
 def _beyond_chance(differences: Floats) -> float:
