@@ -25,9 +25,10 @@ ONE_FOLD = 0.1  # standard deviation of what one validation fold hides, as a sha
 FEWEST_GROUPS = 5  # below, a bootstrap of groups means nothing
 RATES_DEVIATION = 0.5  # of the shift by label rates: a test that differs in these may differ in other ways
 FEWEST_USED = 0.3  # share of the rows: below, too few resemble the test
+_ALL_USED = 0.999  # from here on the test has the label rates of training
 _MANY_GROUPS = 30
-_RESAMPLES, _FEWEST = 400, 100
-_MOST_CELLS = 20_000_000  # cells of all resamples together, beyond the fewest
+_RESAMPLES, _FEWEST = 200, 100  # a standard deviation needs no more
+_MOST_CELLS = 10_000_000  # cells of all resamples together, beyond the fewest
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,16 @@ def forecast(
     used = float(weights.sum() ** 2 / (weights**2).sum() / rows)  # share of the rows that the weights leave
     absent = _why_absent(metric, score, effective, used)
     if absent:
-        return Forecast(math.nan, math.nan, math.nan, notes=(absent,))
+        return _absent(absent)
 
     drawn = min(rows, test_rows)
     by_value, moved = _resampled(metric, targets, scores, rule, _Draws(rows, groups), drawn)
+    if by_value.size < 2:
+        return _absent("the metric has no value on as few rows as the test has")
     per_row = drawn * effective / (effective - 1.0)  # from a variance over `drawn` rows to that of one
     shifted, of_rows = 0.0, by_value.var() * per_row
     bias = _beyond_chance(by_value - score)
-    if used < 1.0:
+    if used < _ALL_USED:
         weighted, moved = _resampled(metric, targets, scores, rule, _Draws(rows, groups, weights), drawn)
         shifted = float(weighted.mean() - by_value.mean())
         by_value = weighted
@@ -142,19 +145,20 @@ def forecast(
     return Forecast(value, low, high, shifts, deviations, _notes(folds, models, groups, effective, used))
 
 
+def _absent(why: str) -> Forecast:
+    return Forecast(math.nan, math.nan, math.nan, notes=(f"no forecast for the test: {why}",))
+
+
 def _why_absent(metric: Metric, score: float, groups: float, used: float) -> str:
     if not math.isfinite(score):
-        return "no forecast for the test: the metric has no value on the out-of-fold rows"
+        return "the metric has no value on the out-of-fold rows"
     if score > 1.0 if metric.greater_is_better else score < 0.0:
-        return "no forecast for the test: the best value of the metric is not known"
+        return "the best value of the metric is not known"
     if groups < FEWEST_GROUPS:
-        return (
-            f"no forecast for the test: the groups vary as {groups:.1f} of equal size would, and at least "
-            f"{FEWEST_GROUPS} are needed"
-        )
+        return f"the groups vary as {groups:.1f} of equal size would, and at least {FEWEST_GROUPS} are needed"
     if used < FEWEST_USED:
         return (
-            "no forecast for the test: its predictions say that labels are far more or less frequent than in training "
+            "its predictions show that labels are far more or less frequent than in training "
             f"({100 * used:.0f} % of the rows resemble the test)"
         )
     return ""
@@ -166,7 +170,7 @@ def _notes(folds: int, models: int, groups: Ints | None, effective: float, used:
         notes.append("the forecast is wide: one validation fold does not show how much splits differ")
     if groups is not None and effective < _MANY_GROUPS:
         notes.append(f"the forecast is wide: the groups vary as {effective:.0f} of equal size would")
-    if used < 1.0:
+    if used < _ALL_USED:
         notes.append("the forecast takes account of label rates that differ between training and test")
     if models > 1:
         notes.append(f"the forecast supposes that the mean of {models} models gains as in simulated competitions")
