@@ -12,6 +12,7 @@ from pipeline.metrics.targets import Bits, Floats, Ints
 from pipeline.thresholds.cross_fitting import score_out_of_fold
 from pipeline.thresholds.decision_rule import DecisionRule
 from pipeline.thresholds.forecast import FEWEST_GROUPS, Forecast, forecast
+from pipeline.thresholds.label_shift import raked
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.transfer import Transfer
 
@@ -154,3 +155,10 @@ def test_a_test_of_which_few_rows_are_alike_leaves_no_forecast() -> None:
     _, expected, _ = fitted("map", targets, probabilities, parts, test=np.full((500, 4), 0.9))
     assert math.isnan(expected.value)
     assert "far more or less frequent" in expected.notes[0]
+
+
+def test_raked_weights_give_each_label_its_rate() -> None:
+    targets = table()[0]
+    rates = np.array([0.4, 0.35, 0.1, 0.3])
+    np.testing.assert_allclose(np.average(targets, axis=0, weights=raked(targets, rates)), rates, atol=1e-6)
+    assert raked(targets, rates).mean() == pytest.approx(1.0)
