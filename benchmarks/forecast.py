@@ -3,7 +3,7 @@
 Simulated competitions: 40 kinds (rows, labels, imbalance, groups, fold models, test rows, metric, policy), five draws
 of each. Out-of-fold scores and thresholds as the project makes them; the truth is the score of the mean of the fold
 models on fresh rows, decided by the project's `DecisionRule` with its transfer of rates. The oracle of a kind knows the
-standard deviation of truth minus forecast value over the draws of that kind.
+standard deviation of truth minus forecast value over its draws, each of which has labels and models of its own.
 
     python benchmarks/forecast.py                                  # 200 competitions, held out, and the real pairs
     python benchmarks/forecast.py --quick                          # 20, in under a minute
