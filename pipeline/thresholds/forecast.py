@@ -19,7 +19,7 @@ from pipeline.thresholds.decision_rule import DecisionRule
 from pipeline.thresholds.label_shift import estimated_rates, raked
 
 GAIN = {"decisions": 0.21, "probabilities": 0.34, "loss": 0.14}
-"""Gain of many models over one: the rise of a score's log odds, or the share of a loss. From 300 design competitions."""
+"""Gain of many models over one: rise of a score's log odds, or share of a loss. From 300 design competitions."""
 GAIN_DEVIATION = {"decisions": 0.11, "probabilities": 0.14, "loss": 0.05}  # between competitions
 ONE_FOLD = 0.1  # standard deviation of what one validation fold hides, as a share of the headroom
 FEWEST_GROUPS = 5  # below, a bootstrap of groups means nothing
