@@ -81,9 +81,14 @@ def print_submitted(console: Console, written: Submitted) -> None:
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.predictions} predictions averaged per image")
     console.print(
-        f"{written.metric} to expect: {number(written.cross_fitted)} (cross-fitted; "
-        f"in-sample {number(written.in_sample)})"
+        f"cross-validated {written.metric}: {number(written.cross_fitted)} (cross-fitted; "
+        f"in-sample {number(written.in_sample)})",
+        markup=False,
     )
+    test = written.forecast
+    if not math.isnan(test.value):
+        interval = f"95 % interval {number(test.low)} to {number(test.high)}"
+        console.print(f"forecast for the test: {number(test.value)} ({interval})")
     for note in written.notes:
         print_note(console, note)
 

@@ -182,7 +182,7 @@ class Thresholds(Record):
 
 @dataclass(frozen=True)
 class SubmissionRecord(Record):
-    """submission.json: the runs and folds that predicted a submission, and the scores to expect of it."""
+    """submission.json: the runs and folds that predicted a submission, their scores, and the forecast for the test."""
 
     runs: tuple[StrictStr, ...]
     folds: tuple[tuple[StrictInt, ...], ...]
@@ -192,6 +192,7 @@ class SubmissionRecord(Record):
     in_sample: Score
     map: Score
     notes: tuple[StrictStr, ...]
+    forecast: tuple[StrictFloat, StrictFloat, StrictFloat] | None = None  # of the test score: value, 95 % interval
 
     def __post_init__(self) -> None:
         if len(self.runs) != len(self.folds):

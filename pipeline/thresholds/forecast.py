@@ -109,12 +109,12 @@ def forecast(
     used = float(weights.sum() ** 2 / (weights**2).sum() / rows)  # share of the rows that the weights leave
     absent = _why_absent(metric, score, effective, used)
     if absent:
-        return _absent(absent)
+        return no_forecast(absent)
 
     drawn = min(rows, test_rows)
     by_value, moved = _resampled(metric, targets, scores, rule, _Draws(rows, groups), drawn)
     if by_value.size < 2:
-        return _absent("the metric has no value on as few rows as the test has")
+        return no_forecast("the metric has no value on as few rows as the test has")
     per_row = drawn * effective / (effective - 1.0)  # from a variance over `drawn` rows to that of one
     shifted, of_rows = 0.0, by_value.var() * per_row
     bias = _beyond_chance(by_value - score)
@@ -139,13 +139,16 @@ def forecast(
     if folds == 1:
         deviations["folds"] = ONE_FOLD * (1.0 - score if metric.greater_is_better else score)
     value = score + sum(shifts.values())
-    reach = _student(effective - 1.0) * math.hypot(*deviations.values())
+    from scipy.special import stdtrit  # slow to import
+
+    reach = float(stdtrit(effective - 1.0, 0.975)) * math.hypot(*deviations.values())
     low, high = value - reach, value + reach
     low, high = (low, min(high, 1.0)) if metric.greater_is_better else (max(low, 0.0), high)
     return Forecast(value, low, high, shifts, deviations, _notes(folds, models, groups, effective, used))
 
 
-def _absent(why: str) -> Forecast:
+def no_forecast(why: str) -> Forecast:
+    """A forecast that is absent, with the reason in a note."""
     return Forecast(math.nan, math.nan, math.nan, notes=(f"no forecast for the test: {why}",))
 
 
@@ -242,11 +245,3 @@ def _resampled(
                 changes[number] = metric.function(truth, by_rate).value - metric.function(truth, by_value).value
     known = np.isfinite(values) & np.isfinite(changes)
     return values[known], changes[known]
-
-
-def _student(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t, by the series of Abramowitz and Stegun, 26.7.5."""
-    z = 1.959964
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -42,7 +42,7 @@ def test_a_run_is_scored_with_it_and_submitted_without_it(
     monkeypatch.setattr("pipeline.metrics.custom_metric.CustomFunction.load", None)  # loading it would fail now
     capsys.readouterr()
     assert submission(monkeypatch, "runs/own") == 0
-    assert "my_metric.py:score to expect" in printed(capsys)
+    assert "cross-validated my_metric.py:score" in printed(capsys)
 
     assert submission(monkeypatch, "runs/own", "runs/own", "--out", "both.csv") == 2
     assert "not run from a run folder" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_a_submission_of_several_runs_in_the_folder_of_the_first(
     assert submission(monkeypatch, run.path) == 0
     alone = printed(run, capsys)
     assert submission(monkeypatch, run.path, "runs/other", "--out", run.submission) == 0  # the default path
-    expected = " ".join(capsys.readouterr().out.split()).partition("f1_macro to expect: ")[2].split()[0]
+    expected = " ".join(capsys.readouterr().out.split()).partition("cross-validated f1_macro: ")[2].split()[0]
     assert true_score(run, TRUTH)["f1_macro"] == pytest.approx(scored(run.submission, truth))
     assert f"cross-validation said {expected} cross-fitted" in printed(run, capsys)
     assert printed(run, capsys) != alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from pipeline.metrics.registry import metric_input
 from pipeline.run.folder import RunFolder
 from pipeline.run.records import SubmissionRecord
 from pipeline.run.submission.test_predictions import predict_test, write_broken
-from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule
+from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule, forecast_test
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
+from pipeline.thresholds.forecast import Forecast
 from pipeline.thresholds.row_rules import row_rules
 
 
@@ -44,8 +46,9 @@ class Submitted:
         rows: its number of rows.
         images: how many images it is about.
         predictions: how many models times views were averaged for each image.
-        cross_fitted: the score to expect.
-        in_sample: the score on the rows that the thresholds were fitted on.
+        cross_fitted: the cross-validated score, cross-fitted.
+        in_sample: the same in-sample; it flatters.
+        forecast: of the test score.
         metric: of both.
         positives: per label, the number of rows it was decided for.
         out_of_fold_rates: per label, the share of rows it was decided for out-of-fold.
@@ -61,6 +64,7 @@ class Submitted:
     in_sample: float | None
     positives: Mapping[str, int]
     out_of_fold_rates: Mapping[str, float]
+    forecast: Forecast
     notes: tuple[str, ...]
 
 
@@ -115,6 +119,7 @@ def submit(
     calibrated = fitted.rule.calibrated(predicted.probabilities)
     ids = test_set.table.ids
     frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
+    expected = forecast_test(runs, fitted.rule, predicted.probabilities)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
@@ -127,7 +132,7 @@ def submit(
         together = [file for file in (path, _broken_of(path)) if file.exists()]
         write_marked_parquet(_probabilities_of(out), table, written_with=together)
     else:
-        _record(runs, fitted).save(first.folder.submitted)
+        _record(runs, fitted, expected).save(first.folder.submitted)
     return Submitted(
         path=path,
         rows=len(frame),
@@ -138,7 +143,8 @@ def submit(
         in_sample=fitted.in_sample,
         positives=dict(zip(first.labels, decisions.sum(axis=0).tolist(), strict=True)),
         out_of_fold_rates=fitted.rates,
-        notes=tuple(notes),
+        forecast=expected,
+        notes=(*notes, *expected.notes),
     )
 
 
@@ -152,7 +158,7 @@ def _write_decided(
     write_parquet(first.folder.decided, table)
 
 
-def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
+def _record(runs: Sequence[TrainedRun], fitted: FittedRule, expected: Forecast) -> SubmissionRecord:
     return SubmissionRecord(
         runs=tuple(str(run.folder.path) for run in runs),
         folds=tuple(run.folds for run in runs),
@@ -162,6 +168,7 @@ def _record(runs: Sequence[TrainedRun], fitted: FittedRule) -> SubmissionRecord:
         in_sample=fitted.in_sample,
         map=fitted.map,
         notes=fitted.score_notes,
+        forecast=None if math.isnan(expected.value) else (expected.value, expected.low, expected.high),
     )
 
 

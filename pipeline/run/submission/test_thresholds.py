@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.competition.table import read_train
-from pipeline.errors import RunError, listing, nearest
+from pipeline.errors import PipelineError, RunError, listing, nearest
 from pipeline.events import ignore
 from pipeline.files import read_predictions
-from pipeline.metrics.registry import get_metric
+from pipeline.metrics.registry import Metric, get_metric
 from pipeline.run.records import Scores, finite
-from pipeline.run.submission.joined_out_of_fold import join_out_of_fold
+from pipeline.run.submission.joined_out_of_fold import JoinedOutOfFold, join_out_of_fold
 from pipeline.run.trained_run import TrainedRun
 from pipeline.thresholds.calibration import Calibration
-from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, score_out_of_fold
+from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, OutOfFoldScores, score_out_of_fold
 from pipeline.thresholds.decision_rule import DecisionRule
+from pipeline.thresholds.forecast import Forecast, forecast, no_forecast
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.transfer import rates
 
@@ -100,7 +102,36 @@ def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
 def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
     first, labels = runs[0], list(runs[0].labels)
     metric = get_metric(first.config.competition.metric, labels)
-    rows = join_out_of_fold([run.folder for run in runs], read_train(first.config.competition, ignore), labels)
+    rows, probabilities, scored, notes = _score_mean(runs, rules, metric)
+    decided = rates(scored.cross_fitted_decisions, ~np.isnan(rows.targets))
+    transfer = first.config.thresholds.transfer
+    return FittedRule(
+        DecisionRule(scored.calibration, scored.thresholds, probabilities, scored.policy, transfer, rules),
+        cross_fitted=finite(scored.cross_fitted.pooled.value),
+        in_sample=finite(scored.in_sample.pooled.value),
+        map=finite(get_metric("map").function(rows.targets, probabilities).value),
+        rates=dict(zip(labels, decided.tolist(), strict=True)),
+        score_notes=(
+            *notes,
+            *(f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"),
+        ),
+        notes=tuple(notes),
+    )
+
+
+class _ScoredMean(NamedTuple):
+    """Out-of-fold rows of several runs, the mean of their probabilities (N, K), its scores, and notes on them."""
+
+    rows: JoinedOutOfFold
+    probabilities: NDArray[np.float64]
+    scored: OutOfFoldScores
+    notes: list[str]
+
+
+def _score_mean(runs: Sequence[TrainedRun], rules: RowRules, metric: Metric) -> _ScoredMean:
+    first = runs[0]
+    train = read_train(first.config.competition, ignore)
+    rows = join_out_of_fold([run.folder for run in runs], train, list(first.labels))
     probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
@@ -122,16 +153,23 @@ def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
         groups=rows.group_numbers,
         resamples=0,
     )
-    decided = rates(scored.cross_fitted_decisions, ~np.isnan(rows.targets))
-    return FittedRule(
-        DecisionRule(scored.calibration, scored.thresholds, probabilities, scored.policy, settings.transfer, rules),
-        cross_fitted=finite(scored.cross_fitted.pooled.value),
-        in_sample=finite(scored.in_sample.pooled.value),
-        map=finite(get_metric("map").function(rows.targets, probabilities).value),
-        rates=dict(zip(labels, decided.tolist(), strict=True)),
-        score_notes=(
-            *notes,
-            *(f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"),
-        ),
-        notes=tuple(notes),
-    )
+    return _ScoredMean(rows, probabilities, scored, notes)
+
+
+def forecast_test(runs: Sequence[TrainedRun], rule: DecisionRule, probabilities: NDArray[np.float64]) -> Forecast:
+    """The forecast of the test score; see `pipeline.thresholds.forecast`.
+
+    Args:
+        runs: the runs whose models predicted the test.
+        rule: what decides the test rows.
+        probabilities: of the test rows (M, K).
+    """
+    first = runs[0]
+    try:
+        metric = get_metric(first.config.competition.metric, first.labels)
+        rows, _, scored, _ = _score_mean(runs, rule.rules, metric)
+    except PipelineError as error:  # a custom metric, or a training table that is not here
+        return no_forecast(error.problem)
+    models = min(len(run.folds) for run in runs)
+    groups = rows.group_numbers
+    return forecast(metric, rows.targets, scored, rule, folds=models, models=models, test=probabilities, groups=groups)
