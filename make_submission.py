@@ -13,6 +13,7 @@ from rich.progress import Progress
 from pipeline import processes
 from pipeline.commands import run_command
 from pipeline.console import make_console
+from pipeline.device import keep_freed_memory
 from pipeline.report.tables import print_submitted
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission.submit import submit
@@ -53,6 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def console_script() -> None:
     """Run the command line."""
+    keep_freed_memory()
     arguments = parse_arguments()
     sys.exit(run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
 

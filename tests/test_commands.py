@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.commands import run_command
-from pipeline.device import loading_workers, resolve_precision
+from pipeline.device import keep_freed_memory, loading_workers, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
 from pipeline.run.environment import describe_environment
 
@@ -67,6 +67,24 @@ def test_precision_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match="needs a GPU"):
         resolve_precision("fp16", cpu)
     assert (loading_workers("auto", cpu), loading_workers(3, cpu)) == (0, 3)
+
+
+def test_freed_memory_is_kept_unless_the_environment_sets_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: dict[int, int] = {}
+
+    class Glibc:
+        gnu_get_libc_version = "2.36"
+
+        def mallopt(self, parameter: int, value: int) -> None:
+            set_to[parameter] = value
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Glibc())
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    keep_freed_memory()
+    assert set_to == {-3: 2**30}
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())  # another C library
+    keep_freed_memory()
 
 
 def test_the_environment_names_versions_and_seed() -> None:

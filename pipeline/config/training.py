@@ -69,6 +69,7 @@ class ModelConfig(Section):
     self_attention: Literal["none", "first", "others", "all"] = "none"
     input_projection: bool = True
     pre_norm: bool = False
+    pooled_residual: bool = False
     query_groups: PositiveInt | None = None
     query_init: str | None = None
     freeze: list[Literal["stem", "batch_norm"]] = []

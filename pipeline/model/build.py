@@ -74,6 +74,7 @@ def build_model(
         input_projection=config.input_projection,
         pre_norm=config.pre_norm,
         query_groups=config.query_groups,
+        pooled_residual=config.pooled_residual,
         initial_queries=initial_queries,
     )
 

@@ -44,6 +44,8 @@ class Query2Label(nn.Module):
         pre_norm: normalise before attention and feed-forward instead of after the sum.
         query_groups: number of queries that decode the K labels, at a cost linear in it (Ridnik et al. 2023,
             ML-Decoder); None for a query per label.
+        pooled_residual: add the logits of average pooling and one linear layer, as `PooledClassifier` gives them, to
+            those of the queries.
         initial_queries: starting value of the queries, float (queries, D); None for normal noise.
 
     Attributes:
@@ -72,6 +74,7 @@ class Query2Label(nn.Module):
         input_projection: bool = True,
         pre_norm: bool = False,
         query_groups: int | None = None,
+        pooled_residual: bool = False,
         initial_queries: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -101,6 +104,7 @@ class Query2Label(nn.Module):
         )
         self.query_embed = nn.Parameter(_initial_queries(initial_queries, queries, hidden_dim))
         self.classifier = GroupWiseLinear(num_labels, hidden_dim, groups=queries)
+        self.pooled = nn.Linear(backbone.channels, num_labels) if pooled_residual else None
 
     def forward(self, images: Tensor, *, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Normalised images, float (B, C, H, W), to logits (B, K).
@@ -108,12 +112,15 @@ class Query2Label(nn.Module):
         With `return_attention`, also the cross-attention weights: per decoder layer one tensor
         (B, heads, queries, h, w), whose sums over the map are 1. A query belongs to a label, or to a group of labels.
         """
-        features = self.projection(self.backbone(images))  # (B, D, h, w)
+        maps = self.backbone(images)
+        features = self.projection(maps)  # (B, D, h, w)
         height, width = features.shape[-2:]
         position = self.position(features)  # (1, P, D)
         memory = self.encoder(features.flatten(2).transpose(1, 2), position)  # (B, P, D)
         states, weights = self.decoder(self.query_embed, memory, position, need_weights=return_attention)
         logits: Tensor = self.classifier(states)
+        if self.pooled is not None:
+            logits = logits + self.pooled(maps.mean(dim=(2, 3)))
         if return_attention:
             return logits, [layer.reshape(*layer.shape[:-1], height, width) for layer in weights]
         return logits

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from pipeline.device import use_threads
+from pipeline.device import keep_freed_memory, use_threads
 from pipeline.errors import PipelineError, RunError
 from pipeline.events import Event, Listener, Note
 
@@ -164,6 +164,7 @@ def _run_one(
     """The body of a fold's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     use_threads(threads)
+    keep_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
 
