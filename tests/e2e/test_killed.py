@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import warnings
 from collections.abc import Callable
@@ -128,6 +129,7 @@ def test_a_run_killed_at_this_point_ends_with_the_same_bytes(
         run(plan, RunFolder(Path("runs/whole")))
         done = RunFolder(Path("runs/whole"))
         whole.update(oof=done.oof.read_bytes(), names=names(done), weights=done.fold(1).weights.read_bytes())
+        shutil.rmtree(done.cache)  # for the kill while it is built
     folder = RunFolder(Path("runs/killed"))
     assert killed(plan, folder, POINTS[point]) == -signal.SIGKILL
     assert not folder.scores.exists()
