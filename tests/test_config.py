@@ -19,6 +19,8 @@ from pipeline.config import (
     load_config,
     unused_keys,
 )
+from pipeline.config.recipes import epochs_for, recipe_for
+from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 from tests.conftest import PROJECT
 
@@ -163,13 +165,41 @@ def test_base_yaml_marks_exactly_the_after_keys() -> None:
             section, section_is_after = name, "[after]" in line
         elif line.startswith("  ") and line[2:3].isalpha() and (section_is_after or "[after]" in line):
             marked.add(f"{section}.{name}")
-    keys = {f"{section}.{key}" for section, part in Config() for key in type(part).model_fields}
+    sections = {name: part for name, part in Config() if isinstance(part, Section)}
+    keys = {f"{name}.{key}" for name, part in sections.items() for key in type(part).model_fields}
     assert marked == {key for key in keys if applies_after(key)}
 
 
 def test_only_training_keys_count_as_changed() -> None:
     other = check_config({"train": {"lr": 1.0, "workers": 3}, "thresholds": {"policy": "fixed"}}, source="x")
-    assert changed_training_keys(Config(), other) == {"train.lr": (1e-4, 1.0)}
+    assert changed_training_keys(check_config({}, source="x"), other) == {"train.lr": (1e-3, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "rate"),
+    [
+        ({}, "finetune_cnn", 1e-3),
+        ({"backbone": "tf_efficientnet_lite0"}, "finetune_cnn", 1e-3),
+        ({"backbone": "vit_small_patch16_224"}, "finetune_vit", 5e-4),
+        ({"backbone": "swinv2_tiny_window8_256"}, "finetune_vit", 5e-4),
+        ({"backbone": "convit_tiny", "pretrained": False}, "from_scratch", 1e-4),
+        ({"pretrained": False, "weights": "start.safetensors"}, "finetune_cnn", 1e-3),
+    ],
+)
+def test_the_recipe_follows_the_backbone_and_the_configs_own_keys_win(
+    model: dict[str, Any], recipe: str, rate: float
+) -> None:
+    data = {"model": model}
+    assert recipe_for(data) == recipe
+    config = check_config(data, source="x")
+    assert config.train.lr == rate
+    assert check_config({**data, "train": {"lr": 0.5}}, source="x").train.lr == 0.5
+    assert check_config({**data, "recipe": "official"}, source="x").train.lr == 1e-4
+    assert check_config(yaml.safe_load(dump_config(config)), source="x") == config
+
+
+def test_automatic_epochs_fall_with_the_rows() -> None:
+    assert [epochs_for(rows, 32) for rows in (10, 340, 1285, 4000, 100_000)] == [30, 30, 20, 6, 6]
 
 
 def test_a_key_of_another_loss_is_named_as_unused() -> None:

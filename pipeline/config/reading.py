@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.labels import LABEL_FORMATS
 from pipeline.config.metric import METRIC_TAGS, anchored_metric
+from pipeline.config.recipes import with_recipe
 from pipeline.config.schema import Config
 from pipeline.config.search import Dimension, SearchConfig, full_key
 from pipeline.errors import ConfigError, listing, nearest
@@ -36,7 +37,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def check_config(data: Mapping[str, Any], *, source: str) -> Config:
     """The Config that `data` describes. Raises one ConfigError with all mistakes, which names `source`."""
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(with_recipe(data))
     except ValidationError as error:
         mistakes = [_sentence(dict(details)) for details in error.errors(include_url=False)]
         plural = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"

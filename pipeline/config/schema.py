@@ -11,6 +11,7 @@ from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsCon
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
+from pipeline.config.recipes import Recipe
 from pipeline.config.search import SearchConfig, full_key, refuse_kept
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
@@ -19,6 +20,7 @@ from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, Tra
 class Config(Section):
     """All settings of a run; complete, frozen and checked."""
 
+    recipe: Annotated[Recipe, After] = "auto"
     competition: CompetitionConfig = CompetitionConfig()
     folds: FoldsConfig = FoldsConfig()
     images: ImagesConfig = ImagesConfig()
@@ -64,7 +66,7 @@ def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]
     return {
         key: (before.get(key), now.get(key))
         for key in sorted({*before, *now})
-        if before.get(key, missing) != now.get(key, missing)
+        if before.get(key, missing) != now.get(key, missing) and (key, now.get(key)) != ("train.epochs", "auto")
     }
 
 

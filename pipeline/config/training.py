@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.section import (
     After,
@@ -95,10 +95,16 @@ class LossConfig(Section):
     pos_weight: Positive | None = None
 
 
+def _positive_or_auto(epochs: int | Literal["auto"]) -> int | Literal["auto"]:
+    if epochs != "auto" and epochs < 1:
+        raise ValueError("should be greater than 0, or auto")
+    return epochs
+
+
 class TrainConfig(Section):
     """The training of one fold."""
 
-    epochs: PositiveInt = 40
+    epochs: Annotated[int | Literal["auto"], AfterValidator(_positive_or_auto)] = 40
     batch_size: PositiveInt = 64
     accumulate: PositiveInt = 1
     lr: Positive = 1e-4
@@ -121,3 +127,9 @@ class TrainConfig(Section):
     seeds: Annotated[PositiveInt, After] = 1
     full_fit: Annotated[bool, After] = False
     time_budget: Annotated[Duration | None, After] = None
+
+    @property
+    def epoch_count(self) -> int:
+        """The number of epochs, after a plan has replaced `auto`."""
+        assert isinstance(self.epochs, int)
+        return self.epochs

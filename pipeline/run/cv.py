@@ -139,7 +139,7 @@ def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> N
     folder.done.unlink(missing_ok=True)  # an earlier one does not describe the new prediction
     if frame is not None:
         write_parquet(folder.oof, frame)
-    FoldDone(plan.config.train.epochs, PredictSettings.of(plan.config)).save(folder.done)
+    FoldDone(plan.config.train.epoch_count, PredictSettings.of(plan.config)).save(folder.done)
     _clear_states(plan, folder)
 
 

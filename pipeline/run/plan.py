@@ -25,6 +25,7 @@ from pipeline.competition.submission.sample import read_sample
 from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import read_test_set
 from pipeline.config import Config, TrainConfig, seconds_of
+from pipeline.config.recipes import epochs_for
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing
 from pipeline.events import ImageProgress, Listener, Note, ignore
@@ -93,6 +94,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     folds = deal_folds(config, complete, table)
     if debug:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
+    config = _with_epochs(config, rows=len(folds) - int(np.bincount(folds[folds >= 0]).max(initial=0)), listen=listen)
     _check_processes(config.train, folds, listen)
     _build_everything(config, table.labels, listen)
     if config.images.broken == "error":
@@ -103,6 +105,16 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
             progress=lambda done: listen(ImageProgress("checking images", done, len(table.paths))),
         )
     return Plan(config, table, folds, metric, rules, deadline)
+
+
+def _with_epochs(config: Config, *, rows: int, listen: Listener) -> Config:
+    """The config with a number for `train.epochs: auto`, by the `rows` that train the smallest fold."""
+    train = config.train
+    if train.epochs != "auto":
+        return config
+    epochs = epochs_for(rows, train.batch_size * train.accumulate)
+    listen(Note(f"train.epochs=auto is {epochs} for {rows} training rows in batches of {train.batch_size}"))
+    return config.model_copy(update={"train": train.model_copy(update={"epochs": epochs})})
 
 
 def _without_broken_images(config: Config, table: TrainTable, listen: Listener) -> TrainTable:

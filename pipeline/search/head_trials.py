@@ -88,7 +88,7 @@ class HeadTrials:
         targets = torch.from_numpy(np.array(table.targets, np.float32))
         place = {int(row): position for position, row in enumerate(rows.train)}
         steps = steps_per_epoch(len(rows.train), train)
-        training = _head_training(config, maps.fold, table.labels, total_steps=steps * train.epochs)
+        training = _head_training(config, maps.fold, table.labels, total_steps=steps * train.epoch_count)
         done, score = 0, math.nan
 
         def batches(epoch: int) -> Iterator[TrainBatch]:
@@ -103,12 +103,12 @@ class HeadTrials:
             done += 1
             epoch = (done - 1) // steps + 1
             finished_step = StepFinished(
-                maps.fold, epoch, train.epochs, done, steps * train.epochs, step.loss, step.lr, 0.0
+                maps.fold, epoch, train.epoch_count, done, steps * train.epoch_count, step.loss, step.lr, 0.0
             )
             listen(TrialStep(number, finished_step))
             return time.monotonic() <= self.plan.deadline
 
-        for epoch in range(train.epochs):
+        for epoch in range(train.epoch_count):
             training.totals = EpochTotals()
             finished = train_epoch(
                 batches(epoch),

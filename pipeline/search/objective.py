@@ -84,5 +84,5 @@ class FullTrials:
 
 def trial_config(config: Config) -> Config:
     """`config` as its trials use it: trained for `search.epochs`, scored after the last one."""
-    epochs = config.search.epochs or config.train.epochs
+    epochs = config.search.epochs or config.train.epoch_count
     return config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs, "select": "last"})})

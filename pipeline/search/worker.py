@@ -52,7 +52,7 @@ class SearchTask:
             lock=run.search.lock,
             search=search,
             maximize=trial_score.greater_is_better,
-            epochs=self.config.train.epochs,
+            epochs=self.config.train.epoch_count,
         )
 
 
@@ -137,14 +137,14 @@ def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: floa
     if not math.isfinite(score):
         raise SearchError(f"its score is {score}", remedy="set another search.judge, or search folds with every label")
     if search.plan.config.search.pruner == "wilcoxon":
-        if epoch < search.config.train.epochs:
+        if epoch < search.config.train.epoch_count:
             return
         trial.report(score, step=fold)
     elif fold == search.folds[0]:
         trial.report(score, step=epoch)
     else:
         return
-    last = epoch == search.config.train.epochs and fold == search.folds[-1]
+    last = epoch == search.config.train.epoch_count and fold == search.folds[-1]
     if not last and trial.should_prune():
         raise Pruned
 

@@ -95,12 +95,12 @@ def train_model(
     train, fold = task.config.train, task.rows.fold
     steps = steps_per_epoch(len(task.rows.train), train)
     training = build_training(
-        task.config, fold=task.rows.seed_part, labels=task.table.labels, total_steps=steps * train.epochs
+        task.config, fold=task.rows.seed_part, labels=task.table.labels, total_steps=steps * train.epoch_count
     )
     resume_training(task.folder.checkpoint, training)
     loader = task.open_loader()
     begun = len(training.records)
-    for epoch in range(begun, train.epochs):
+    for epoch in range(begun, train.epoch_count):
         if epoch > begun and is_over(deadline):
             return False  # the last epoch has saved its state
         loader.batches = task.batches(epoch)[training.totals.steps * train.accumulate :]

@@ -18,7 +18,7 @@ class StepCallback:
     def __init__(
         self, task: FoldTask, training: Training, epoch: int, *, steps: int, listen: Listener, deadline: float
     ) -> None:
-        self._fold, self._epoch, self._steps, self._epochs = task.rows.fold, epoch, steps, task.config.train.epochs
+        self._fold, self._epoch, self._steps, self._epochs = task.rows.fold, epoch, steps, task.config.train.epoch_count
         self._training, self._folder, self._listen, self._deadline = training, task.folder, listen, deadline
         self._every = 60 * task.config.train.checkpoint_minutes
         self._lr = 0.0

@@ -1,0 +1,75 @@
+"""Recipes: settings that train well together, laid under the keys that a config sets itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Recipe = Literal["auto", "finetune_cnn", "finetune_vit", "from_scratch", "official"]
+
+# A transformer over patches: its layers want small rates that fall towards the stem.
+_TRANSFORMER = re.compile(
+    r"(^|_)(vit|deit3?|beitv?2?|eva02?|eva|cait|xcit|swin\w*|dinov[23]|samvit|hiera|flexivit)(_|$)"
+)
+
+_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 800, 6, 30
+_HEAD = {
+    "pooled_residual": True,
+    "hidden_dim": 256,
+    "ffn_dim": 512,
+    "encoder_layers": 0,
+    "decoder_layers": 1,
+}
+RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
+    "finetune_cnn": {
+        "model": _HEAD,
+        "loss": {"name": "bce"},
+        "train": {"lr": 1e-3, "batch_size": 32, "epochs": "auto"},
+    },
+    "finetune_vit": {
+        "model": _HEAD,
+        "loss": {"name": "bce"},
+        "train": {"lr": 5e-4, "layer_decay": 0.75, "weight_decay": 0.05, "batch_size": 32, "epochs": "auto"},
+    },
+    "from_scratch": {},
+    "official": {},
+}
+"""Each recipe as a config diff; `docs/recipes.md` has the evidence. `official` is the recipe of the paper's code."""
+
+
+def recipe_for(data: Mapping[str, Any]) -> Recipe:
+    """The recipe of a config: the one that it names, or by its backbone for `auto`.
+
+    Args:
+        data: the config as it was written, before it is checked.
+    """
+    named = data.get("recipe", "auto")
+    if named in RECIPES:
+        return named  # type: ignore[no-any-return]
+    model = data.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    if not (model.get("pretrained", True) or model.get("backbone_weights") or model.get("weights")):
+        return "from_scratch"
+    return "finetune_vit" if _TRANSFORMER.search(str(model.get("backbone", "resnet50"))) else "finetune_cnn"
+
+
+def with_recipe(data: Any) -> Any:
+    """`data` over the keys of its recipe; anything but a mapping comes back as it is."""
+    if not isinstance(data, Mapping):
+        return data
+    return _over(RECIPES[recipe_for(data)], data)
+
+
+def epochs_for(rows: int, batch_size: int) -> int:
+    """The epochs that `train.epochs: auto` stands for: about _STEPS steps in total, within limits."""
+    steps = max(1, rows // batch_size)
+    return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_STEPS / steps)))
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping):
+            merged[key] = _over(below[key], value)
+    return merged
