@@ -24,7 +24,8 @@ demo: $(READY)
 	$(BIN)/python -m pipeline truth runs/demo data/digit_scenes/test_truth.csv
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --cov=pipeline --cov-branch --cov-report=
+	@echo "branch coverage of pipeline/: $$($(BIN)/coverage report --format=total) %"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

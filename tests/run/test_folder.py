@@ -16,7 +16,9 @@ from pipeline.run.folder import RunFolder
 def test_a_run_is_opened_again_with_the_same_training_keys_and_new_after_keys(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.open(Config(), fresh=False)
-    changed = check_config({"thresholds": {"policy": "fixed"}, "competition": {"root": "moved"}}, source="x")
+    changed = check_config(
+        {"recipe": "official", "thresholds": {"policy": "fixed"}, "competition": {"root": "moved"}}, source="x"
+    )
     run.open(changed, fresh=False)
     assert run.read_config() == changed
 
@@ -26,7 +28,7 @@ def test_other_training_keys_are_refused_by_name_and_change_nothing(tmp_path: Pa
     run.open(Config(), fresh=False)
     before = run.config.read_bytes()
     with pytest.raises(RunError, match=r"train\.lr: 0\.0001 in the run, 1\.0 now"):
-        run.open(check_config({"train": {"lr": 1.0}}, source="x"), fresh=False)
+        run.open(check_config({"recipe": "official", "train": {"lr": 1.0}}, source="x"), fresh=False)
     assert run.config.read_bytes() == before
 
 
@@ -34,7 +36,7 @@ def test_fresh_deletes_a_run_but_nothing_else(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.open(Config(), fresh=False)
     write_json(run.scores, {"a": 1})
-    run.open(check_config({"train": {"lr": 1.0}}, source="x"), fresh=True)
+    run.open(check_config({"recipe": "official", "train": {"lr": 1.0}}, source="x"), fresh=True)
     assert not run.scores.exists()
     photos = tmp_path / "photos"
     photos.mkdir()
