@@ -13,6 +13,7 @@ from timm.models import group_parameters, split_model_name_tag
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, listing, nearest
+from pipeline.model.timm_registry import current_name, remedy_without_network
 
 Size = tuple[int, int]  # height, width
 
@@ -30,6 +31,7 @@ class Backbone(nn.Module):
             they were trained with.
         size: height and width it was built for.
         multiple: image sides must be multiples of it; None where only `size` can be read.
+        options: what timm created it with, beside its name.
     """
 
     def __init__(self, body: Any, *, name: str, index: int, size: Size) -> None:
@@ -39,6 +41,7 @@ class Backbone(nn.Module):
         self.mean, self.std = _statistics(body.pretrained_cfg)
         self.name, self.index, self.size = name, index, size
         self.multiple: int | None = 1
+        self.options: dict[str, Any] = {}
         self.frozen_batch_norm = False
         self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
@@ -139,7 +142,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
     """The timm network `name` up to its last stage of `feature_stride` pixels per position.
 
     Args:
-        name: as timm calls it, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
+        name: as timm calls it or once called it, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
         pretrained: load timm's weights for it, from the local cache or the network.
         feature_stride: 32 for the last stage of most networks; a plain ViT has its patch size only.
         channels: of the images; the first layer is adapted.
@@ -149,10 +152,11 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
         ConfigError: the name is unknown, there is no stage of that stride, the size cannot be read, or the
             pretrained weights cannot be had.
     """
+    name = current_name(name)
     offer = _probe(name, feature_stride, channels, size)
-    body = _create(name, pretrained, in_chans=channels, **dict(offer.options))
-    backbone = Backbone(body, name=name, index=offer.stage, size=size)
-    backbone.multiple = offer.multiple
+    options = {"in_chans": channels, **dict(offer.options)}
+    backbone = Backbone(_create(name, pretrained, **options), name=name, index=offer.stage, size=size)
+    backbone.multiple, backbone.options = offer.multiple, options
     return backbone
 
 
@@ -197,7 +201,9 @@ def _check_name(name: str) -> None:
         raise ConfigError(
             f"unknown model.backbone '{name}'{nearest(architecture, known)}",
             expected="the name of a network in timm",
-            remedy='list them with python -c "import timm; print(timm.list_models())"',
+            remedy="set model.backbone to the architecture, and model.backbone_weights to the file or folder"
+            if ":" in name
+            else 'list them with python -c "import timm; print(timm.list_models())"',
         )
     tagged = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tagged:
@@ -264,8 +270,7 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
         raise ConfigError(
             f"the pretrained weights of backbone {name} cannot be loaded",
             got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="connect to the network once (timm keeps a copy), set model.pretrained=false, "
-            "or point model.weights to a local checkpoint",
+            remedy=remedy_without_network(name),
         ) from error
     return network
 

@@ -24,7 +24,7 @@ def build_model(
         config: the model section.
         images: the images section.
         num_labels: K.
-        pretrained: whether to load the backbone's pretrained weights; False where trained weights follow.
+        pretrained: whether to load the backbone's published weights; False where others follow.
         initial_queries: starting value of the label queries (queries, hidden_dim); None for noise.
 
     Raises:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
 from pipeline.files import parse_json, write_atomically
-from pipeline.model.build import build_model, build_normalizer
+from pipeline.model.backbone import Backbone
+from pipeline.model.build import backbone_of, build_model, build_normalizer
 from pipeline.model.loading import LoadReport, load_for_labels
-from pipeline.model.normalize import PixelNormalizer
+from pipeline.model.normalize import PixelNormalizer, read_statistics
 from pipeline.model.official.checkpoint import load_official_checkpoint
 
 
@@ -55,7 +55,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             facts = parse_json((file.metadata() or {})["facts"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except KeyError:
+        raise RunError(
+            f"{path} holds no weights of this pipeline",
+            remedy="restore the file, or train again with --fresh; other weights of a backbone belong in "
+            "model.backbone_weights",
+        ) from None
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunError(
             f"{path}: not readable as weights of this pipeline: {error}",
             remedy="restore the file, or train again with --fresh",
@@ -70,13 +76,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def model_facts(model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...]) -> dict[str, Any]:
+def model_facts(
+    model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...], backbone: Backbone
+) -> dict[str, Any]:
     """What `load_model` needs beside the tensors."""
-    return {
+    facts: dict[str, Any] = {
         "labels": list(labels),
         "model": model.model_dump(mode="json"),
         "images": images.model_dump(mode="json"),
     }
+    if model.backbone_weights is not None:  # its mean and std may come from there
+        facts["pixels"] = {"mean": backbone.mean, "std": backbone.std}
+    return facts
 
 
 def start_from(model: nn.Module, path: Path, *, labels: Sequence[str]) -> LoadReport:
@@ -106,7 +117,8 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
         config = ModelConfig.model_validate(facts["model"])
         images = ImagesConfig.model_validate(facts["images"])
         labels = tuple(str(name) for name in facts["labels"])
-    except (KeyError, ValidationError) as error:
+        mean, std = read_statistics(facts.get("pixels", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise RunError(f"{path}: its facts describe no model: {error}", remedy="train again with --fresh") from None
     model = build_model(config, images, num_labels=len(labels), pretrained=False)
     try:
@@ -116,6 +128,8 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
             f"{path}: the tensors do not fit the model: {listing(str(error).splitlines(), 3)}",
             remedy="use the version of the pipeline that trained it, or train again with --fresh",
         ) from None
+    backbone = backbone_of(model)
+    backbone.mean, backbone.std = mean or backbone.mean, std or backbone.std
     normalizer = build_normalizer(images, model).to(device)
     model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return TrainedModel(model, normalizer, labels, images)

@@ -16,6 +16,7 @@ from pipeline.events import EpochFinished, FoldNote, Listener
 from pipeline.files import write_json_lines
 from pipeline.images.geometry import image_form
 from pipeline.metrics.registry import Metric, get_metric
+from pipeline.model.build import backbone_of
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.out_of_fold import predict_rows
@@ -168,4 +169,5 @@ def _keep_weights(task: FoldTask, training: Training) -> None:
         tensors, _ = load_tensors(task.folder.best_weights)
     else:
         tensors = training.ema.module.state_dict()
-    save_tensors(task.folder.weights, tensors, model_facts(task.config.model, task.config.images, task.table.labels))
+    facts = model_facts(task.config.model, task.config.images, task.table.labels, backbone_of(training.model))
+    save_tensors(task.folder.weights, tensors, facts)
