@@ -80,8 +80,8 @@ def converted(state: State, network: nn.Module, convert: Convert | None) -> Stat
     return {name: tensor for name, tensor in converted.items() if is_plain(tensor)}
 
 
-def fit_state(state: State, network: nn.Module, own: State) -> Fit:
-    """Sort `state` by what can be done with it in a network of which only `own` is kept."""
+def fit_state(state: State, network: nn.Module, own: State, *, channels: int = 3) -> Fit:
+    """Sort `state` by its use in a network for images of `channels`, of which only the tensors `own` are kept."""
     whole: State = network.state_dict()
     pretrained: Mapping[str, Any] = getattr(network, "pretrained_cfg", {})
     classifiers, first = (tuple(_names(pretrained.get(key))) for key in ("classifier", "first_conv"))
@@ -89,9 +89,9 @@ def fit_state(state: State, network: nn.Module, own: State) -> Fit:
     for name, source in state.items():
         tensor, is_first = source, name.removesuffix(".weight") in first
         if is_first and name in whole:
-            tensor, channels = _adapted(source, network.get_submodule(name.removesuffix(".weight")), network)
-            if channels:
-                fit.adapted.append(f"{name} adapted from {channels[0]} to {channels[1]} channels")
+            tensor, before = _adapted(source, network.get_submodule(name.removesuffix(".weight")), channels)
+            if before:
+                fit.adapted.append(f"{name} adapted from {before} to {channels} channels")
         if name not in whole:
             head = name.rpartition(".")[0] in classifiers
             fit.ignored[name] = "the classifier of its pretraining" if head else UNKNOWN
@@ -111,15 +111,14 @@ def _names(value: Any) -> Iterable[str]:
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
-def _adapted(weight: Tensor, layer: nn.Module, network: nn.Module) -> tuple[Tensor, tuple[int, int] | None]:
-    """The first layer's weight for the network's channels, and both numbers of channels where they differ."""
+def _adapted(weight: Tensor, layer: nn.Module, channels: int) -> tuple[Tensor, int | None]:
+    """The first layer's weight for `channels`, and for how many it was made, where that differs."""
     if not isinstance(layer, nn.Conv2d) or weight.ndim != 4 or weight.shape[1] == layer.weight.shape[1]:
         return weight, None
-    channels = int(network.in_chans)  # type: ignore[arg-type]
     source = weight.shape[1] * layer.groups * channels // layer.in_channels  # a stem may fold pixels into channels
     try:
         options = {} if source == 3 else {"base_chans": source}
-        return adapt_input_conv(channels, weight, **options), (source, channels)
+        return adapt_input_conv(channels, weight, **options), source
     except (AssertionError, NotImplementedError, TypeError, ValueError):
         return weight, None
 

@@ -70,7 +70,7 @@ def load_backbone_weights(backbone: Backbone, location: str) -> list[str]:
     network, convert = whole_network(backbone.name, backbone.options)
     state, outside = without_prefixes(file.state, network)
     own = backbone.body.state_dict()
-    fit = fit_state(converted(state, network, convert), network, own)
+    fit = fit_state(converted(state, network, convert), network, own, channels=backbone.options["in_chans"])
     _check_fit(fit, file, state, backbone, own)
     for name, tensor in fit.used.items():
         own[name].copy_(tensor)
@@ -98,9 +98,10 @@ def _check_fit(fit: Fit, file: BackboneFile, state: State, backbone: Backbone, o
         )
     unknown = [name for name, reason in fit.ignored.items() if reason == UNKNOWN]
     few = count(fit.used) < count(own) / 2
-    if not (few or fit.mismatched or fit.missing or unknown):
+    incomplete = len(fit.missing) > (1 - _PLENTY) * count(own)
+    if not (incomplete or fit.mismatched or unknown):
         return
-    better = _nearest_architecture(file, fit, backbone)
+    better = _nearest_architecture(file, fit, backbone, incomplete=incomplete)
     if few or fit.mismatched or better:
         raise ConfigError(
             f"{KEY}: {file.path} does not fit backbone {backbone.name}"
@@ -118,11 +119,11 @@ def _shapes(state: State, first: Iterable[str]) -> str:
     return ", ".join(f"{name} {tuple(state[name].shape)}" for name in names[:3])
 
 
-def _nearest_architecture(file: BackboneFile, fit: Fit, backbone: Backbone) -> str | None:
+def _nearest_architecture(file: BackboneFile, fit: Fit, backbone: Backbone, *, incomplete: bool) -> str | None:
     """The network of timm that the file fills, where it fits better than this backbone; or None.
 
-    It has a place for more of the file's tensors, or for as many where the backbone is not filled. Few networks are tried: those that the path names, those of a family with such keys, and those with a name like
-    the backbone's.
+    It has a place for more of the file's tensors, or for as many where the backbone is `incomplete`. Few networks are
+    tried: those that the path names, those of a family with such keys, and those with a name like the backbone's.
     """
     known = timm.list_models()
     place = f"{file.path.parent.name}/{file.path.name}"
@@ -131,7 +132,7 @@ def _nearest_architecture(file: BackboneFile, fit: Fit, backbone: Backbone) -> s
     family = [name for key in keys for name in _FAMILIES[key].split() if name in known]
     similar = difflib.get_close_matches(split_model_name_tag(backbone.name)[0], known, n=5)
     most = count(fit.used) + count(name for name, reason in fit.ignored.items() if reason == LATER)
-    most -= len(fit.missing) > (1 - _PLENTY) * count(backbone.body.state_dict())
+    most -= incomplete
     nearest = None
     for name in list(dict.fromkeys([*named, *family, *similar]))[:_TRIED]:
         network, convert = whole_network(name, {})
