@@ -84,7 +84,7 @@ def fit_state(state: State, network: nn.Module, own: State, *, channels: int = 3
     """Sort `state` by its use in a network for images of `channels`, of which only the tensors `own` are kept."""
     whole: State = network.state_dict()
     pretrained: Mapping[str, Any] = getattr(network, "pretrained_cfg", {})
-    classifiers, first = (tuple(_names(pretrained.get(key))) for key in ("classifier", "first_conv"))
+    heads, first = (tuple(_names(pretrained.get(key))) for key in ("classifier", "first_conv"))
     fit = Fit({}, {}, [], [], [])
     for name, source in state.items():
         tensor, is_first = source, name.removesuffix(".weight") in first
@@ -93,8 +93,8 @@ def fit_state(state: State, network: nn.Module, own: State, *, channels: int = 3
             if before:
                 fit.adapted.append(f"{name} adapted from {before} to {channels} channels")
         if name not in whole:
-            head = name.rpartition(".")[0] in classifiers
-            fit.ignored[name] = "the classifier of its pretraining" if head else UNKNOWN
+            of_head = name.startswith(("head.", *(f"{head}." for head in heads)))
+            fit.ignored[name] = "the classifier of its pretraining" if of_head else UNKNOWN
         elif name not in own:
             fit.ignored[name] = LATER
         elif tensor.shape != own[name].shape:
