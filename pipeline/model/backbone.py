@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import timm
@@ -33,22 +32,13 @@ class Backbone(nn.Module):
         options: arguments of `timm.create_model` beside the name.
     """
 
-    def __init__(
-        self,
-        body: Any,
-        *,
-        name: str,
-        index: int,
-        size: Size,
-        multiple: int | None = 1,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, body: Any, *, name: str, index: int, size: Size, multiple: int | None = 1) -> None:
         super().__init__()
         stage = body.feature_info[index]
         self.channels, self.stride = int(stage["num_chs"]), int(stage["reduction"])
         self.mean, self.std = (tuple(map(float, body.pretrained_cfg[key])) for key in ("mean", "std"))
         self.name, self.index, self.size, self.multiple = name, index, size, multiple
-        self.options = dict(options or {})
+        self.options: dict[str, Any] = {}
         self.frozen_batch_norm = False
         self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
@@ -155,7 +145,9 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
     traits = _probe(name, feature_stride, channels, size)
     options = {"in_chans": channels, **dict(traits.options)}
     body = _create(name, pretrained, **options)
-    return Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple, options=options)
+    backbone = Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple)
+    backbone.options = options
+    return backbone
 
 
 class _Traits(NamedTuple):

@@ -246,7 +246,7 @@ class TestFiles:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder as a model hub hands it out."""
+    """Writes a folder like those of a model hub."""
 
     def make(config: object = None, weights: str | None = "model.safetensors") -> Path:
         folder = tmp_path / "hub"
@@ -268,7 +268,7 @@ class TestHubFolders:
         assert "backbone tensors used" in notes[0]
         assert (list(network.mean), list(network.std)) == (STATISTICS["mean"], STATISTICS["std"])
 
-    def test_an_old_config_without_sections_and_a_renamed_network(self, hub: Callable[..., Path]) -> None:
+    def test_an_old_config_without_sections(self, hub: Callable[..., Path]) -> None:
         network = backbone()
         load(network, hub({"architecture": "test_resnet", **STATISTICS}))
         assert list(network.mean) == STATISTICS["mean"]
