@@ -59,6 +59,7 @@ class ModelConfig(Section):
     head: Literal["q2l", "gap"] = "q2l"
     backbone: str = "resnet50"
     pretrained: bool = True
+    backbone_weights: str | None = None
     weights: str | None = None
     feature_stride: PositiveInt = 32
     hidden_dim: PositiveInt = 512

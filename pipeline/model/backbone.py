@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Self
 
 import timm
 import torch
-from timm.models import group_parameters, split_model_name_tag
+from timm.models import group_parameters
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, listing, nearest
+from pipeline.errors import ConfigError, listing
+from pipeline.model.timm_registry import check_name, current_name, remedy_without_network
 
 Size = tuple[int, int]  # height, width
 
@@ -28,6 +29,7 @@ class Backbone(nn.Module):
         mean, std: of pixels between 0 and 1 in the pretraining, one number per channel.
         size: the height and width it was built for.
         multiple: image sides must be multiples of it; None where the network reads `size` only.
+        options: arguments of `timm.create_model` beside the name.
     """
 
     def __init__(self, body: Any, *, name: str, index: int, size: Size, multiple: int | None = 1) -> None:
@@ -36,6 +38,7 @@ class Backbone(nn.Module):
         self.channels, self.stride = int(stage["num_chs"]), int(stage["reduction"])
         self.mean, self.std = (tuple(map(float, body.pretrained_cfg[key])) for key in ("mean", "std"))
         self.name, self.index, self.size, self.multiple = name, index, size, multiple
+        self.options: dict[str, Any] = {}
         self.frozen_batch_norm = False
         self._held: list[nn.Parameter] = []
         body.prune_intermediate_layers([index], prune_head=True)
@@ -128,7 +131,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
     """The timm network `name` up to its last stage of `feature_stride` pixels per position.
 
     Args:
-        name: timm's name, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
+        name: timm's name, today's or an older one, with or without a tag of weights ("resnet50", "resnet50.a1_in1k").
         pretrained: load timm's weights, from the local cache or the internet.
         feature_stride: 32 for the last stage of most networks; a plain ViT has its patch size only.
         channels: of the images; the first layer is adapted.
@@ -138,9 +141,13 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
         ConfigError: the name is unknown, there is no stage of that stride, the size cannot be read, or the
             pretrained weights cannot be loaded.
     """
+    name = current_name(name)
     traits = _probe(name, feature_stride, channels, size)
-    body = _create(name, pretrained, in_chans=channels, **dict(traits.options))
-    return Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple)
+    options = {"in_chans": channels, **dict(traits.options)}
+    body = _create(name, pretrained, **options)
+    backbone = Backbone(body, name=name, index=traits.stage, size=size, multiple=traits.multiple)
+    backbone.options = options
+    return backbone
 
 
 class _Traits(NamedTuple):
@@ -154,7 +161,7 @@ class _Traits(NamedTuple):
 @functools.cache  # it takes longer than the network itself, and a run builds the same one for every fold
 def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Traits:
     """The traits of a network; raises ConfigError as `build_backbone` does, except for weights."""
-    _check_name(name)
+    check_name(name)
     with torch.device("meta"):  # shapes without weights cost next to nothing
         plain = timm.create_model(name, num_classes=0, in_chans=channels)
         index = _stage(name, plain, feature_stride)
@@ -170,25 +177,6 @@ def _probe(name: str, feature_stride: int, channels: int, size: Size) -> _Traits
             f"{probe.body.pretrained_cfg['input_size'][1:]}, or choose another model.backbone",
         )
     return _Traits(index, tuple(options.items()), probe.multiple)
-
-
-def _check_name(name: str) -> None:
-    """Refuse all but registered architectures: timm would also read a folder or a hub that a config names."""
-    architecture, tag = split_model_name_tag(name)
-    known = timm.list_models()
-    if architecture not in known:
-        raise ConfigError(
-            f"unknown model.backbone '{name}'{nearest(architecture, known)}",
-            expected="the name of a network in timm",
-            remedy='list them with python -c "import timm; print(timm.list_models())"',
-        )
-    tagged = timm.list_pretrained(f"{architecture}.*")
-    if tag and name not in tagged:
-        raise ConfigError(
-            f"model.backbone '{name}' has no weights of that tag{nearest(name, tagged)}",
-            expected=listing(tagged, limit=8) or f"{architecture} without a tag",
-            remedy="choose a tag from the list, or leave it out for timm's default",
-        )
 
 
 def _stage(name: str, network: Any, feature_stride: int) -> int:
@@ -247,7 +235,6 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
         raise ConfigError(
             f"the pretrained weights of backbone {name} cannot be loaded",
             got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="connect to the network once (timm keeps a copy), set model.pretrained=false, "
-            "or point model.weights to a local checkpoint",
+            remedy=remedy_without_network(name),
         ) from error
     return network

@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import ConfigError, RunError, listing
 from pipeline.events import Listener, Note
 from pipeline.model.backbone import Backbone, build_backbone
+from pipeline.model.backbone_weights import load_backbone_weights
 from pipeline.model.loading import LoadReport, load_for_labels
-from pipeline.model.normalize import PixelNormalizer, statistics_for
+from pipeline.model.normalize import PixelNormalizer, read_statistics, statistics_for
 from pipeline.model.official.checkpoint import load_official_checkpoint
 from pipeline.model.query2label import PooledClassifier, Query2Label
+from pipeline.model.timm_registry import current_name
 from pipeline.model.weights import load_tensors
 
 
@@ -45,7 +46,7 @@ def build_model(
         config: the model section.
         images: the images section.
         num_labels: K.
-        pretrained: whether to load the backbone's pretrained weights; False where trained weights follow.
+        pretrained: whether to load the backbone's published weights; False where others follow.
         initial_queries: starting value of the label queries (queries, hidden_dim); None for noise.
 
     Raises:
@@ -80,9 +81,10 @@ def build_model(
 
 
 def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[str], listen: Listener) -> nn.Module:
-    """A network for `labels` with the starting values that the config names; notes what it took from `model.weights`.
+    """A network for `labels` with the starting values that the config names; notes what it took from the files.
 
-    `model.query_init` sets the label queries first; queries from `model.weights` then replace them.
+    `model.backbone_weights` replaces the published weights: nothing is downloaded. `model.query_init` sets the label
+    queries. Tensors from `model.weights` then replace both.
 
     Raises:
         ConfigError, RunError: the network cannot be built, or a file it starts from is missing or does not fit.
@@ -95,7 +97,13 @@ def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[s
                 remedy="set model.head=q2l, or leave model.query_init out",
             )
         queries = _load_queries(Path(config.query_init))
-    model = build_model(config, images, num_labels=len(labels), pretrained=config.pretrained, initial_queries=queries)
+    download = config.pretrained and config.backbone_weights is None
+    model = build_model(config, images, num_labels=len(labels), pretrained=download, initial_queries=queries)
+    name = current_name(config.backbone)
+    if name != config.backbone:
+        listen(Note(f"model.backbone={config.backbone} is an old name in timm; the network is called {name} today"))
+    if config.backbone_weights is not None:
+        load_backbone_weights(backbone_of(model), config.backbone_weights, listen=listen)
     if config.weights is not None:
         report = _start_from(model, Path(config.weights), labels)
         for line in str(report).splitlines():
@@ -114,7 +122,8 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
         config = ModelConfig.model_validate(facts["model"])
         images = ImagesConfig.model_validate(facts["images"])
         labels = tuple(str(name) for name in facts["labels"])
-    except (KeyError, ValidationError) as error:
+        mean, std = read_statistics(facts.get("pixels", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise RunError(f"{path}: its facts describe no model: {error}", remedy="train again with --fresh") from None
     model = build_model(config, images, num_labels=len(labels), pretrained=False)
     try:
@@ -124,6 +133,8 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
             f"{path}: the tensors do not fit the model: {listing(str(error).splitlines(), 3)}",
             remedy="use the version of the pipeline that trained it, or train again with --fresh",
         ) from None
+    backbone = backbone_of(model)
+    backbone.mean, backbone.std = mean or backbone.mean, std or backbone.std
     normalizer = build_normalizer(images, model).to(device)
     model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return TrainedModel(model, normalizer, labels, images)

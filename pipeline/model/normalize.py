@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,20 @@ class PixelNormalizer(nn.Module):
             raise ValueError(f"expected uint8 images, got {images.dtype}")
         plain = images.to(torch.float32, memory_format=torch.channels_last)
         return torch.addcmul(self.shift, plain, self.scale)
+
+
+def read_statistics(values: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std of a file's facts, None where they are not given.
+
+    Raises:
+        TypeError, ValueError: they are not as many positive stds as means.
+    """
+    mean, std = (None if values.get(key) is None else tuple(map(float, values[key])) for key in ("mean", "std"))
+    if mean is None and std is None:
+        return None, None
+    if not mean or not std or len(mean) != len(std) or not math.isfinite(sum(mean) + sum(std)) or min(std) <= 0:
+        raise ValueError(f"expected as many positive stds as means, got {mean=} and {std=}")
+    return mean, std
 
 
 def statistics_for(values: Sequence[float], channels: int) -> tuple[float, ...]:

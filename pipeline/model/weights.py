@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
 from pipeline.files import parse_json, write_atomically
+from pipeline.model.backbone import Backbone
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -41,7 +42,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             facts = parse_json((file.metadata() or {})["facts"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except KeyError:
+        raise RunError(
+            f"{path} holds no weights of this pipeline",
+            remedy="restore the file, or train again with --fresh; other weights of a backbone belong in "
+            "model.backbone_weights",
+        ) from None
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunError(
             f"{path}: not readable as weights of this pipeline: {error}",
             remedy="restore the file, or train again with --fresh",
@@ -56,10 +63,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def model_facts(model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...]) -> dict[str, Any]:
+def model_facts(
+    model: ModelConfig, images: ImagesConfig, labels: tuple[str, ...], backbone: Backbone
+) -> dict[str, Any]:
     """The facts from which `load_model` builds the network again."""
-    return {
+    facts: dict[str, Any] = {
         "labels": list(labels),
         "model": model.model_dump(mode="json"),
         "images": images.model_dump(mode="json"),
     }
+    if model.backbone_weights is not None:  # mean and std may come from that file
+        facts["pixels"] = {"mean": backbone.mean, "std": backbone.std}
+    return facts

@@ -137,7 +137,7 @@ def _head_training(config: Config, fold: int, labels: tuple[str, ...], *, total_
     no_backbone = {"gradient_checkpointing": False, "backbone_lr": None, "layer_decay": 1.0, "compile": False}
     config = config.model_copy(update={"train": config.train.model_copy(update=no_backbone)})
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
-    plain = config.model.model_copy(update={"pretrained": False, "weights": None})
+    plain = config.model.model_copy(update={"pretrained": False, "backbone_weights": None, "weights": None})
     model = start_model(plain, config.images, labels=labels, listen=ignore)
     model.backbone = nn.Identity()
     return training_of(model, _ToFloat(), config=config, labels=labels, total_steps=total_steps)

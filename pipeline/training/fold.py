@@ -208,4 +208,5 @@ def _keep_weights(task: FoldTask, training: Training) -> None:
         tensors, _ = load_tensors(task.folder.best_weights)
     else:
         tensors = training.ema.module.state_dict()
-    save_tensors(task.folder.weights, tensors, model_facts(task.config.model, task.config.images, task.table.labels))
+    facts = model_facts(task.config.model, task.config.images, task.table.labels, backbone_of(training.model))
+    save_tensors(task.folder.weights, tensors, facts)

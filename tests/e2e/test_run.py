@@ -201,7 +201,7 @@ def test_a_run_folder_reads_only_its_own_weights(
     text = run.config.read_text().replace("weights: null", f"weights: {outside}")
     run.config.write_text(text.replace("pretrained: false", "pretrained: true"))
     tensors, facts = load_tensors(run.fold(0).weights)
-    facts["model"] |= {"weights": str(outside), "pretrained": True}
+    facts["model"] |= {"weights": str(outside), "backbone_weights": str(outside), "pretrained": True}
     save_tensors(run.fold(0).weights, tensors, facts)
     assert submission(monkeypatch, run.path) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,10 @@ _RECOMPUTED = {
     "attn_mask": "Swin's window masks are computed for every map size",
     "num_batches_tracked": "a counter that frozen batch norm does not use",
 }
+_REMEDY = (
+    "check the path; where the file holds more than tensors and numbers, save its state_dict alone "
+    "on a machine that trusts it"
+)
 _RENAMED = (
     ("transformer.", ""),
     (".self_attn.", ".self_attention."),
@@ -103,7 +108,7 @@ class _Layout(NamedTuple):
 
 def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by official key without prefix, and the keys that were left out, each with the reason."""
-    content = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
+    content = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint), remedy=_REMEDY)
     entries = content.get("state_dict", content)
     state, ignored = {}, {}
     for key, value in entries.items():
@@ -118,15 +123,22 @@ def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, T
             "this is not a checkpoint of the official Query2Label code",
             expected="keys such as query_embed.weight, fc.W and fc.b, at the top or under state_dict",
             got=listing(content),
-            remedy="give the .pkl file as downloaded, or its state_dict",
+            remedy="give the .pkl file as downloaded, or its state_dict; a backbone's own weights belong in "
+            "model.backbone_weights",
         )
     return state, ignored
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    # Scores saved with the weights are numpy scalars: they execute nothing.
+def read_checkpoint(path: Path, *, remedy: str) -> Mapping[str, Any]:
+    """The mapping that `torch.save` wrote to `path`, read without executing anything; empty for another value.
+
+    Raises:
+        ConfigError: the file is unreadable or holds more than tensors and plain values; with this remedy.
+    """
+    # Scores saved with the weights are numpy scalars, and options a namespace: they execute nothing.
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+    harmless += [argparse.Namespace]
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
         with torch.serialization.safe_globals(harmless):
@@ -135,8 +147,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path}: not readable as a checkpoint",
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
-            remedy="check the path; where the file holds more than tensors and numbers, save its state_dict alone "
-            "on a machine that trusts it",
+            remedy=remedy,
         ) from error
     return content if isinstance(content, Mapping) else {}
 
