@@ -123,7 +123,7 @@ def _plain(plan: Any, rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]
 
     torch.manual_seed(seed)
     table, config = plan.table, plan.config
-    model = timm.create_model(config.model.backbone, pretrained=True, num_classes=len(table.labels))
+    model: Any = timm.create_model(config.model.backbone, pretrained=True, num_classes=len(table.labels))
     size, (mean, std) = config.images.size, (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     finish = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     resize, flips = (
@@ -152,7 +152,7 @@ def _plain(plan: Any, rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]
     for _ in range(config.train.epoch_count):
         model.train()
         for images, targets in loader:
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets)
+            loss: Any = torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -187,12 +187,11 @@ def main() -> None:
                 done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
                 found.append(json.loads(done.stdout.splitlines()[-1]))
             if found:
-                parts = [
-                    f"{name} {np.mean([each[name] for each in found]):.4f} ± {np.std([each[name] for each in found]):.4f}"
-                    for name in ("map", "f1")
-                ]
-                seconds = np.mean([each["seconds"] for each in found])
-                print(f"{task:10} {contender:40} {'  '.join(parts)}  {seconds:.0f} s of processor", flush=True)
+                table = {name: np.array([each[name] for each in found]) for name in ("map", "f1", "seconds")}
+                scores = "  ".join(
+                    f"{name} {table[name].mean():.4f} ± {table[name].std():.4f}" for name in ("map", "f1")
+                )
+                print(f"{task:10} {contender:40} {scores}  {table['seconds'].mean():.0f} s of processor", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return config.model_copy(update={"competition": config.competition.model_copy(update={"metric": metric})})
 
 
-def check_config(data: Mapping[str, Any], *, source: str) -> Config:
-    """The Config that `data` describes. Raises one ConfigError with all mistakes, which names `source`."""
+def check_config(data: Mapping[str, Any], *, source: str, complete: bool = False) -> Config:
+    """The Config that `data` describes. Raises one ConfigError with all mistakes, which names `source`.
+
+    Args:
+        data: a config diff, whose recipe is laid under it.
+        source: the name of the file, for the error.
+        complete: `data` is the config of a run, which the recipe is part of already.
+    """
     try:
-        return Config.model_validate(with_recipe(data))
+        return Config.model_validate(data if complete else with_recipe(data))
     except ValidationError as error:
         mistakes = [_sentence(dict(details)) for details in error.errors(include_url=False)]
         plural = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 Recipe = Literal["auto", "finetune_cnn", "finetune_vit", "from_scratch", "official"]
 
-# A transformer over patches: its layers want small rates that fall towards the stem.
+# Transformers over patches, by name; every other backbone counts as a CNN. Their layers want small rates.
 _TRANSFORMER = re.compile(
     r"(^|_)(vit|deit3?|beitv?2?|eva02?|eva|cait|xcit|swin\w*|dinov[23]|samvit|hiera|flexivit)(_|$)"
 )
 
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 800, 6, 30
-_HEAD = {
+_SMALL_HEAD = {
     "pooled_residual": True,
     "hidden_dim": 256,
     "ffn_dim": 512,
@@ -23,13 +23,13 @@ _HEAD = {
 }
 RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
     "finetune_cnn": {
-        "model": _HEAD,
-        "loss": {"name": "bce"},
+        "model": _SMALL_HEAD,
+        "loss": {"gamma_neg": 0.0},  # asl with gammas of 0 is binary cross-entropy; a search starts from there
         "train": {"lr": 1e-3, "batch_size": 32, "epochs": "auto"},
     },
     "finetune_vit": {
-        "model": _HEAD,
-        "loss": {"name": "bce"},
+        "model": _SMALL_HEAD,
+        "loss": {"gamma_neg": 0.0},  # asl with gammas of 0 is binary cross-entropy; a search starts from there
         "train": {"lr": 5e-4, "layer_decay": 0.75, "weight_decay": 0.05, "batch_size": 32, "epochs": "auto"},
     },
     "from_scratch": {},
@@ -44,9 +44,9 @@ def recipe_for(data: Mapping[str, Any]) -> Recipe:
     Args:
         data: the config as it was written, before it is checked.
     """
-    named = data.get("recipe", "auto")
-    if named in RECIPES:
-        return named  # type: ignore[no-any-return]
+    for recipe in RECIPES:
+        if data.get("recipe") == recipe:
+            return recipe
     model = data.get("model")
     model = model if isinstance(model, Mapping) else {}
     if not (model.get("pretrained", True) or model.get("backbone_weights") or model.get("weights")):
@@ -55,7 +55,7 @@ def recipe_for(data: Mapping[str, Any]) -> Recipe:
 
 
 def with_recipe(data: Any) -> Any:
-    """`data` over the keys of its recipe; anything but a mapping comes back as it is."""
+    """The config `data` with the keys of its recipe added where it sets none; no mapping comes back as it is."""
     if not isinstance(data, Mapping):
         return data
     return _over(RECIPES[recipe_for(data)], data)

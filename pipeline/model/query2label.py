@@ -42,7 +42,7 @@ class Query2Label(nn.Module):
         dropout: probability, in attention weights, feed-forward networks and residual branches.
         input_projection: False passes the feature map on unchanged; `hidden_dim` must then be its width.
         pre_norm: normalise before attention and feed-forward instead of after the sum.
-        query_groups: number of queries that decode the K labels, at a cost linear in it (Ridnik et al. 2023,
+        query_groups: number of queries that decode the K labels, the cost grows linearly with it (Ridnik et al. 2023,
             ML-Decoder); None for a query per label.
         pooled_residual: add the logits of average pooling and one linear layer, as `PooledClassifier` gives them, to
             those of the queries.

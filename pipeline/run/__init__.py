@@ -1,1 +1,1 @@
-"""TODO."""
+"""Runs: folder, records, plan, cross-validation, scores."""

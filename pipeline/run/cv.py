@@ -62,7 +62,7 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:
             _open_images(plan, run, run.images, listen)  # builds the cache, before folds share it
-        if left and beside > 1:  # also for the last fold: its number of threads decides its last bits
+        if left and beside > 1:  # also for one fold: the number of threads changes the last digits
             run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
         else:
             for fold in left:
@@ -79,7 +79,7 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
 def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     """Finish one fold, or the full fit: train it, predict its validation rows, then write `done.json`.
 
-    Models that are trained are only used to predict, as after a change of views, averages or seeds. Where
+    A trained model is not trained again; it only predicts, after a change of views, `predict.average` or seeds. Where
     `train.time_budget` is used up, the fold's state is saved and it stays unfinished.
 
     Raises:
@@ -205,7 +205,7 @@ def _locked(run: RunFolder, fold: Fold) -> Iterator[None]:
 
 
 def _owner(folder: FoldFolder) -> str | None:
-    """Which process holds the fold's lock; None in the moment before that is written."""
+    """Which process holds the fold's lock; None if that is not written yet."""
     if not folder.owner.exists():
         return None
     owner = read_json(folder.owner)

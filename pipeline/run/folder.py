@@ -141,7 +141,7 @@ class RunFolder:
                 f"{self.config}: not readable as YAML: {error}",
                 remedy="restore the file or start with --fresh",
             ) from None
-        return check_config(data or {}, source=str(self.config))
+        return check_config(data or {}, source=str(self.config), complete=True)
 
     def require_ours(self) -> None:
         """Refuse a folder that the pipeline may not write to; it may be missing or empty. Writes nothing.

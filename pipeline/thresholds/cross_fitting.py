@@ -53,7 +53,7 @@ class OutOfFoldScores:
     Cross-fitted: for each fold they are fitted on the other folds, so the score does not flatter.
     """
 
-    fitted: bool  # False if the score depends on nothing fitted: both scores are then the same
+    fitted: bool  # False if nothing was fitted; both scores are then the same
     policy: str  # chosen on all rows; `shrunk` with its strength
     calibration: Calibration | None  # fitted on all rows, for the submission
     thresholds: Floats  # (K,) of calibrated probabilities, fitted on all rows, for the submission

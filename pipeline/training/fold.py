@@ -39,11 +39,11 @@ class ValidatedEpoch(NamedTuple):
 def train_fold(task: FoldTask, *, listen: Listener, deadline: float = math.inf) -> bool:
     """Train the models of a fold, or of the full fit, one for each of the seeds `train.seed`, `train.seed` + 1, …
 
-    A model that is trained is kept as it is; one that was begun is resumed. `FoldFolder.seed_models` are their
+    Finished models are kept; an unfinished one is resumed. `FoldFolder.seed_models` are their
     folders. The full fit, which has no validation rows, keeps its last epoch whatever `train.select` says.
 
     Args:
-        task: the first of the models.
+        task: the task of the first seed model.
         listen: receives each step and epoch; with several models, with the seed.
         deadline: on the clock of `time.monotonic`; the training stops after it, its state saved.
 

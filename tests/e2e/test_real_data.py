@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.run.plan import Plan
 from tests.conftest import PROJECT
 from tests.e2e.commands import cv, make_plan, submission
 
-DATA = PROJECT.parent / "shared/data"
+DATA = Path(os.environ.get("Q2L_DATA", PROJECT / "data"))
 SMALL = ("images.size=32", "model.feature_stride=8", "model.hidden_dim=16", "model.ffn_dim=16", "train.epochs=1")
 
 

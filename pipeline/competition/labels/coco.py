@@ -60,8 +60,8 @@ def read_coco(config: CocoLabels, source: Source) -> LabelledRows:
     _refuse_repeats(ids, f"ids (labels.key: {config.key})", path)
     row = {image.id: number for number, image in enumerate(content.images)}
     column = {category.id: labels.index(category.name) for category in categories}
-    _refuse_strangers([object_.image_id for object_ in content.annotations], row, "image", path)
-    _refuse_strangers([object_.category_id for object_ in content.annotations], column, "category", path)
+    _refuse_unknown([object_.image_id for object_ in content.annotations], row, "image", path)
+    _refuse_unknown([object_.category_id for object_ in content.annotations], column, "category", path)
     targets = np.zeros((len(ids), len(labels)), dtype=np.float32)
     for object_ in content.annotations:
         targets[row[object_.image_id], column[object_.category_id]] = 1.0
@@ -113,11 +113,11 @@ def _repeated(names: Sequence[str]) -> dict[str, None]:
     return {name: None for name in names if name in seen or seen.add(name)}  # type: ignore[func-returns-value]
 
 
-def _refuse_strangers(used: Sequence[_Id], known: dict[_Id, int], what: str, path: Path) -> None:
-    strangers = {id_ for id_ in used if id_ not in known}
-    if strangers:
+def _refuse_unknown(used: Sequence[_Id], known: dict[_Id, int], what: str, path: Path) -> None:
+    unknown = {id_ for id_ in used if id_ not in known}
+    if unknown:
         raise CompetitionError(
-            f"{path}: objects have {len(strangers)} unknown {what} ids: {listing(sorted(map(str, strangers)))}",
+            f"{path}: objects have {len(unknown)} unknown {what} ids: {listing(sorted(map(str, unknown)))}",
             expected=f"only the {len(known)} ids in the list of this file",
             remedy="give the complete annotation file",
         )
