@@ -32,7 +32,7 @@ import torch
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
-from torchvision import transforms as T  # type: ignore[import-untyped]
+from torchvision import transforms as T
 
 from pipeline.competition.folds.rows import rows_of
 from pipeline.competition.paths import ImagePaths
