@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -13,8 +15,10 @@ WIDTH = 110  # of tables in a log file
 def make_console() -> Console:
     """A console that prints whole tables into log files, too; of several processes only the first one prints."""
     quiet = not processes.is_first()
-    console = Console(highlight=False, quiet=quiet)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH, quiet=quiet)
+    if sys.stdout.isatty():
+        return Console(highlight=False, quiet=quiet)
+    # A notebook asks for a terminal's colours by FORCE_COLOR, but cannot redraw a bar.
+    return Console(highlight=False, width=WIDTH, quiet=quiet, force_terminal=False)
 
 
 def print_note(console: Console, note: str) -> None:

@@ -48,3 +48,4 @@ class CompetitionConfig(Section):
     corrections: str | None = None
     groups: Groups | None = None
     metric: MetricSpec = "f1_macro"
+    also: Annotated[list[MetricSpec], After] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from pipeline.events import (
     TrialStep,
 )
 
+_LINE_SECONDS = 60.0  # between lines on steps where no bar can be drawn
+
 
 class LiveProgress:
     """A listener that shows a progress bar per running task and a line per finished epoch or trial.
@@ -35,6 +38,7 @@ class LiveProgress:
     def __init__(self, console: Console) -> None:
         self.run_opened = False  # whether the run folder is open, so results are saved
         self._console = console
+        self._last_line = time.monotonic()  # of a step, in a log file
         self._bars: dict[str, TaskID] = {}
         self._printed: set[str] = set()
         self._progress = Progress(
@@ -80,8 +84,12 @@ class LiveProgress:
 
     def _show_step(self, prefix: str, event: StepFinished) -> None:
         state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
-        rate = f"{event.images_per_second:.0f} img/s"
-        self._show(f"{prefix}{_name(event.fold, event.seed)}", event.step, event.steps, f"{state}  {rate}")
+        name, rate = f"{prefix}{_name(event.fold, event.seed)}", f"{event.images_per_second:.0f} img/s"
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line > _LINE_SECONDS:
+            self._last_line = now
+            self._console.print(f"{name}  step {event.step} of {event.steps}  {state}  {rate}", markup=False)
+        self._show(name, event.step, event.steps, f"{state}  {rate}")
 
     def _end_bars(self, prefix: str) -> None:
         """Remove the bars of a trial: a pruned or failed one ends before they are full."""

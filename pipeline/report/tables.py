@@ -53,6 +53,13 @@ def print_scores(console: Console, scores: Scores) -> None:
         f"a constant score per label would give {number(free.prevalence_map)}   "
         f"macro AUC{mark}: {number(free.auc_macro)}"
     )
+    further = [
+        f"{name} {number(score.cross_fitted)}"
+        + ("" if score.at_half is None else f" (at 0.5: {number(score.at_half)})")
+        for name, score in scores.further.items()
+    ]
+    if further:
+        console.print("cross-fitted, and at threshold 0.5: " + "   ".join(further), markup=False)
     for note in scores.notes:
         print_note(console, note)
 
@@ -119,8 +126,8 @@ def _score_table(scores: Scores) -> Table:
     drawn.add_column("thresholds")
     drawn.add_column("pooled", justify="right", style="bold")
     drawn.add_column("95 % interval", justify="right")
-    drawn.add_column("mean of folds", justify="right")
-    drawn.add_column("folds", justify="right")
+    drawn.add_column(f"mean of {scores.part}s", justify="right")
+    drawn.add_column(f"{scores.part}s", justify="right")
     rows = [(scores.cross_fitted, "cross-fitted (believe this one)"), (scores.in_sample, "in-sample (flatters)")]
     for row, name in rows if scores.fitted else [(scores.cross_fitted, "out-of-fold")]:
         folds = "  ".join(map(number, row.folds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -114,6 +114,14 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
+class FurtherScore:
+    """A metric over all rows: of the cross-fitted decisions or probabilities, and of decisions at threshold 0.5."""
+
+    cross_fitted: Score
+    at_half: Score  # None for a metric of probabilities
+
+
+@dataclass(frozen=True)
 class Scores(Record):
     """scores.json: every score of the validated rows, those of `folds` out of `of_folds`."""
 
@@ -129,10 +137,16 @@ class Scores(Record):
     threshold_free: ThresholdFreeScores
     labels: dict[StrictStr, LabelScores]
     notes: tuple[StrictStr, ...]
+    further: dict[StrictStr, FurtherScore] = field(default_factory=dict)  # the metric itself and `competition.also`
 
     def __post_init__(self) -> None:
         if len(self.in_sample.folds) != len(self.cross_fitted.folds):
             raise ValueError("expected in_sample and cross_fitted for the same folds")
+
+    @property
+    def part(self) -> str:
+        """The word for what thresholds are cross-fitted over: the folds, or parts of a single one."""
+        return "part" if len(self.folds) == 1 else "fold"
 
     @property
     def complete(self) -> bool:

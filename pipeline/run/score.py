@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,14 @@ from pipeline.errors import FoldError, RunError, listing
 from pipeline.files import read_predictions, write_parquet
 from pipeline.metrics.label_table import LabelTable, per_label_table
 from pipeline.metrics.means import mean_over_labels
-from pipeline.metrics.registry import Metric
+from pipeline.metrics.registry import Metric, get_metric
 from pipeline.metrics.targets import blocks, by_label, split_targets
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.records import (
     FoldedScores,
+    FurtherScore,
     LabelScores,
     Platt,
     PredictSettings,
@@ -90,6 +92,7 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
     scores = build_scores(
         scored, figures, metric=plan.metric, labels=labels, folds=folds, of_folds=plan.fold_numbers, notes=notes
     )
+    scores = replace(scores, further=_further_scores(plan, targets, probabilities, scored))
     table = pd.DataFrame(probabilities, columns=labels, copy=False)
     table.insert(0, "id", [plan.table.ids[row] for row in validated])
     table.insert(1, "fold", plan.folds[validated])
@@ -101,6 +104,23 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
     thresholds.save(run.thresholds)
     scores.save(run.scores)
     return scores
+
+
+def _further_scores(
+    plan: Plan, targets: NDArray[np.float32], probabilities: NDArray[np.float64], scored: OutOfFoldScores
+) -> dict[str, FurtherScore]:
+    """The run's metric and those of `competition.also`, by name."""
+    at_half = plan.rules.apply(probabilities, np.full(probabilities.shape[1], 0.5))
+    further = {}
+    for spec in (plan.config.competition.metric, *plan.config.competition.also):
+        metric = get_metric(spec, plan.table.labels, custom_functions=True)
+        decides = metric.takes == "decisions"
+        table = scored.cross_fitted_decisions if decides else scored.cross_fitted_probabilities
+        further[metric.name] = FurtherScore(
+            cross_fitted=finite(metric.function(targets, table).value),
+            at_half=finite(metric.function(targets, at_half).value) if decides else None,
+        )
+    return further
 
 
 def build_scores(
@@ -135,7 +155,7 @@ def build_scores(
         labels={name: LabelScores(count, *map(finite, row)) for name, count, *row in rows},
         notes=(
             *notes,
-            *_about_parts(scored),
+            *_about_parts(scored, "part" if len(folds) == 1 else "fold"),
             *([f"labels left out of the mean: {', '.join(left_out)}"] if left_out else []),
         ),
     )
@@ -173,18 +193,19 @@ def build_thresholds(
     )
 
 
-def _about_parts(scored: OutOfFoldScores) -> list[str]:
-    """Notes on parts whose policy, or whose mean score, differs from that of all rows."""
+def _about_parts(scored: OutOfFoldScores, part: str) -> list[str]:
+    """Notes on parts whose policy, or whose mean score, differs from that of all rows; `part` is the word for one."""
     notes = []
     if set(scored.fold_policies) | {scored.policy} != {scored.policy}:
         others = ", ".join(
-            f"{name} without fold {part}" for part, name in zip(scored.fold_ids, scored.fold_policies, strict=True)
+            f"{name} without {part} {number}"
+            for number, name in zip(scored.fold_ids, scored.fold_policies, strict=True)
         )
         notes.append(f"thresholds are {scored.policy}; the cross-fitted score chose {others}")
     if scored.cross_fitted.disagrees:
         notes.append(
-            "the mean of the folds lies outside the interval of the pooled score: folds differ in size, in difficulty "
-            "or in the scale of their scores, or the metric is no mean over rows"
+            f"the mean of the {part}s lies outside the interval of the pooled score: {part}s differ in size, in "
+            "difficulty or in the scale of their scores, or the metric is no mean over rows"
         )
     return notes
 

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from pipeline.metrics.registry import get_metric
 from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.report.truth import true_score
 from pipeline.run.folder import RunFolder
+from pipeline.run.records import FurtherScore, Scores
 from tests.conftest import LABELS, PROJECT
 from tests.e2e.commands import cv, listing, printed, submission
 
@@ -221,3 +223,36 @@ def test_a_run_killed_before_its_new_thresholds_is_not_submitted(
     assert "thresholds were not fitted with the settings in its config.yaml" in capsys.readouterr().err
     assert cv(monkeypatch, tiny_config, "predict.tta=[identity,vflip]") == 0
     assert submission(monkeypatch, "runs/tiny") == 0
+
+
+def test_further_metrics_and_scores_at_half_are_printed_and_stored(
+    tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "competition.also=[f1_micro,map]") == 0
+    shown = printed(capsys)
+    scores = Scores.load(RunFolder(workplace / "runs/tiny").scores)
+    assert list(scores.further) == ["f1_macro", "f1_micro", "map"]
+    assert scores.further["f1_macro"].cross_fitted == scores.cross_fitted.pooled
+    assert scores.further["map"] == FurtherScore(scores.threshold_free.map, None)
+    table = pd.read_parquet(workplace / "runs/tiny/oof.parquet").set_index("id")
+    truth = pd.read_csv(workplace / "data/train.csv", dtype={"id": str}).set_index("id").loc[table.index, list(LABELS)]
+    decided = table[list(LABELS)].to_numpy() >= 0.5
+    assert scores.further["f1_micro"].at_half == pytest.approx(f1_score(truth, decided, average="micro"))
+    assert f"(at 0.5: {scores.further['f1_micro'].at_half:.4f})" in shown
+
+
+def test_parts_of_a_single_validation_fold_are_not_called_folds(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--folds", "0", "thresholds.policy=global") == 0
+    shown = printed(capsys)
+    assert "mean of parts" in shown
+    assert "mean of folds" not in shown
+
+
+def test_a_log_file_gets_a_line_on_the_steps_of_a_long_epoch(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.report.live._LINE_SECONDS", 0.0)
+    assert cv(monkeypatch, tiny_config) == 0
+    assert "fold 0 step 1 of " in printed(capsys)
