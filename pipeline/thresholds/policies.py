@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from pipeline.metrics.counts import Value, accuracy
 from pipeline.metrics.registry import METRICS, Criterion, Metric
 from pipeline.metrics.targets import Floats
-from pipeline.thresholds.coordinate_ascent import ascend, best_shared
-from pipeline.thresholds.dinkelbach import beta_squared, micro_f_thresholds
-from pipeline.thresholds.line_search import Sweep, best_threshold, sweep_unit, sweep_units
+from pipeline.thresholds.fitting.coordinate_ascent import ascend, best_shared
+from pipeline.thresholds.fitting.dinkelbach import beta_squared, micro_f_thresholds
+from pipeline.thresholds.fitting.line_search import Sweep, best_threshold, sweep_unit, sweep_units
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 
 _CLIP = 1e-6  # smallest distance of a threshold from 0 and 1, where its logit is infinite

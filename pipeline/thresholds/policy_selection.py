@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, nearest
 from pipeline.metrics.bootstrap import Resamples
 from pipeline.metrics.targets import Bits, Floats, Ints, take_rows
 from pipeline.thresholds.calibration import Calibration, fit_platt
-from pipeline.thresholds.optuna_tuning import tune
+from pipeline.thresholds.fitting.optuna_tuning import tune
 from pipeline.thresholds.policies import POLICIES, from_logits, shrink, threshold_logits
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.metrics.targets import Bits, Floats, Known
-from pipeline.thresholds.line_search import ABOVE_ONE
+from pipeline.thresholds.fitting.line_search import ABOVE_ONE
 from pipeline.thresholds.policies import quantile_threshold
 
 Transfer = Literal["value", "rate"]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from pipeline.metrics.counts import accuracy, exact_match, f1, f2
 from pipeline.metrics.registry import METRICS, Metric, get_metric
 from pipeline.metrics.targets import Floats
-from pipeline.thresholds.coordinate_ascent import MOST_CANDIDATES, ascend, candidate_thresholds
-from pipeline.thresholds.dinkelbach import beta_squared, micro_f_thresholds
-from pipeline.thresholds.filled_rows import FilledLines
+from pipeline.thresholds.fitting.coordinate_ascent import MOST_CANDIDATES, ascend, candidate_thresholds
+from pipeline.thresholds.fitting.dinkelbach import beta_squared, micro_f_thresholds
+from pipeline.thresholds.fitting.filled_rows import FilledLines
 from pipeline.thresholds.row_rules import EmptyPolicy, RowRules
 from pipeline.thresholds.threshold_problem import ThresholdProblem, threshold_problem
 from tests.thresholds.tables import Scored, by_metric, fitted, masked, quick, scored

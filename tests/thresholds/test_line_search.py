@@ -6,8 +6,8 @@ from hypothesis import given
 
 from pipeline.metrics.counts import Value, accuracy, count, exact_match, f1, f2
 from pipeline.metrics.targets import Floats, split_targets
-from pipeline.thresholds import line_search
-from pipeline.thresholds.line_search import Sweep, best_threshold, sweep_unit, sweep_units
+from pipeline.thresholds.fitting import line_search
+from pipeline.thresholds.fitting.line_search import Sweep, best_threshold, sweep_unit, sweep_units
 from tests.thresholds.tables import masked, quick
 
 VALUES = {"f1": f1, "f2": f2, "accuracy": accuracy, "exact_match": exact_match}

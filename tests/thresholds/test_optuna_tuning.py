@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.metrics.targets import Floats
-from pipeline.thresholds.optuna_tuning import tune
+from pipeline.thresholds.fitting.optuna_tuning import tune
 
 
 def test_tuned_numbers_are_better_than_the_start_and_always_the_same() -> None:

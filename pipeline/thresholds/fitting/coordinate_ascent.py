@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.metrics.counts import Counts, Unit, count
 from pipeline.metrics.registry import Criterion
 from pipeline.metrics.targets import Bits, Floats, Ints
-from pipeline.thresholds.filled_rows import FilledLines, only_fills_empty
-from pipeline.thresholds.line_search import ABOVE_ONE, EQUALLY_GOOD, improved_threshold, plateaus
+from pipeline.thresholds.fitting.filled_rows import FilledLines, only_fills_empty
+from pipeline.thresholds.fitting.line_search import ABOVE_ONE, EQUALLY_GOOD, improved_threshold, plateaus
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 
 PASSES = 10

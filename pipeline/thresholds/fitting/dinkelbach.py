@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.metrics.counts import Counts, Value
 from pipeline.metrics.targets import Bits, Floats
-from pipeline.thresholds.line_search import best_threshold, sweep_unit
+from pipeline.thresholds.fitting.line_search import best_threshold, sweep_unit
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 
 _STEPS = 50  # the method converges superlinearly, usually in five steps

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.metrics.counts import Counts
 from pipeline.metrics.targets import Bits, Floats, Ints, take_rows
-from pipeline.thresholds.line_search import improved_threshold
+from pipeline.thresholds.fitting.line_search import improved_threshold
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.threshold_problem import ThresholdProblem
 

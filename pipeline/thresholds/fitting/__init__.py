@@ -1,0 +1,1 @@
+"""Exact and numerical searches for thresholds."""
