@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +204,3 @@ def test_automatic_epochs_fall_with_the_rows() -> None:
 def test_a_key_of_another_loss_is_named_as_unused() -> None:
     config = check_config({"loss": {"name": "bce", "gamma_neg": 4}}, source="x")
     assert unused_keys(config) == ["loss.gamma_neg is set but loss.name=bce does not use it"]
-
-
-def test_every_file_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", (PROJECT / "README.md").read_text())
-    local = [link for link in links if "://" not in link]
-    assert len(local) >= 5
-    assert [link for link in local if not (PROJECT / link).exists()] == []
