@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,6 +23,11 @@ from pipeline.run.submission.submit import Submitted
 from pipeline.run.trained_run import about_lacking_models
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 
+T = TypeVar("T")
+
+_MOST_LABELS = 20  # at each end of a table
+_MOST_WARNINGS = 20
+
 
 def print_fold_table(console: Console, table: FoldTable) -> None:
     """Print positives per label and fold, the deviation from even folds, and a warning per label that misses a fold."""
@@ -31,15 +37,20 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
     for fold in range(count):
         drawn.add_column(f"fold {fold}", justify="right")
     drawn.add_column("deviation", justify="right")
-    for label, positives, deviation in zip(table.labels, table.positives, table.label_deviations, strict=True):
+    rows = list(zip(table.labels, table.positives, table.label_deviations, strict=True))
+    for label, positives, deviation in _shown(rows, lambda row: int(row[1].sum())):
         drawn.add_row(escape(label), *map(str, positives), _percent(deviation))
+    drawn.caption = _left_out(rows, "the rarest and the most frequent ones; all in folds.csv")
     drawn.add_section()
     drawn.add_row("rows", *map(str, table.sizes), _percent(table.size_deviation))
     console.print(drawn)
     if table.always_train:
         console.print(f"{table.always_train} rows always train (fold -1)")
-    for warning in table.warnings():
+    warnings = table.warnings()
+    for warning in warnings[:_MOST_WARNINGS]:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+    if len(warnings) > _MOST_WARNINGS:
+        console.print(f"[yellow]warning:[/] and {len(warnings) - _MOST_WARNINGS} more labels miss a fold")
 
 
 def print_scores(console: Console, scores: Scores) -> None:
@@ -81,10 +92,12 @@ def print_submitted(console: Console, written: Submitted) -> None:
     drawn.add_column("rows", justify="right")
     drawn.add_column("share", justify="right")
     drawn.add_column("out-of-fold share", justify="right")
-    for label, count in written.positives.items():
+    rows = list(written.positives.items())
+    for label, count in _shown(rows, lambda row: row[1]):
         drawn.add_row(
             escape(label), str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label])
         )
+    drawn.caption = _left_out(rows, "the rarest and the most frequent ones")
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.predictions} predictions averaged per image")
     console.print(
@@ -113,10 +126,25 @@ def _label_table(scores: Scores) -> Table:
     drawn.add_column("label")
     for name in ("positives", "AP", "AUC", "threshold", "precision", "recall", "F1"):
         drawn.add_column(name, justify="right")
-    for label, row in scores.labels.items():
+    rows = list(scores.labels.items())
+    for label, row in _shown(rows, lambda item: item[1].average_precision or 0.0):
         figures = [row.average_precision, row.auc, row.threshold, row.precision, row.recall, row.f1]
         drawn.add_row(escape(label), str(row.positives), *map(number, figures))
+    drawn.caption = _left_out(rows, "those of the lowest and the highest AP; all in scores.json")
     return drawn
+
+
+def _shown(rows: Sequence[T], value: Callable[[T], float]) -> list[T]:
+    """All rows in their order; of many, those of the lowest and of the highest values, ascending."""
+    if len(rows) <= 2 * _MOST_LABELS:
+        return list(rows)
+    ranked = sorted(rows, key=value)
+    return [*ranked[:_MOST_LABELS], *ranked[-_MOST_LABELS:]]
+
+
+def _left_out(rows: Sequence[object], shown: str) -> str | None:
+    """A caption for a table that `_shown` has cut."""
+    return f"{2 * _MOST_LABELS} of {len(rows)} labels: {shown}" if len(rows) > 2 * _MOST_LABELS else None
 
 
 def _score_table(scores: Scores) -> Table:

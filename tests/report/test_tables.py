@@ -84,3 +84,16 @@ def test_of_several_processes_only_the_first_prints(
     progress(FoldNote(0, "memory is full"))
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""
+
+
+def test_tables_of_many_labels_show_both_ends_and_name_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    count = 300
+    labels = [f"label{number:03d}" for number in range(count)]
+    targets = np.triu(np.ones((count, count), dtype=np.uint8))  # label k is positive in k + 1 rows
+    folds = np.arange(count) % 3
+    print_fold_table(make_console(), fold_table(folds, targets, labels))
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 80
+    assert "40 of 300 labels" in shown
+    assert {"label000", "label019", "label280", "label299"} <= {*shown.split()}
+    assert "label150" not in shown
