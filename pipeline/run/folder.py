@@ -41,7 +41,7 @@ _RUN_FILES = frozenset(
     | {"submission.broken.csv"}
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
-_WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "goes_on", "run.lock"})  # others get their name when whole
+_WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "run.lock"})  # others get their name when whole
 _LONGEST_NAME = 200  # bytes; the disk's limit is 255, with room for the names of temporary files
 
 
