@@ -14,7 +14,7 @@ FOLD = f"fold{NUMBER}|full"
 _PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
 _FIGURES = ("history", "timeline", "slices", "importances", "contour")
 SEARCH_FILES = frozenset(
-    {"images.json", "best.yaml", "trials.csv"}
+    {"best.yaml", "trials.csv"}
     | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
     | {f"{name}.png" for name in _FIGURES}
 )
@@ -49,13 +49,8 @@ class SearchFolder:
     path: Path
 
     study = FileName("study.db")  # the study in SQLite, unless the config names another database
-    images = FileName("images.json")  # the kind of pixels that all trials see
     best = FileName("best.yaml")  # the best values as a config diff
     trials = FileName("trials.csv")  # one line per trial: state, score, values, seconds
-
-    def exists(self) -> bool:
-        """Whether a search has begun here."""
-        return any(path.exists() for path in (self.study, self.best, self.trials))
 
     def trial(self, number: int) -> TrialFolder:
         """The folder of trial `number`; it is gone when the trial is over."""

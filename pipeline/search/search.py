@@ -28,10 +28,7 @@ from pipeline.search.study import TimeUsed, begin_study, finished_trials
 from pipeline.search.table import LeftOut, SearchFacts
 from pipeline.search.trial_score import build_trial_score
 from pipeline.search.worker import SearchTask, work
-from pipeline.training.image_inputs import open_sources
-from pipeline.training.pixels import PixelKind, check_pixels, read_pixels, record_pixels
 
-_PIXELS = "pixels (images.cache_format)"
 _WILCOXON_FOLDS = 4  # with fewer, its test never reaches the significance to stop a trial
 
 
@@ -84,12 +81,11 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
     with contextlib.ExitStack() as held:
         held.enter_context(run.in_use())
         _check_folder(plan, run)
-        pixels = _decide_pixels(plan, run, listen)
         if fresh:
             _forget(search, run)
         study = held.enter_context(search.opened_study(run, trial_score))
         listen(RunOpened())
-        begin_study(study, {**_settings(plan), _PIXELS: pixels}, own=None if outside else own, where=str(run.path))
+        begin_study(study, _settings(plan), own=None if outside else own, where=str(run.path))
         _train_trials(search, run, listen)
         _remove_dead_trainings(run, study)
         if time.monotonic() > plan.deadline and finished_trials(study) < plan.config.search.trials:
@@ -108,20 +104,6 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
         undrawn = save_figures(study, run.search, score=trial_score.name, ranked=facts.ranked)
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
     return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)))
-
-
-def _decide_pixels(plan: Plan, run: RunFolder, listen: Listener) -> PixelKind:
-    """The pixels that all trials read; a search folder without a record of them continues with exact ones."""
-    begun_before = run.search.exists()
-    run.search.path.mkdir(parents=True, exist_ok=True)
-    if begun_before:
-        record_pixels(run.search.images, "exact")
-    decided = check_pixels(plan.config.images, run.search.images)
-    if decided is None:
-        open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
-        decided = read_pixels(run.search.images)
-    assert decided is not None
-    return decided
 
 
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:

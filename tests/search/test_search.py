@@ -141,18 +141,6 @@ def test_a_trial_that_diverges_fails_and_is_replaced(
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
 
 
-def test_a_run_reads_the_pixels_of_its_search(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = ("train.epochs=1", SPACE)
-    run, exact = RunFolder(Path("runs/tiny")), RunFolder(Path("runs/exact"))
-    searched = (*SEARCH_ONLY, "search.trials=1", "images.cache_format=jpeg")
-    assert cv(monkeypatch, tiny_config, *short, *searched) == 0
-    assert not run.images.exists()
-    assert cv(monkeypatch, tiny_config, *short, "--folds", "0") == 0  # without a search, auto takes exact pixels
-    assert cv(monkeypatch, tiny_config, *short, "--folds", "0", "--run", "exact") == 0
-    assert [json.loads(each.images.read_text())["pixels"] for each in (run, exact)] == ["jpeg", "exact"]
-    assert run.fold(0).oof.read_bytes() != exact.fold(0).oof.read_bytes()
-
-
 def test_a_run_that_was_begun_without_a_search_is_not_changed(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
