@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace, command: str) -> None:
             if found is None:
                 return
             print_found(console, found.facts, run.search)
-            if found.goes_on is None:
+            if config.search.then == "stop":
                 return
             plan, fresh = found.plan, False
         scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)

@@ -125,9 +125,7 @@ def described(augmentation: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def ours(paths: Sequence[ImagePaths], augmentation: str, *, folder: Path | None) -> Sample:
     """`TrainImages`, its sources opened as a run would; `folder` is that of the cache, None for none."""
     cache = "none" if folder is None else str(folder)
-    config = Config.model_validate(
-        {"images": {"size": SIZE, "cache": cache, "cache_format": "raw"}, "augment": {"train": augmentation}}
-    )
+    config = Config.model_validate({"images": {"size": SIZE, "cache": cache}, "augment": {"train": augmentation}})
     sources = open_sources(config, paths, folder=Path(), listen=lambda _: None)
     ids, targets = [str(row) for row in range(len(paths))], np.zeros((len(paths), 1), np.float32)
     images = TrainImages(sources.train, ids, targets, augmentation=train_augmentation(config), seed=0)

@@ -145,22 +145,6 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_json_once(path: Path, data: Any) -> None:
-    """Write `data` as `write_json` unless `path` exists; if several processes do so at once, the first one wins."""
-    if path.exists():
-        return
-    claimed = path.with_name(temporary_name(f"once-{path.name}"))
-    write_json(claimed, data)
-    try:
-        os.link(claimed, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        write_json(path, data)
-    finally:
-        claimed.unlink(missing_ok=True)
-
-
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))

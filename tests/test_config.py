@@ -151,7 +151,7 @@ def test_a_missing_file_and_a_malformed_override_are_refused(tmp_path: Path) -> 
 
 def test_after_keys_are_the_documented_ones() -> None:
     after = ("thresholds.policy", "predict.tta", "submission.empty", "images.cache", "train.workers")
-    training = ("train.lr", "model.backbone", "folds.seed", "competition.metric", "competition.labels.columns")
+    training = ("train.lr", "images.cache_format", "folds.seed", "competition.metric", "competition.labels.columns")
     assert all(applies_after(key) for key in (*after, "competition.root", "train.parallel_folds"))
     assert not any(applies_after(key) for key in training)
 

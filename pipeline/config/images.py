@@ -70,7 +70,7 @@ class ImagesConfig(Section):
     std: list[Positive] | None = None
     broken: Annotated[Literal["error", "skip"], After] = "error"
     cache: Annotated[str, After] = "auto"
-    cache_format: Annotated[Literal["auto", "raw", "jpeg"], After] = "auto"
+    cache_format: Literal["auto", "raw", "jpeg"] = "auto"
     cache_size: Annotated[float, Field(ge=1, le=4)] = 1.25
 
     @property
@@ -86,7 +86,9 @@ class ImagesConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _jpegs_are_grey_or_rgb(self) -> Self:
+    def _a_possible_cache_format(self) -> Self:
+        if self.cache == "none" and self.cache_format != "auto":
+            raise ValueError(f"cache: none has no format, got cache_format: {self.cache_format}: set it to auto")
         if self.cache_format == "jpeg" and self.channels not in (1, 3):
             raise ValueError(f"cache_format: jpeg holds 1 or 3 channels, got {self.channels}: set auto or raw")
         return self

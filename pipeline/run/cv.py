@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -61,7 +60,7 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         listen(RunOpened())
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:
-            _open_images(plan, run, run.images, listen)  # builds the cache, before folds share it
+            _open_images(plan, run, listen)  # builds the cache, before folds share it
         if left and beside > 1:  # also for one fold: the number of threads changes the last digits
             run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
         else:
@@ -88,7 +87,7 @@ def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     folder = run.fold(fold)
     with _locked(run, fold), explained_memory_errors():
         trained = processes.from_first(lambda: folder.is_trained(plan.config.train))
-        task = build_task(plan, run, fold, folder=folder, record=run.images, beside=_folds_beside(plan), listen=listen)
+        task = build_task(plan, run, fold, folder=folder, beside=_folds_beside(plan), listen=listen)
         finished = train_fold(task, listen=listen, deadline=plan.deadline)
         if finished:
             frame = _predict(task) if task.rows.validation.size else None
@@ -98,7 +97,7 @@ def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
 
 
 def build_task(
-    plan: Plan, run: RunFolder, fold: Fold, *, folder: FoldFolder, record: Path, beside: int = 1, listen: Listener
+    plan: Plan, run: RunFolder, fold: Fold, *, folder: FoldFolder, beside: int = 1, listen: Listener
 ) -> FoldTask:
     """The training of a fold.
 
@@ -107,7 +106,6 @@ def build_task(
         run: has the cache of images beside it.
         fold: its number, or `FULL_FIT`.
         folder: the files of the training.
-        record: see `open_sources`.
         beside: how many trainings run at once on this machine, each in as many processes as this one.
         listen: receives the progress of building the cache.
     """
@@ -115,17 +113,15 @@ def build_task(
         plan.config,
         plan.table,
         rows_of(plan.folds, fold),
-        _open_images(plan, run, record, listen),
+        _open_images(plan, run, listen),
         folder,
         build_runtime(plan.config, beside=beside * processes.local_count()),
     )
 
 
-def _open_images(plan: Plan, run: RunFolder, record: Path, listen: Listener) -> ImageSources:
+def _open_images(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
     """The table's images, cached beside the run by the first process alone."""
-    return processes.from_first(
-        lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, record=record, listen=listen)
-    )
+    return processes.from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
 
 
 def _predict(task: FoldTask) -> pd.DataFrame:

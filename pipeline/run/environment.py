@@ -16,6 +16,7 @@ from pipeline import processes
 _PACKAGES = (
     "accelerate",
     "albumentations",
+    "imagecodecs",
     "iterative-stratification",
     "numpy",
     "opencv-python-headless",
@@ -25,6 +26,7 @@ _PACKAGES = (
     "q2l-pipeline",
     "safetensors",
     "scikit-learn",
+    "tifffile",
     "timm",
     "torch",
 )

@@ -36,12 +36,12 @@ _LOCK_SECONDS = 2
 _DEBUG = "-debug"
 _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
-    {"config.yaml", "environment.json", "folds.csv", "data.json", "images.json", "audit.json", "oof.parquet"}
+    {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
     | {"submission.broken.csv"}
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
-_WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "goes_on", "run.lock"})  # others get their name when whole
+_WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "run.lock"})  # others get their name when whole
 _LONGEST_NAME = 200  # bytes; the disk's limit is 255, with room for the names of temporary files
 
 
@@ -58,7 +58,6 @@ class RunFolder:
     environment = FileName("environment.json")  # versions, hardware, seed and git commit
     folds = FileName("folds.csv")  # the id, group and fold of each training row
     data = FileName("data.json")  # see `DataDigest`
-    images = FileName("images.json")  # the kind of pixels of all trainings; written before the first one begins
     audit = FileName("audit.json")  # the findings of an audit; a folder may hold it before it is a run
     oof = FileName("oof.parquet")  # the id, fold and one probability per label of each validated row
     thresholds = FileName("thresholds.json")  # see `Thresholds`

@@ -15,7 +15,6 @@ from pipeline.run.environment import describe_environment
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.records import DataDigest
-from pipeline.training.pixels import check_pixels, read_pixels, record_pixels
 
 
 @contextlib.contextmanager
@@ -29,8 +28,6 @@ def opened(plan: Plan, run: RunFolder, *, fresh: bool) -> Iterator[None]:
     with run.in_use():  # from here on no other command deletes the run, so what is checked now stays true
         run.check_settings(plan.config)
         _check_same_data(plan, run)
-        _keep_pixels(run)
-        check_pixels(plan.config.images, run.images)
         run.write_config(plan.config)
         if not run.environment.exists():
             write_json(run.environment, describe_environment(seed=plan.config.train.seed))
@@ -66,10 +63,3 @@ def _check_same_data(plan: Plan, run: RunFolder) -> None:
 def _fold_frame(plan: Plan) -> pd.DataFrame:
     groups = plan.table.groups if plan.table.groups is not None else [""] * len(plan.table.ids)
     return pd.DataFrame({"id": plan.table.ids, "group": groups, "fold": plan.folds})
-
-
-def _keep_pixels(run: RunFolder) -> None:
-    """Continue with the pixels of the run's search; a run begun before they were recorded has exact ones."""
-    pixels = "exact" if run.has_trainings() else read_pixels(run.search.images)
-    if pixels is not None:
-        record_pixels(run.images, pixels)

@@ -14,7 +14,7 @@ FOLD = f"fold{NUMBER}|full"
 _PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
 _FIGURES = ("history", "timeline", "slices", "importances", "contour")
 SEARCH_FILES = frozenset(
-    {"lock", "goes_on", "images.json", "best.yaml", "trials.csv"}
+    {"best.yaml", "trials.csv"}
     | {f"study.db{ending}" for ending in ("", "-journal", "-wal", "-shm")}
     | {f"{name}.png" for name in _FIGURES}
 )
@@ -49,15 +49,8 @@ class SearchFolder:
     path: Path
 
     study = FileName("study.db")  # the study in SQLite, unless the config names another database
-    lock = FileName("lock")  # held while a worker draws or returns a trial
-    images = FileName("images.json")  # the kind of pixels that all trials see
     best = FileName("best.yaml")  # the best values as a config diff
     trials = FileName("trials.csv")  # one line per trial: state, score, values, seconds
-    goes_on = FileName("goes_on")  # held by the one command that trains all folds after the search
-
-    def exists(self) -> bool:
-        """Whether a search has begun here."""
-        return any(path.exists() for path in (self.study, self.lock, self.best, self.trials))
 
     def trial(self, number: int) -> TrialFolder:
         """The folder of trial `number`; it is gone when the trial is over."""

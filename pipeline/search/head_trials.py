@@ -179,7 +179,7 @@ def _file(folder: FoldFolder, part: str) -> Path:
 
 def _make_maps(plan: Plan, run: RunFolder, folder: FoldFolder, fold: int, listen: Listener) -> None:
     config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update={"select": "last"})})
-    task = build_task(replace(plan, config=config), run, fold, folder=folder, record=run.search.images, listen=listen)
+    task = build_task(replace(plan, config=config), run, fold, folder=folder, listen=listen)
     rows, sources, workers, pin = task.rows, task.sources, task.runtime.workers, task.runtime.device.type == "cuda"
     if not folder.weights.exists() and not train_model(task, listen=listen, deadline=plan.deadline):
         raise TimeUsed

@@ -73,10 +73,8 @@ class FullTrials:
             score = self.trial_score(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
-        plan, record = replace(self.plan, config=config), self.run.search.images
-        task = build_task(
-            plan, self.run, fold, folder=folder.fold(fold), record=record, beside=self.workers, listen=listen
-        )
+        plan = replace(self.plan, config=config)
+        task = build_task(plan, self.run, fold, folder=folder.fold(fold), beside=self.workers, listen=listen)
         if not train_model(task, listen=on_event, on_epoch=on_epoch, deadline=plan.deadline):
             raise TimeUsed
         return score

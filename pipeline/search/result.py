@@ -14,7 +14,7 @@ from pipeline.console import short
 from pipeline.files import write_csv, write_text
 from pipeline.run.search_folder import SearchFolder
 from pipeline.search.space import Parameter, diff_of, diff_text
-from pipeline.search.study import SearchError, failure_of
+from pipeline.search.study import SearchError, failure_of, kind_of
 from pipeline.search.table import ParameterFacts, SearchFacts, TrialFacts
 from pipeline.search.trial_score import TrialScore
 
@@ -107,7 +107,7 @@ def _trial_facts(trial: FrozenTrial) -> TrialFacts:
     return TrialFacts(
         number=trial.number,
         state=trial.state.name,
-        kind=str(trial.user_attrs.get("kind", "")),
+        kind=kind_of(trial),
         score=score,
         chosen=trial.params,
         seconds=trial.duration.total_seconds() if trial.duration is not None else None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+import optuna
+from optuna.trial import TrialState
 
 from pipeline.competition.folds.rows import rows_of
 from pipeline.config import training_values
@@ -23,14 +23,12 @@ from pipeline.run.plan import Plan
 from pipeline.search.head_trials import open_maps
 from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
-from pipeline.search.study import TicketStudy, TimeUsed, check_begun_alike
+from pipeline.search.storage import opened_storage
+from pipeline.search.study import TimeUsed, begin_study, finished_trials
 from pipeline.search.table import LeftOut, SearchFacts
 from pipeline.search.trial_score import build_trial_score
 from pipeline.search.worker import SearchTask, work
-from pipeline.training.image_inputs import open_sources
-from pipeline.training.pixels import PixelKind, check_pixels, read_pixels, record_pixels
 
-_PIXELS = "pixels (images.cache_format)"
 _WILCOXON_FOLDS = 4  # with fewer, its test never reaches the significance to stop a trial
 
 
@@ -39,7 +37,6 @@ class Found(NamedTuple):
 
     plan: Plan  # with the best values
     facts: SearchFacts
-    goes_on: FileLock | None  # held by the one command that trains all folds next
 
 
 def run_search(
@@ -84,21 +81,17 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
     with contextlib.ExitStack() as held:
         held.enter_context(run.in_use())
         _check_folder(plan, run)
-        pixels = _decide_pixels(plan, run, listen)
-        study = held.enter_context(contextlib.closing(search.open_study(run, trial_score)))
         if fresh:
-            study.start_over()
+            _forget(search, run)
+        study = held.enter_context(search.opened_study(run, trial_score))
         listen(RunOpened())
-        now = {**_settings(plan), _PIXELS: pixels}
-        begun = {_PIXELS: "exact", **study.begin(now, own=None if outside else own)}
-        check_begun_alike(begun, now, where=str(run.path))
-        _remove_dead_trainings(run, study)
+        begin_study(study, _settings(plan), own=None if outside else own, where=str(run.path))
         _train_trials(search, run, listen)
-        _remove_dead_trainings(run, study)  # some deaths are noticed only during the trials
-        if time.monotonic() > plan.deadline and study.progress().done < plan.config.search.trials:
+        _remove_dead_trainings(run, study)
+        if time.monotonic() > plan.deadline and finished_trials(study) < plan.config.search.trials:
             raise TimeUsed
         facts = search_facts(
-            study.study,
+            study,
             search.parameters,
             own=own,
             trial_score=trial_score,
@@ -108,24 +101,9 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
         write_result(run.search, facts, search.parameters, command=command)
         from pipeline.search.figures import save_figures  # imports matplotlib, which takes a second
 
-        undrawn = save_figures(study.study, run.search, score=trial_score.name, ranked=facts.ranked)
-        goes_on = _lock_to_go_on(study, run) if plan.config.search.then == "cv" else None
+        undrawn = save_figures(study, run.search, score=trial_score.name, ranked=facts.ranked)
     best = config_with(plan.config, search.parameters, facts.best.chosen, source="the best trial")
-    return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)), goes_on)
-
-
-def _decide_pixels(plan: Plan, run: RunFolder, listen: Listener) -> PixelKind:
-    """The pixels that all trials read; a search folder without a record of them continues with exact ones."""
-    begun_before = run.search.exists()
-    run.search.path.mkdir(parents=True, exist_ok=True)
-    if begun_before:
-        record_pixels(run.search.images, "exact")
-    decided = check_pixels(plan.config.images, run.search.images)
-    if decided is None:
-        open_sources(plan.config, plan.table.paths, folder=run.cache, record=run.search.images, listen=listen)
-        decided = read_pixels(run.search.images)
-    assert decided is not None
-    return decided
+    return Found(replace(plan, config=best), facts._replace(notes=(*facts.notes, *undrawn)))
 
 
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
@@ -138,18 +116,6 @@ def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
         )
     else:
         work(search, run, 0, listen)
-
-
-def _lock_to_go_on(study: TicketStudy, run: RunFolder) -> FileLock | None:
-    """A lock if this command continues with the full run, else None: one machine may, and on it one command."""
-    if not study.claim(f"{socket.gethostname()}:{run.path.resolve()}"):
-        return None
-    lock = FileLock(run.search.goes_on, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    return lock
 
 
 def left_out_scores(plan: Plan, run: RunFolder) -> LeftOut:
@@ -203,9 +169,15 @@ def _settings(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _remove_dead_trainings(run: RunFolder, study: TicketStudy) -> None:
+def _forget(search: SearchTask, run: RunFolder) -> None:
+    """Delete an earlier study of this run; other studies of the database are kept."""
+    with opened_storage(search.plan.config.search.storage, run.search.study) as storage, contextlib.suppress(KeyError):
+        optuna.delete_study(study_name=run.path.name, storage=storage)
+
+
+def _remove_dead_trainings(run: RunFolder, study: optuna.Study) -> None:
     """Delete the trainings of killed workers; a trial that another worker trains keeps its folder."""
-    alive = {str(number) for number in study.running_numbers()}
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for left in run.search.begun_trials():
-        if left.path.name not in alive:
+        if left.path.name not in {str(trial.number) for trial in running}:
             left.delete()

@@ -1,32 +1,29 @@
-"""The study's database: its URL, a lock around several steps, the heartbeat of a running trial."""
+"""The study's database: its URL, and how dead trials are noticed and tried again."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.errors import ConfigError, RunError, listing
+from pipeline.errors import ConfigError, listing
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
-_LOCK_SECONDS = 300
 
 
-def open_storage(
-    asked: str | None, sqlite: Path, *, lock: Path, heartbeat: int = HEARTBEAT_SECONDS, grace: int = GRACE_SECONDS
-) -> RDBStorage:
-    """Open the database that `search.storage` names; None is the file `sqlite`.
+@contextlib.contextmanager
+def opened_storage(
+    asked: str | None, sqlite: Path, *, heartbeat: int = HEARTBEAT_SECONDS, grace: int = GRACE_SECONDS
+) -> Iterator[RDBStorage]:
+    """Open the database that `search.storage` names; None is the file `sqlite`. Closed at the end.
 
     `$NAME` in a URL is replaced by that environment variable, so a config need not contain a password.
 
@@ -35,15 +32,17 @@ def open_storage(
     """
     url = _checked_url(asked, sqlite)
     _refuse_other_database(url)
-    waiting = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+    is_sqlite = url.get_backend_name() == "sqlite"
+    options = {"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else {"pool_pre_ping": True}
     try:
-        with warnings.catch_warnings(), _file_locked(lock):  # two processes would create the same tables
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # on heartbeats
-            return RDBStorage(
+            storage = RDBStorage(
                 url.render_as_string(hide_password=False),
-                engine_kwargs=waiting,
+                engine_kwargs=options,
                 heartbeat_interval=heartbeat,
                 grace_period=grace,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
             )
     except ImportError:
         raise ConfigError(
@@ -56,6 +55,18 @@ def open_storage(
             got=str(error.__cause__ or error).splitlines()[0],
             remedy="start the database, or correct the URL; null is a file in the run folder",
         ) from None
+    if is_sqlite:
+        sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _begin_immediate(connection: sqlalchemy.Connection) -> None:
+    """Lock the file before the first read: Optuna reads a waiting trial, then takes it, and SQLite locks no rows."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _refuse_other_database(url: sqlalchemy.URL) -> None:
@@ -91,64 +102,3 @@ def _checked_url(asked: str | None, sqlite: Path) -> sqlalchemy.URL:
             remedy="correct it; $NAME in it is replaced by an environment variable",
         ) from None
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-
-
-@contextlib.contextmanager
-def locked(storage: RDBStorage, study: str, lock: Path) -> Iterator[None]:
-    """Exclude all other workers of this study: on this machine by the file `lock`, on PostgreSQL on all machines.
-
-    Optuna claims a trial in two steps that SQLite does not make atomic, so two workers could get the same trial.
-
-    Raises:
-        RunError: a process of this machine holds the lock for minutes.
-    """
-    with _file_locked(lock):
-        if storage.engine.dialect.name != "postgresql":
-            yield
-            return
-        key = int.from_bytes(hashlib.blake2b(study.encode(), digest_size=8).digest(), "big", signed=True)
-        with storage.engine.connect() as connection:  # a killed worker loses its connection and so releases it
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
-            try:
-                yield
-            finally:
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-
-
-@contextlib.contextmanager
-def _file_locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{path} is held by another process for more than {_LOCK_SECONDS} seconds",
-            remedy="look for a process of this search that hangs, and end it",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def beating(storage: RDBStorage, trial_id: int) -> Iterator[None]:
-    """Record heartbeats of this trial at intervals."""
-    interval = storage.get_heartbeat_interval()
-    ended = threading.Event()
-
-    def beat() -> None:
-        while True:
-            with contextlib.suppress(StorageInternalError):  # unreachable for a moment: the next beat tries again
-                storage.record_heartbeat(trial_id)
-            if ended.wait(interval):
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -51,12 +51,8 @@ class SearchFacts(NamedTuple):
     @property
     def own(self) -> TrialFacts | None:
         """The complete trial of the config's own values, if there is one."""
-        own = [
-            trial
-            for trial in self.trials
-            if trial.state == "COMPLETE" and trial.chosen == self.own_values and trial.kind != "sampled"
-        ]
-        return own[0] if own else None
+        own = (trial for trial in self.trials if trial.state == "COMPLETE" and trial.chosen == self.own_values)
+        return next(own, None)
 
     @property
     def ranked(self) -> list[str]:

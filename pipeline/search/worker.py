@@ -1,4 +1,4 @@
-"""A worker of a search: draws trials, trains them and records their results."""
+"""A worker of a search: Optuna draws its trials, it trains them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+
+import optuna
+from optuna.study import MaxTrialsCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.config import Config
 from pipeline.errors import CompetitionError, ImageError, PipelineError, RunError
@@ -18,11 +22,26 @@ from pipeline.run.plan import Plan
 from pipeline.search.head_trials import HeadTrials, open_maps
 from pipeline.search.objective import FullTrials, trial_config
 from pipeline.search.space import Parameter, config_with
-from pipeline.search.storage import open_storage
-from pipeline.search.study import Pruned, SearchError, TicketStudy, TimeUsed, Trial, suggest
+from pipeline.search.storage import GRACE_SECONDS, opened_storage
+from pipeline.search.study import (
+    DONE,
+    INTERRUPTED,
+    SearchError,
+    TimeUsed,
+    best_score,
+    build_sampler,
+    finished_trials,
+    open_study,
+    refuse_endless_failures,
+    suggest,
+)
 from pipeline.search.trial_score import TrialScore, build_trial_score
 
-_POLL_SECONDS = 2.0
+Trials = FullTrials | HeadTrials
+
+
+class _FailedTrial(Exception):  # noqa: N818 (not an error)
+    """The values of a trial do not train; the search continues with others."""
 
 
 @dataclass(frozen=True)
@@ -43,90 +62,103 @@ class SearchTask:
         """The config of a trial, still with the config's own values."""
         return trial_config(self.plan.config)
 
-    def open_study(self, run: RunFolder, trial_score: TrialScore) -> TicketStudy:
-        """Open a connection to the study; the caller closes it."""
-        search = self.plan.config.search
-        return TicketStudy(
-            open_storage(search.storage, run.search.study, lock=run.search.lock),
-            name=run.path.name,
-            lock=run.search.lock,
-            search=search,
-            maximize=trial_score.greater_is_better,
-            epochs=self.config.train.epoch_count,
-        )
+    @contextlib.contextmanager
+    def opened_study(self, run: RunFolder, trial_score: TrialScore) -> Iterator[optuna.Study]:
+        """A connection to the study, closed at the end."""
+        search, maximize = self.plan.config.search, trial_score.greater_is_better
+        with opened_storage(search.storage, run.search.study) as storage:
+            yield open_study(storage, run.path.name, search, maximize=maximize, epochs=self.config.train.epoch_count)
 
 
-def work(search: SearchTask, run: RunFolder, _worker: int, listen: Listener) -> None:
-    """Draw and train trials until the study is complete. Waits for trials of other workers, because they may fail."""
+def work(search: SearchTask, run: RunFolder, worker: int, listen: Listener) -> None:
+    """Draw and train trials until the study has as many as the config asks for, or its time is over."""
     if search.workers > 1:  # the parent process ends its workers with SIGTERM
         signal.signal(signal.SIGTERM, _as_interrupt)
     trial_score = build_trial_score(search.plan)
     trials = _build_trials(search, run, trial_score, listen)
     try:
-        with contextlib.closing(search.open_study(run, trial_score)) as study:
-            _draw_all(search, study, trials, listen)
+        with search.opened_study(run, trial_score) as study:
+            study.sampler = build_sampler(search.plan.config.search, len(study.trials) + worker)
+            run_trials(search, study, trials, listen)
     except TimeUsed:
-        return  # the trial was given back; `run_search` reports it
+        return  # `run_search` reports it
     except KeyboardInterrupt:
         if search.workers == 1:
             raise
 
 
-def _draw_all(search: SearchTask, study: TicketStudy, trials: FullTrials | HeadTrials, listen: Listener) -> None:
-    minutes = search.plan.config.search.timeout
-    deadline = min(time.monotonic() + 60 * (math.inf if minutes is None else minutes), search.plan.deadline)
-    while True:
-        late = time.monotonic() > deadline
-        trial = None if late else study.draw()
-        if trial is not None:
-            _try(search, study, trials, trial, listen)
-        elif late or study.progress().running == 0:
-            return
-        else:
-            time.sleep(_POLL_SECONDS)
+def run_trials(search: SearchTask, study: optuna.Study, trials: Trials, listen: Listener) -> None:
+    """Train the trials that Optuna draws until enough are complete or pruned, over all workers of the study.
+
+    Each of N workers ends its own last trial, so there may be up to N - 1 trials more than `search.trials`.
+
+    Raises:
+        SearchError: the last ten trials failed, or another worker took a trial over.
+        TimeUsed: the plan's deadline passed within a trial.
+    """
+    settings = search.plan.config.search
+    seconds = min(60 * (settings.timeout or math.inf), search.plan.deadline - time.monotonic())
+
+    def report(study: optuna.Study, trial: FrozenTrial) -> None:
+        names = {TrialState.FAIL: "failed", TrialState.PRUNED: "pruned"}
+        outcome = names.get(trial.state) or f"{trial.value:.4f}"
+        done = finished_trials(study)
+        listen(TrialFinished(trial.number, outcome, done, settings.trials, best_score(study), trial.params))
+
+    if finished_trials(study) >= settings.trials:
+        return
+    try:
+        study.optimize(
+            lambda trial: _score(search, study, trials, trial, listen),
+            timeout=seconds,
+            catch=(_FailedTrial,),
+            callbacks=(report, refuse_endless_failures, MaxTrialsCallback(settings.trials, DONE)),
+        )
+    except ValueError as error:
+        if not str(error).startswith("Cannot tell"):  # Optuna's words for a trial that has ended
+            raise
+        raise SearchError(
+            f"a trial was lost: this process gave no sign of life for {GRACE_SECONDS} seconds",
+            got="another worker has marked it FAIL and tries its values again",
+            remedy="the same command goes on",
+        ) from error
 
 
-def _build_trials(
-    search: SearchTask, run: RunFolder, trial_score: TrialScore, listen: Listener
-) -> FullTrials | HeadTrials:
+def _build_trials(search: SearchTask, run: RunFolder, trial_score: TrialScore, listen: Listener) -> Trials:
     if search.plan.config.search.proxy == "head":
         maps = tuple(open_maps(search.plan, run, fold, listen=listen) for fold in search.folds)
         return HeadTrials(search.plan, maps, trial_score)
     return FullTrials(search.plan, run, search.folds, trial_score, search.workers)
 
 
-def _try(
-    search: SearchTask, study: TicketStudy, trials: FullTrials | HeadTrials, trial: Trial, listen: Listener
-) -> None:
-    """Train one trial and record its result in any case."""
-    history: dict[int, list[float]] = {fold: [] for fold in search.folds}
+def _score(search: SearchTask, study: optuna.Study, trials: Trials, trial: Trial, listen: Listener) -> float:
+    """Train one trial and return its score: the objective of the study."""
+    study.sampler = build_sampler(search.plan.config.search, trial.number)  # a seed that no other worker has
+    values = suggest(trial, search.parameters)
 
     def on_score(fold: int, epoch: int, score: float) -> None:
-        history[fold].append(score)
         _report(search, trial, fold, epoch, score)
 
-    values: dict[str, Any] = {}
     try:
-        with study.alive(trial):
-            values = suggest(trial, search.parameters)
-            config = config_with(search.config, search.parameters, values, source=f"trial {trial.number}")
-            score = trials.train(trial.number, config, listen=listen, on_score=on_score)
-            trial.set_user_attr("folds", {str(fold): scores[-1] for fold, scores in history.items()})
-        outcome = f"{score:.4f}" if study.complete(trial, score) else "failed"
-    except Pruned:
-        study.prune(trial)
-        outcome = "pruned"
-    except (ImageError, CompetitionError, RunError):
-        study.give_back(trial)  # other values would not help
+        config = config_with(search.config, search.parameters, values, source=f"trial {trial.number}")
+        return trials.train(trial.number, config, listen=listen, on_score=on_score)
+    except optuna.TrialPruned:
         raise
     except PipelineError as error:
-        study.fail(trial, error.problem)
-        outcome = "failed"
-    except BaseException:
-        study.give_back(trial)
+        if not isinstance(error, ImageError | CompetitionError | RunError):
+            trial.set_user_attr("failure", error.problem)
+            raise _FailedTrial from error
+        _try_again(study, trial)  # other values would not help
         raise
-    progress = study.progress()
-    listen(TrialFinished(trial.number, outcome, progress.done, search.plan.config.search.trials, progress.best, values))
+    except BaseException:
+        _try_again(study, trial)
+        raise
+
+
+def _try_again(study: optuna.Study, trial: Trial) -> None:
+    """The next trial gets the values of this one, which was interrupted."""
+    trial.set_user_attr("failure", INTERRUPTED)
+    study.enqueue_trial(trial.params, user_attrs={"kind": trial.user_attrs.get("kind", "sampled")})
 
 
 def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: float) -> None:
@@ -146,7 +178,7 @@ def _report(search: SearchTask, trial: Trial, fold: int, epoch: int, score: floa
         return
     last = epoch == search.config.train.epoch_count and fold == search.folds[-1]
     if not last and trial.should_prune():
-        raise Pruned
+        raise optuna.TrialPruned
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> None:

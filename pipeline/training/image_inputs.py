@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import Config
+from pipeline.config.images import ImagesConfig
 from pipeline.errors import ConfigError
 from pipeline.events import ImageProgress, Listener, Note
 from pipeline.images.augmentation.augment import Augmentation, begins_with_crop, build_augmentation
 from pipeline.images.caching.cache import ImageCache
-from pipeline.images.caching.format_choice import Choice, choose_format, jpegs_of
+from pipeline.images.caching.cache_format import CacheFormat
 from pipeline.images.geometry import ImageForm, image_form
 from pipeline.images.readers import DecodedSource, ImageSource, ImageSources
-from pipeline.training.pixels import PixelKind, check_pixels, named_pixels, record_pixels
 
-_SHARE = 0.25  # of the free disk that a cache may take where images.cache names no folder for it
+_SHARE = 0.25  # of the free disk that a cache may take where the config does not ask for one
 
 
 def train_form(config: Config) -> ImageForm:
@@ -43,80 +43,56 @@ def train_augmentation(config: Config) -> Augmentation:
     )
 
 
-def open_sources(
-    config: Config, paths: Sequence[ImagePaths], *, folder: Path, listen: Listener, record: Path | None = None
-) -> ImageSources:
-    """The images of `paths` for training and for evaluation.
+def open_sources(config: Config, paths: Sequence[ImagePaths], *, folder: Path, listen: Listener) -> ImageSources:
+    """The images of `paths` for training and for evaluation, from a cache where the config allows it.
 
-    They come from a cache where the config allows it. A cache of raw pixels changes nothing; one of JPEGs does, and
-    a note is sent to `listen`. The choice is made once for a run and kept in `record`.
+    A cache of raw pixels changes no pixel; one of JPEGs does.
 
     Args:
         config: the run's configuration.
         paths: of the table's rows.
-        folder: of the caches, unless `images.cache` names another one.
-        listen: receives the progress of building a cache.
-        record: the file with the kind of pixels; written where it is missing. None: the choice is for this call alone.
+        folder: of the cache, unless `images.cache` names another one.
+        listen: receives the progress of building a cache, and the reason where there is none.
 
     Raises:
-        ConfigError: there must be a cache, and its folder cannot be written or has no room.
+        ConfigError: the config asks for a cache, and its folder cannot be written or has no room.
         ImageError: some images cannot be read.
-        RunError: the config names other pixels than `record`.
     """
     forms = list(dict.fromkeys((train_form(config), image_form(config.images))))
-    begun = None if record is None else check_pixels(config.images, record)
-    pixels, sources = _open(config, paths, forms, folder, listen, begun)
-    if record is not None and begun is None and (first := record_pixels(record, pixels)) != pixels:
-        _, sources = _open(config, paths, forms, folder, listen, first)  # another process was faster
-    sources = sources or [DecodedSource(paths, form) for form in forms]
+    sources = _cached(config.images, paths, forms, folder, listen) or [DecodedSource(paths, form) for form in forms]
     return ImageSources(sources[0], sources[-1])
 
 
-def _open(
-    config: Config,
-    paths: Sequence[ImagePaths],
-    forms: Sequence[ImageForm],
-    folder: Path,
-    listen: Listener,
-    begun: PixelKind | None,
-) -> tuple[PixelKind, Sequence[ImageSource]]:
-    """The kind of pixels, and the images in each of `forms`; no images without a cache."""
-    asked = config.images.cache
-    if asked == "none":
-        return "exact", ()
-    cache = ImageCache(paths, folder=folder if asked == "auto" else Path(asked))
-    kept_as, why = _choose(config, cache, forms, begun)
-    must = asked != "auto" or "jpeg" in (begun, named_pixels(config.images))
-    if kept_as is None and must:
-        raise ConfigError(
-            f"images.cache={asked}, images.cache_format={config.images.cache_format}: no such cache fits there",
-            got=why,
-            remedy="free some space, name a folder on another disk, or set images.cache to none",
+def _cached(
+    images: ImagesConfig, paths: Sequence[ImagePaths], forms: Sequence[ImageForm], folder: Path, listen: Listener
+) -> Sequence[ImageSource]:
+    """The images in each of `forms`, read from a cache; empty without one."""
+    if images.cache == "none":
+        return ()
+    cache = ImageCache(paths, folder=folder if images.cache == "auto" else Path(images.cache))
+    optional = images.cache == "auto" and images.cache_format == "auto"
+    needed, free = cache.raw_bytes(forms), cache.free_bytes()
+    if optional and needed > (free if cache.begun(forms, "raw") else _SHARE * free):
+        listen(
+            Note(
+                f"images are decoded anew in every epoch: a cache of raw pixels would take {needed / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} GiB are free at {cache.folder}; images.cache_format=jpeg needs a fifth or less"
+            )
         )
-    if why is not None:
-        listen(Note(why))
-    if kept_as is None:
-        return "exact", ()
+        return ()
 
     def report(done: int) -> None:
         listen(ImageProgress("reading images", done, len(paths)))
 
+    kept_as: CacheFormat = "jpeg" if images.cache_format == "jpeg" else "raw"
     try:
-        sources = cache.open(forms, kept_as=kept_as, threads=os.cpu_count() or 1, progress=report)
+        return cache.open(forms, kept_as=kept_as, threads=os.cpu_count() or 1, progress=report)
     except OSError as error:
-        if not must:
+        if optional:
             listen(Note(f"images are decoded anew in every epoch: {cache.folder} cannot be written: {error}"))
-            return "exact", ()
+            return ()
         raise ConfigError(
-            f"images.cache={asked}: {cache.folder} cannot be written: {error}",
+            f"images.cache={images.cache}: {cache.folder} cannot be written: {error}",
             remedy="set images.cache to a writable folder with room"
-            + ("" if "jpeg" in (begun, named_pixels(config.images)) else ", or to none"),
+            + ("" if kept_as == "jpeg" else ", or to none with images.cache_format=auto"),
         ) from None
-    return ("jpeg" if kept_as == "jpeg" else "exact"), sources
-
-
-def _choose(config: Config, cache: ImageCache, forms: Sequence[ImageForm], begun: PixelKind | None) -> Choice:
-    if begun == "jpeg":
-        return jpegs_of(cache)
-    asked = "raw" if begun == "exact" else config.images.cache_format
-    return choose_format(cache, forms, asked=asked, share=_SHARE if config.images.cache == "auto" else 1.0)

@@ -118,7 +118,7 @@ def test_a_path_may_hold_any_characters(tmp_path: Path, picture: Pixels) -> None
     assert check_images([(path,)], RGB, threads=1) == [None]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 @settings(deadline=None, max_examples=40)
 @given(share=st.floats(0, 0.999))
 def test_no_prefix_of_a_file_passes_for_an_image(

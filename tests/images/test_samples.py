@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ from tests.images.conftest import exif_orientation
 
 WHITE = (255, 255, 255)
 Array = NDArray[Any]
-Order = Literal["<", ">"]
 
 
 def saved(folder: Path, image: Image.Image, kind: str, name: str = "image", **options: Any) -> tuple[Path]:
@@ -38,41 +37,6 @@ def tiff(folder: Path, samples: Array, name: str = "image.tif") -> tuple[Path]:
     path = folder / name
     path.write_bytes(cv2.imencode(".tiff", samples)[1].tobytes())
     return (path,)
-
-
-def banded_tiff(
-    samples: Array, *, planes: bool = False, deflate: bool = False, order: Order = "<", rows: int = 3
-) -> bytes:
-    """A TIFF of (H, W, n) as GDAL writes it: strips of some rows, in one plane or n."""
-    height, width, bands = samples.shape
-    stored = samples.astype(samples.dtype.newbyteorder(order))
-    parts = [stored[:, :, band] for band in range(bands)] if planes else [stored]
-    strips = [part[top : top + rows].tobytes() for part in parts for top in range(0, height, rows)]
-    strips = [zlib.compress(strip) for strip in strips] if deflate else strips
-    offsets = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
-    kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
-    tags: list[tuple[int, str, list[int]]] = [
-        (256, "I", [width]),
-        (257, "I", [height]),
-        (258, "H", [8 * samples.dtype.itemsize] * bands),
-        (259, "H", [8 if deflate else 1]),
-        (262, "H", [1]),
-        (273, "I", offsets),
-        (277, "H", [bands]),
-        (278, "I", [rows]),
-        (279, "I", [len(strip) for strip in strips]),
-        (284, "H", [2 if planes else 1]),
-        (339, "H", [kind] * bands),
-    ]
-    start = 8 + sum(map(len, strips))
-    extra_start, entries, extra = start + 2 + 12 * len(tags) + 4, b"", b""
-    for tag, code, values in tags:
-        packed = struct.pack(f"{order}{len(values)}{code}", *values)
-        where = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{order}I", extra_start + len(extra))
-        extra += packed if len(packed) > 4 else b""
-        entries += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[code], len(values)) + where
-    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", start)
-    return head + b"".join(strips) + struct.pack(f"{order}H", len(tags)) + entries + b"\0\0\0\0" + extra
 
 
 @given(st.integers(0, 65535), st.integers(-70000, 70000), st.integers(1, 70000))
@@ -190,28 +154,143 @@ def test_grey_pages_are_channels_where_their_number_fits(tmp_path: Path, count: 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("bands", [2, 4, 5, 13])
 @pytest.mark.parametrize(
-    ("bands", "planes", "deflate", "order"), [(2, False, False, "<"), (5, False, True, ">"), (13, True, False, "<")]
+    "options",
+    [
+        {},
+        {"rowsperstrip": 3, "planarconfig": "separate", "byteorder": ">"},
+        {"rowsperstrip": 7, "compression": "lzw", "predictor": True, "bigtiff": True},
+        {"tile": (16, 32), "compression": "zlib"},
+        {"tile": (16, 16), "compression": "zstd", "predictor": True, "planarconfig": "separate"},
+    ],
 )
-def test_tiffs_of_any_number_of_bands(
-    tmp_path: Path, dtype: type, bands: int, planes: bool, deflate: bool, order: Order
-) -> None:
-    samples: Array = np.random.default_rng(0).integers(0, 256, (8, 5, bands)).astype(dtype)
+def test_tiffs_of_any_number_of_bands(tmp_path: Path, dtype: type, bands: int, options: dict[str, Any]) -> None:
+    samples: Array = np.random.default_rng(0).integers(0, 256, (40, 35, bands)).astype(dtype)
+    stored = np.moveaxis(samples, 2, 0) if options.get("planarconfig") == "separate" else samples
     path = tmp_path / "image.tif"
-    path.write_bytes(banded_tiff(samples, planes=planes, deflate=deflate, order=order))
+    tifffile.imwrite(path, stored, **{"photometric": "minisblack", "planarconfig": "contig", **options})
     window = None if dtype == np.uint8 else (0, 255)
     np.testing.assert_array_equal(read_image((path,), channels=bands, window=window), samples)
-    path.write_bytes(banded_tiff(samples, planes=planes, deflate=deflate, order=order)[:-200])
-    with pytest.raises(ImageError):
-        read_image((path,), channels=bands, window=window)
+    data = path.read_bytes()
+    for length in (9, len(data) // 2, len(data) - 20):
+        path.write_bytes(data[:length])
+        with pytest.raises(ImageError):
+            read_image((path,), channels=bands, window=window)
 
 
-def test_a_four_band_tiff_keeps_the_order_of_its_bands(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).integers(0, 65536, (8, 5, 4), np.uint16)
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "RGBA"])
+def test_colour_models_of_tiffs_agree_with_pillow(
+    tmp_path: Path, picture: Pixels, mode: str, compression: str | None
+) -> None:
+    image = Image.fromarray(picture)
+    image.putalpha(Image.fromarray(picture[:, :, 1]))
+    inks = [Image.fromarray(plane // 2) for plane in (*picture.transpose(2, 0, 1), picture[::-1, :, 0])]
+    kinds = {"P": image.quantize(50), "CMYK": Image.merge("CMYK", inks)}
+    paths = saved(tmp_path, kinds.get(mode) or image.convert(mode), "TIFF", compression=compression)
+    with Image.open(paths[0]) as stored:
+        reference = np.asarray(stored.convert("RGBA"))
+    assert np.abs(read_image(paths, channels=4).astype(int) - reference).max() <= (1 if mode == "CMYK" else 0)
+
+
+def test_a_tiff_may_count_from_white(tmp_path: Path, picture: Pixels) -> None:
+    grey, path = picture[:, :, 0], tmp_path / "image.tif"
+    cases: list[tuple[Array, Array]] = [
+        (grey, 255 - grey),
+        (257 * grey.astype(np.uint16), 255 - grey),
+        (grey > 99, 255 * (grey <= 99)),
+    ]
+    for stored, expected in cases:
+        tifffile.imwrite(path, stored, photometric="miniswhite")
+        np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], expected)
+
+    tifffile.imwrite(path, grey)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["PhotometricInterpretation"].offset
+    data = path.read_bytes()
+    path.write_bytes(data[:place] + b"\xff\xff" + data[place + 2 :])  # without this tag it counts from black
+    np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], grey)
+
+
+def test_premultiplied_alpha_of_a_tiff_is_divided_out(tmp_path: Path, picture: Pixels) -> None:
+    alpha = np.where(picture[:, :, :1] > 120, 128, 0)
     path = tmp_path / "image.tif"
-    path.write_bytes(banded_tiff(samples))
-    image = read_image((path,), channels=4, window=(0, 10000))
-    np.testing.assert_array_equal(image, to_uint8(samples, (0, 10000)))
+    stored = np.concatenate([picture * alpha // 255, alpha], axis=2).astype(np.uint8)
+    tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"])
+    image = read_image((path,), channels=4)
+    np.testing.assert_array_equal(image[:, :, 3:], alpha)
+    assert np.abs(np.where(alpha > 0, image[:, :, :3].astype(int) - picture, 0)).max() <= 2
+
+
+def odd_bits(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey.astype(np.uint16), bitspersample=12)
+
+
+def mixed_bits(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, np.dstack([grey] * 3), photometric="rgb")
+    overwrite(path, "BitsPerSample", (5, 6, 5))
+
+
+def missing_strip(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey, rowsperstrip=10)
+    overwrite(path, "StripByteCounts", (530, 0, 530, 371))
+
+
+def damaged_strip(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey, compression="zlib")
+    data = bytearray(path.read_bytes())
+    data[-60:-30] = bytes(30)
+    path.write_bytes(data)
+
+
+def cut_jpeg(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey, compression="jpeg", rowsperstrip=100)
+    with tifffile.TiffFile(path) as file:
+        start, size = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    path.write_bytes(path.read_bytes()[: start + size // 2])
+
+
+def short_jpeg(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey, compression="jpeg", rowsperstrip=100)
+    overwrite(path, "StripByteCounts", path.stat().st_size // 2)
+
+
+def no_colours(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, np.dstack([grey] * 3), photometric="cielab")
+
+
+def too_large(path: Path, grey: Pixels) -> None:
+    tifffile.imwrite(path, grey, compression="zlib")
+    overwrite(path, "ImageWidth", 20_000)
+    overwrite(path, "ImageLength", 10_001)
+
+
+def overwrite(path: Path, tag: str, value: Any) -> None:
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[tag].overwrite(value)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (odd_bits, "samples of 12 bits"),
+        (mixed_bits, r"several sample types: \(5, 6, 5\)"),
+        (missing_strip, "without some of its strips"),
+        (damaged_strip, "(?i)zlib|deflate"),
+        (cut_jpeg, "truncated"),
+        (short_jpeg, "without the end of its JPEG"),
+        (no_colours, "CIELAB"),
+        (too_large, "at most 200,000,000 pixels"),
+    ],
+)
+def test_a_tiff_that_cannot_be_read_whole_is_refused(
+    tmp_path: Path, picture: Pixels, write: Callable[[Path, Pixels], None], words: str
+) -> None:
+    path = tmp_path / "image.tif"
+    write(path, picture[:, :, 0])
+    with pytest.raises(ImageError, match=words):
+        read_image((path,), channels=3)
 
 
 def test_each_file_of_an_image_is_one_grey_channel(tmp_path: Path, picture: Pixels) -> None:

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import optuna
 import pytest
 
 from pipeline.config import SearchConfig, load_config
 from pipeline.run.plan import Plan, prepare
-from pipeline.search.storage import open_storage
-from pipeline.search.study import TicketStudy
-from tests.search.workers import open_study
+from pipeline.search.storage import opened_storage
+from tests.search.studies import opened_study
 
 
 @pytest.fixture(scope="session")
 def empty_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database without a study, because creating its tables is slow."""
-    folder = tmp_path_factory.mktemp("database")
-    open_storage(None, folder / "study.db", lock=folder / "lock")
-    return folder / "study.db"
+    file = tmp_path_factory.mktemp("database") / "study.db"
+    with opened_storage(None, file):
+        return file
 
 
 @pytest.fixture
-def make_study(tmp_path: Path, empty_tables: Path) -> Callable[..., TicketStudy]:
-    """Opens the same SQLite study again, as another worker does."""
-    shutil.copy(empty_tables, tmp_path / "study.db")
+def database(tmp_path: Path, empty_tables: Path) -> str:
+    """The URL of an empty database in a file."""
+    return f"sqlite:///{shutil.copy(empty_tables, tmp_path / 'study.db')}"
 
-    def make(**search: object) -> TicketStudy:
-        return open_study(None, tmp_path, SearchConfig.model_validate({"trials": 4, **search}))
 
-    return make
+@pytest.fixture
+def open_study(database: str) -> Callable[..., AbstractContextManager[optuna.Study]]:
+    """Opens the same study again, as another worker does."""
+    return lambda **search: opened_study(database, SearchConfig.model_validate(search))
 
 
 @pytest.fixture

@@ -1,24 +1,22 @@
-"""Several workers on one PostgreSQL database, which the tests start on this machine; skipped without PostgreSQL."""
+"""A study in a PostgreSQL database, which the tests start on this machine; skipped without PostgreSQL."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 
-from pipeline.config import SearchConfig
 from pipeline.errors import ConfigError
-from pipeline.search.storage import open_storage
-from tests.search.workers import OWN, open_study, work_side_by_side
+from pipeline.search.storage import opened_storage
+from tests.search import studies
 
 pytestmark = pytest.mark.postgres
 
@@ -60,21 +58,17 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_two_processes_share_a_study_and_a_dead_trial_is_repeated(database: str, tmp_path: Path) -> None:
-    """The lock files lie in two folders, as on two machines, so only the database excludes the other worker."""
-    codes = work_side_by_side(database, tmp_path, trials=12, die_at=3, apart=True)
-    with contextlib.closing(open_study(database, tmp_path, SearchConfig(trials=12))) as study:
-        trials = study.study.get_trials()
-    killed = codes[1] == -signal.SIGKILL
-    expected = {"COMPLETE": 12} | ({"FAIL": 1} if killed else {})
-    assert dict(Counter(trial.state.name for trial in trials)) == expected
-    assert [trial.params for trial in trials].count(OWN) == 1
-    retried = [trial.params for trial in trials if trial.user_attrs["kind"] == "retry"]
-    assert retried == ([trials[3].params] if killed else [])
+@pytest.mark.parametrize(
+    "check", [studies.check_that_dead_trials_are_retried_once, studies.check_that_each_waiting_trial_is_taken_once]
+)
+def test_a_study_is_shared_and_its_dead_trials_are_repeated(database: str, check: Callable[[str], None]) -> None:
+    with contextlib.suppress(KeyError), opened_storage(database, Path("unused.db")) as storage:
+        optuna.delete_study(study_name="test", storage=storage)
+    check(database)
 
 
 def test_an_unreachable_database_is_one_message_without_the_password(database: str, tmp_path: Path) -> None:
     wrong = "postgresql://tester:secret@127.0.0.1:1/postgres"
     with pytest.raises(ConfigError, match="cannot be opened") as caught:
-        open_storage(wrong, tmp_path / "study.db", lock=tmp_path / "lock")
+        opened_storage(wrong, tmp_path / "study.db").__enter__()
     assert "secret" not in str(caught.value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,18 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import Config, load_config
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError
 from pipeline.events import Event, ImageProgress, Note
-from pipeline.files import read_json, write_json
 from pipeline.images.caching.cache import ImageCache
-from pipeline.images.caching.cache_format import CacheFormat
-from pipeline.images.caching.format_choice import Choice
 from pipeline.images.dataset import TrainImages
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
-from pipeline.images.readers import DecodedSource, JpegSource
+from pipeline.images.readers import CachedSource, DecodedSource
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import prepare
-from pipeline.training import image_inputs
 from pipeline.training.image_inputs import open_sources, train_augmentation, train_form
+from tests.images.conftest import interrupt
 
 RESIZED = {"RandomResizedCrop": {"size": [40, 60], "scale": [0.5, 1.0]}}
 
@@ -102,83 +97,72 @@ def test_a_cache_of_raw_pixels_changes_no_pixel(paths: list[ImagePaths], tmp_pat
     np.testing.assert_array_equal(batches[0], batches[1])
 
 
-def test_a_format_by_name_is_used_and_noted(paths: list[ImagePaths], tmp_path: Path) -> None:
-    events: list[Event] = []
+def test_jpegs_change_pixels_a_little(paths: list[ImagePaths], tmp_path: Path) -> None:
     config = config_of("light", cache_format="jpeg")
-    sources = open_sources(config, paths, folder=tmp_path / "cache", listen=events.append)
-    (note,) = (event for event in events if isinstance(event, Note))
-    assert "JPEGs of quality 95" in note.sentence
+    sources = open_sources(config, paths, folder=tmp_path / "cache", listen=lambda _: None)
     kept, exact = sources.evaluation.load(2), load_image(paths[2], image_form(config.images))
     assert 0 < np.abs(kept.astype(int) - exact).mean() < 3
 
 
-def test_no_room_is_noted_and_a_folder_that_was_named_is_refused(
+@pytest.mark.parametrize(
+    ("asked", "free", "cached"),
+    [
+        ({}, 4.01, True),  # a quarter of the free disk
+        ({}, 3.99, False),
+        ({"cache_format": "raw"}, 1.01, True),
+        ({"cache_format": "raw"}, 0.99, None),
+        ({"cache": "here"}, 1.01, True),
+        ({"cache": "here"}, 0.99, None),
+        ({"cache_format": "jpeg"}, 0.0, True),  # what it takes is not known before
+    ],
+)
+def test_raw_pixels_where_they_fit_else_a_note_or_an_error_if_asked_for(
+    paths: list[ImagePaths],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, str],
+    free: float,
+    cached: bool | None,
+) -> None:
+    config, events, folder = config_of("light", **asked), list[Event](), workplace / "cache"
+    needed = ImageCache(paths, folder=folder).raw_bytes((train_form(config), image_form(config.images)))
+    monkeypatch.setattr(ImageCache, "free_bytes", lambda _: int(free * needed))
+    if cached is None:
+        with pytest.raises(ConfigError, match="does not fit on the disk"):
+            open_sources(config, paths, folder=folder, listen=events.append)
+        return
+    sources = open_sources(config, paths, folder=folder, listen=events.append)
+    notes = [event.sentence for event in events if isinstance(event, Note)]
+    assert isinstance(sources.train, DecodedSource) is not cached
+    assert len(notes) == (not cached)
+    assert all("images.cache_format=jpeg" in note for note in notes)
+
+
+def test_a_begun_cache_may_take_all_of_the_disk(
     paths: list[ImagePaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_inputs, "choose_format", lambda *_, **__: Choice(None, "no room at all"))
-    events: list[Event] = []
-    sources = open_sources(config_of("light"), paths, folder=tmp_path / "cache", listen=events.append)
-    assert events == [Note("no room at all")]
-    assert sources.train.load(0).shape == (50, 75, 3)
-    with pytest.raises(ConfigError, match=r"images.cache=here(.|\n)*no room at all"):
-        open_sources(config_of("light", cache="here"), paths, folder=tmp_path, listen=events.append)
-
-
-def opened(config: Config, paths: list[ImagePaths], folder: Path) -> tuple[bytes, str]:
-    """The pixels of the first image, and the kind that the record in `folder` names."""
-    record = folder / "images.json"
-    sources = open_sources(config, paths, folder=folder / ".cache", record=record, listen=lambda _: None)
-    return sources.train.load(0).tobytes(), read_json(record)["pixels"]
-
-
-@pytest.mark.parametrize(("first", "kind"), [("raw", "exact"), ("jpeg", "jpeg"), (None, "exact")])
-def test_pixels_are_decided_once_whatever_room_the_disk_has_later(
-    paths: list[ImagePaths], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: CacheFormat | None, kind: str
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(image_inputs, "choose_format", lambda *_, **__: Choice(first))
-        begun = opened(config_of("light"), paths, tmp_path)
-    assert begun[1] == kind
-    for room in (0, 2**60):
-        shutil.rmtree(tmp_path / ".cache", ignore_errors=True)
-        monkeypatch.setattr(ImageCache, "free_bytes", lambda _, room=room: room)
-        assert opened(config_of("light"), paths, tmp_path) == begun
-    other = {"cache_format": "jpeg"} if kind == "exact" else {"cache_format": "raw"}
-    with pytest.raises(RunError, match="was begun on other pixels"):
-        opened(config_of("light", **other), paths, tmp_path)
-
-
-def test_a_process_that_decides_later_takes_what_the_first_has_decided(paths: list[ImagePaths], tmp_path: Path) -> None:
-    """It met no record when it began, and one when it was through."""
-    record, seen = tmp_path / "images.json", list[Event]()
-
-    def first(event: Event) -> None:
-        seen.append(event)
-        write_json(record, {"pixels": "jpeg"})
-
-    sources = open_sources(config_of("light"), paths, folder=tmp_path / "cache", record=record, listen=first)
-    assert isinstance(sources.train, JpegSource)
-    assert read_json(record) == {"pixels": "jpeg"}
-
-
-def test_a_record_of_another_kind_is_refused(paths: list[ImagePaths], tmp_path: Path) -> None:
-    write_json(tmp_path / "images.json", {"pixels": "png"})
-    with pytest.raises(RunError, match="does not say which pixels"):
-        opened(config_of("light"), paths, tmp_path)
+    config, cache = config_of("light"), ImageCache(paths, folder=tmp_path)
+    forms = (train_form(config), image_form(config.images))
+    interrupt(cache, *forms, kept_as="raw", at=1)
+    monkeypatch.setattr(ImageCache, "free_bytes", lambda _: cache.raw_bytes(forms))
+    assert isinstance(open_sources(config, paths, folder=tmp_path, listen=lambda _: None).train, CachedSource)
 
 
 def test_without_a_writable_folder_images_are_decoded_anew(paths: list[ImagePaths], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     events: list[Event] = []
-    record = tmp_path / "images.json"
     folder = tmp_path / "file" / "cache"
-    sources = open_sources(config_of("light"), paths, folder=folder, record=record, listen=events.append)
+    sources = open_sources(config_of("light"), paths, folder=folder, listen=events.append)
     (note,) = (event for event in events if isinstance(event, Note))
     assert "cannot be written" in note.sentence
     assert isinstance(sources.train, DecodedSource)
-    assert read_json(record) == {"pixels": "exact"}
     with pytest.raises(ConfigError, match="cannot be written"):
         open_sources(config_of("light", cache_format="jpeg"), paths, folder=folder, listen=events.append)
+
+
+def test_a_format_without_a_cache_is_refused() -> None:
+    with pytest.raises(ValueError, match="cache: none has no format"):
+        config_of("light", cache="none", cache_format="jpeg")
 
 
 def test_jpegs_of_four_channels_are_refused() -> None:
@@ -193,18 +177,5 @@ def test_a_run_with_a_crop_is_the_same_with_and_without_a_cache(tiny_config: Pat
         run = RunFolder(Path("runs") / name)
         run_cv(prepare(config, debug=False, listen=lambda _: None), run, folds=None, fresh=False, listen=lambda _: None)
         found.append(run.oof.read_bytes())
-        assert read_json(run.images) == {"pixels": "exact"}
     assert found[0] == found[1]
     assert len(list(Path("runs/.cache").glob("*.npy"))) == 2
-
-
-def test_a_run_of_before_the_record_goes_on_with_exact_pixels(tiny_config: Path) -> None:
-    config = load_config(tiny_config, ["train.epochs=1"])
-    run = RunFolder(Path("runs/old"))
-    plan = prepare(config, debug=False, listen=lambda _: None)
-    run_cv(plan, run, folds=[0], fresh=False, listen=lambda _: None)
-    run.images.unlink()
-    jpegs = load_config(tiny_config, ["train.epochs=1", "images.cache_format=jpeg"])
-    with pytest.raises(RunError, match="was begun on other pixels"):
-        run_cv(replace(plan, config=jpegs), run, folds=[1], fresh=False, listen=lambda _: None)
-    assert read_json(run.images) == {"pixels": "exact"}

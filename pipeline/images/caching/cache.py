@@ -106,7 +106,8 @@ class ImageCache:
                 f"the image cache does not fit on the disk of {self.folder}",
                 expected=f"{needed / 2**30:.1f} GiB free",
                 got=f"{free / 2**30:.1f} GiB free",
-                remedy="free some space, set images.cache_format=jpeg, or train without it by images.cache=none",
+                remedy="free some space, set images.cache to a folder on another disk or to none, or begin a new run "
+                "with images.cache_format=jpeg",
             )
 
 

@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.decoding.jpeg_header import plain_size
 from pipeline.images.decoding.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
 from pipeline.images.geometry import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
@@ -114,16 +113,6 @@ def has_end(head: bytes, tail: bytes) -> bool:
     return head.startswith(_PNG) and tail.endswith(_PNG_END)
 
 
-def jpeg_size(data: bytes) -> Size | None:
-    """(H, W) of an upright JPEG by its header; None for any other file, and where the header has no size."""
-    if not data.startswith(_JPEG):
-        return None
-    if (plain := plain_size(data)) is not None:
-        return plain
-    size, orientation = _size_and_orientation(data)
-    return None if size == (0, 0) else size[::-1] if orientation >= _FIRST_TURNED else size
-
-
 def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
     """Decode the `data` of `path` to (H, W, channels), at 1 / `scale` of its size if it is a JPEG."""
     channels, window, alpha = reading
@@ -178,7 +167,7 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> ImageError:
 
 def _require_whole(path: Path, data: bytes) -> None:
     """Raise ImageError if `data` ends too early: some OpenCV versions return the missing rest as grey or black."""
-    if has_end(data[:8], data[-8:]):
+    if has_end(data[:8], data[-8:]) or is_tiff(data):
         return
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -210,9 +199,8 @@ def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Sam
 
 def _scales(data: bytes, sizes: Sequence[Size]) -> list[int]:
     """For each size the largest of 8, 4, 2 and 1 by which a JPEG can be reduced and still have this size; else 1."""
-    own = jpeg_size(data)
-    if own is None:
-        return [1] * len(sizes)
+    own, orientation = _size_and_orientation(data) if data.startswith(_JPEG) else ((0, 0), 1)
+    own = own[::-1] if orientation >= _FIRST_TURNED else own
     return [next((scale for scale in _REDUCED if _reaches(own, scale, wanted)), 1) for wanted in sizes]
 
 

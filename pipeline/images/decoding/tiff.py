@@ -1,25 +1,26 @@
-"""Decodes TIFF, where an image may have several pages or any number of bands."""
+"""Decodes TIFF by tifffile and imagecodecs: any tiling, compression and number of bands; one or several pages."""
 
 from __future__ import annotations
 
 import io
-import zlib
-from typing import NamedTuple
+import logging
+import math
 
-import cv2
 import numpy as np
-from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+import tifffile
+from tifffile import PHOTOMETRIC, TiffPage
 
 from pipeline.images.decoding.samples import Samples, turn_upright
 
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORDERS = bytes.maketrans(b"IM", b"<>")  # byte orders in numpy's notation
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS = 256, 257, 258, 259, 262, 273
-_ORIENTATION, _BANDS, _COUNTS, _PLANAR, _PREDICTOR, _EXTRA, _FORMAT = 274, 277, 279, 284, 317, 338, 339
-_PLAIN, _DEFLATED, _CMYK, _PREMULTIPLIED = 1, (8, 32946), 5, 1
-_KINDS = {1: "u", 2: "i", 3: "f"}
-_LARGEST = 1 << 30  # samples, as many as OpenCV allows pixels
+_BITS, _COLOURS, _ORIENTATION, _FORMAT = 258, 262, 274, 339
+_GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+_JPEG, _JPEG_END, _JPEG_TAIL = 7, b"\xff\xd9", 8  # some writers fill up a few bytes behind the end
+_PREMULTIPLIED = 1
+_WHOLE_BYTES, _PARTS = (8, 16, 32, 64), (1, 2, 4)  # bits of a sample
+_MOST_PIXELS, _MOST_SAMPLES = 200_000_000, 1 << 30
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the ImageError describes what matters
 
 
 def is_tiff(data: bytes) -> bool:
@@ -31,108 +32,91 @@ def read_tiff(data: bytes, channels: int) -> Samples:
     """The bands (H, W, n) of a TIFF in the file's own sample type, colours in RGB order, upright.
 
     Where it has exactly `channels` grey pages of one size, each page is a band; otherwise the first page is read.
+    Palettes and CMYK become RGB of 8 bits; 1, 2 and 4 bits of grey are scaled to 8; alpha is not premultiplied.
 
     Raises:
-        ValueError: it cannot be decoded; the message gives the reason.
+        ValueError: it cannot be decoded, or only in part; the message gives the reason.
     """
-    layout = _layout(data)
-    if layout.bands in (1, 3) or layout.photometric == _CMYK:
-        return _by_opencv(data, channels)
-    if layout.is_plain:
-        return turn_upright(_read_strips(data, layout), layout.orientation)
-    if layout.bands in (2, 4) and layout.kind[1:] == "u1":
-        return _by_pillow(data, "LA" if layout.bands == 2 else "RGBA")
-    if layout.bands == 4:
-        return _by_opencv(data, channels)
-    raise ValueError(f"a TIFF of {layout.bands} bands, and not in plain or deflated strips of one sample type")
-
-
-class _Layout(NamedTuple):
-    """How the first page is stored; missing tags have their defaults."""
-
-    height: int
-    width: int
-    bands: int
-    kind: str  # of a sample, in numpy's notation, with the file's byte order
-    compression: int
-    predictor: int
-    photometric: int
-    extra: int
-    orientation: int
-    planes: bool
-    strips: tuple[tuple[int, int], ...]  # offset and number of bytes
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its strips can be read here, without a library that would convert colours."""
-        known = self.compression in (_PLAIN, *_DEFLATED) and self.predictor == 1 and self.extra != _PREMULTIPLIED
-        sized = 0 < self.height * self.width * self.bands <= _LARGEST
-        return known and sized and "?" not in self.kind and bool(self.strips)
-
-
-def _layout(data: bytes) -> _Layout:
-    big = data[2:4] in (b"+\0", b"\0+")
     try:
-        tags = ImageFileDirectory_v2(data[: 16 if big else 8])
-        stream = io.BytesIO(data)
-        stream.seek(tags.next)
-        tags.load(stream)
-        formats, bits = tags.get(_FORMAT, (1,)), tags.get(_BITS, (1,))
-        kind = f"{_KINDS.get(formats[0], '?')}{bits[0] // 8 or '?'}" if len({*formats}) == len({*bits}) == 1 else "?"
-        return _Layout(
-            height=int(tags[_HEIGHT]),
-            width=int(tags[_WIDTH]),
-            bands=int(tags.get(_BANDS, 1)),
-            kind=data[:1].translate(_ORDERS).decode() + kind,
-            compression=int(tags.get(_COMPRESSION, _PLAIN)),
-            predictor=int(tags.get(_PREDICTOR, 1)),
-            photometric=int(tags.get(_PHOTOMETRIC, 0)),
-            extra=int((*tags.get(_EXTRA, ()), 0)[0]),
-            orientation=int(tags.get(_ORIENTATION, 1)),
-            planes=tags.get(_PLANAR, 1) == 2,
-            strips=tuple(zip(tags.get(_OFFSETS, ()), tags.get(_COUNTS, ()), strict=True)),
-        )
-    except Exception as error:  # Pillow's parser raises errors of any type on broken tags
-        raise ValueError(f"a TIFF whose tags cannot be read: {error!r}") from error
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            found = file.pages if 1 < len(file.pages) == channels else file.pages[:1]  # else they are no channels
+            pages = [page.aspage() for page in found]
+            grey = all(page.photometric in _GREY and page.samplesperpixel == 1 for page in pages)
+            alike = grey and len({(page.shape, page.dtype) for page in pages}) == 1
+            samples = np.concatenate([_read(page, data) for page in (pages if alike else pages[:1])], axis=2)
+            return turn_upright(samples, int(pages[0].tags.valueof(_ORIENTATION, 1)))
+    except Exception as error:  # tifffile and its codecs raise errors of any type on damaged files
+        raise ValueError(f"a TIFF that cannot be decoded: {error}") from error
 
 
-def _by_opencv(data: bytes, channels: int) -> Samples:
-    try:
-        done, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ValueError(error.err) from error
-    if not done or not pages:
-        raise ValueError("a TIFF without a page that can be decoded")
-    first = np.atleast_3d(pages[0])
-    if len(pages) == channels and len({(page.shape, page.dtype) for page in pages}) == 1 and first.shape[2] == 1:
-        return np.dstack(pages)
-    return first if first.shape[2] == 1 else first[:, :, [2, 1, 0, 3][: first.shape[2]]]
+def _read(page: TiffPage, data: bytes) -> Samples:
+    """The samples (H, W, n) of one page of the file `data`, not turned."""
+    _require_readable(page)
+    _require_whole(page, data)
+    samples = page.asarray(maxworkers=1)
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    samples = np.moveaxis(samples, 0, 2) if page.axes == "SYX" else samples.reshape(*samples.shape[:2], -1)
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        return _coloured(samples, page)
+    if page.bitspersample in _PARTS:
+        samples = np.asarray(samples.astype(np.uint8) * (255 // (2**page.bitspersample - 1)), np.uint8)
+    if (
+        page.tags.valueof(_COLOURS) == PHOTOMETRIC.MINISWHITE
+        and page.samplesperpixel == 1
+        and samples.dtype.kind == "u"
+    ):
+        samples = ~samples
+    if page.photometric == PHOTOMETRIC.SEPARATED:
+        inks = 255 - samples.astype(np.uint32)
+        return np.asarray(inks[:, :, :3] * inks[:, :, 3:] // 255, np.uint8)
+    if page.extrasamples[:1] == (_PREMULTIPLIED,) and page.samplesperpixel in (2, 4) and samples.dtype == np.uint8:
+        return _divided_by_alpha(samples)
+    return samples
 
 
-def _by_pillow(data: bytes, mode: str) -> Samples:
-    """8-bit samples with alpha; OpenCV would multiply the alpha into the colours."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert(mode))
-    except Exception as error:  # as above
-        raise ValueError(f"a TIFF that cannot be decoded: {error!r}") from error
+def _require_readable(page: TiffPage) -> None:
+    """Raise ValueError for a page that is too large, or whose samples have no meaning here."""
+    height, width, bands, bits = page.imagelength, page.imagewidth, page.samplesperpixel, page.bitspersample
+    if height * width > _MOST_PIXELS or height * width * bands > _MOST_SAMPLES:
+        raise ValueError(f"{width} x {height} pixels of {bands} bands; at most {_MOST_PIXELS:,} pixels are read")
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise ValueError(f"an image with the axes {page.axes}")
+    for tag in (_BITS, _FORMAT):
+        values = page.tags.valueof(tag)
+        if isinstance(values, tuple) and len({*values}) > 1:
+            raise ValueError(f"bands of several sample types: {values}")
+    whole = bits in _WHOLE_BYTES and page.dtype is not None and page.dtype.kind in "uif"
+    if not whole and not (bits in _PARTS and bands == 1):
+        raise ValueError(f"samples of {bits} bits")
+    known = {*_GREY, PHOTOMETRIC.RGB} | ({PHOTOMETRIC.YCBCR} if page.compression == _JPEG else set())
+    palette = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None and bands == 1
+    cmyk = page.photometric == PHOTOMETRIC.SEPARATED and (bands, bits) == (4, 8)
+    if page.photometric not in known and not palette and not cmyk:
+        raise ValueError(f"the colour model {PHOTOMETRIC(page.photometric).name} of {bands} bands and {bits} bits")
 
 
-def _read_strips(data: bytes, layout: _Layout) -> Samples:
-    height, width, bands = layout.height, layout.width, layout.bands
-    size = height * width * bands * np.dtype(layout.kind).itemsize
-    parts = [data[start : start + count] for start, count in layout.strips]
-    try:
-        if layout.compression != _PLAIN:
-            parts = [zlib.decompressobj().decompress(part, size) for part in parts]
-    except zlib.error as error:
-        raise ValueError(f"a TIFF with a broken strip: {error}") from error
-    raw = b"".join(parts)
-    if len(raw) < size:
-        raise ValueError(f"a truncated TIFF: {len(raw)} bytes of {size}")
-    flat = np.frombuffer(raw[:size], layout.kind)
-    if layout.planes:
-        samples = flat.reshape(bands, height, width).transpose(1, 2, 0)
-    else:
-        samples = flat.reshape(height, width, bands)
-    return samples.astype(samples.dtype.newbyteorder("="))
+def _require_whole(page: TiffPage, data: bytes) -> None:
+    """Raise ValueError where a strip or tile is missing or cut off: the decoders would leave the rest grey or black."""
+    count = math.prod(page.chunked)
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if len(parts) < count:
+        raise ValueError(f"{len(parts)} of {count} strips or tiles")
+    if any(start <= 0 or size <= 0 or start + size > len(data) for start, size in parts[:count]):
+        raise ValueError("truncated, or without some of its strips or tiles")
+    ends = [start + size for start, size in parts[:count]]
+    if page.compression == _JPEG and any(_JPEG_END not in data[end - _JPEG_TAIL : end] for end in ends):
+        raise ValueError("a strip or tile without the end of its JPEG")
+
+
+def _coloured(samples: Samples, page: TiffPage) -> Samples:
+    """RGB (H, W, 3) of 8 bits of the indices (H, W, 1) into the page's palette."""
+    palette = np.asarray(page.colormap)
+    if palette.max() > np.iinfo(np.uint8).max:  # some writers have 8 bits
+        palette = palette >> 8
+    return np.asarray(palette.T[samples[:, :, 0].astype(np.intp)], np.uint8)
+
+
+def _divided_by_alpha(samples: Samples) -> Samples:
+    alpha = samples[:, :, -1:].astype(np.uint32)
+    colours = np.minimum(samples[:, :, :-1] * np.uint32(255) // np.maximum(alpha, 1), 255)
+    return np.asarray(np.concatenate([np.where(alpha > 0, colours, 0), alpha], axis=2), np.uint8)
