@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from pipeline import processes
+from pipeline.training.distributed import joined
 from tests.conftest import PROJECT
 
 T = TypeVar("T")
-SECONDS = 240
+SECONDS = 100
 
 
 class Ended(NamedTuple):
@@ -103,7 +104,7 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in 
 def cv_together(*words: str | Path, folder: Path) -> list[Ended]:
     """`run_cv.py WORDS` in two processes; how each of them ended. What they say lies in `folder`, too."""
     program = "run_cv.run(*sys.argv[1:])"
-    return fork_together(program, *words, folder=folder, before="import run_cv")
+    return fork_together(program, *words, folder=folder, before="import run_cv, pipeline.run.cv, pipeline.search.search")
 
 
 def call_together(task: Callable[[], T], folder: Path) -> list[T]:
@@ -117,7 +118,6 @@ def call_together(task: Callable[[], T], folder: Path) -> list[T]:
 def answer(task: Callable[[], Any], folder: str) -> None:
     """The body of a process of `call_together`."""
     torch.set_num_threads(1)
-    processes.join()
-    value = task()
+    with joined():
+        value = task()
     Path(folder, f"answer{processes.rank()}.pickle").write_bytes(pickle.dumps(value))
-    processes.leave()
