@@ -22,6 +22,7 @@ from pipeline.prediction.ensemble import Average
 from pipeline.prediction.predict import Ensemble, Runtime
 from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
+from pipeline.training.distributed import has_unused_parameters
 from pipeline.training.loop import Training
 from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
@@ -79,8 +80,10 @@ def training_of(
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
-    # Parameters are unused while the backbone is held, and in some networks of timm.
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
+    unused = processes.count() > 1 and (
+        config.train.freeze_backbone_epochs > 0 or has_unused_parameters(model, config.images)
+    )
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=unused, gradient_as_bucket_view=True)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[wrapping])
     normalizer.to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

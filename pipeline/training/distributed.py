@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import interrupts, processes
+from pipeline.config import ImagesConfig
 from pipeline.device import share_cores
 from pipeline.errors import ConfigError, PipelineError, listing
 
@@ -90,6 +90,20 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
+def has_unused_parameters(model: nn.Module, images: ImagesConfig) -> bool:
+    """Whether some trainable parameters never get a gradient, as in some networks of timm whose end is cut off."""
+    logits = model.eval()(torch.zeros(1, images.channels, *images.height_width))
+    model.train()
+    seen, left = set[Any](), [logits.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [parent for parent, _ in node.next_functions]
+    used = {node.variable for node in seen if hasattr(node, "variable")}
+    return any(each.requires_grad and each not in used for each in model.parameters())
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """The processes meet, execute the block, and end together: an error of one is raised in all of them.
@@ -137,7 +151,6 @@ def _meet() -> _Pulse:
             f"{here} processes were started, but there are {gpus} GPUs here", remedy=f"start {gpus}, one for each GPU"
         )
     share_cores(here)
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True")
     try:
         PartialState(cpu=gpus == 0)  # nccl and this process's GPU, or gloo
         _control = dist.new_group(backend="gloo", timeout=_WAIT)

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -148,7 +148,7 @@ def test_torchs_global_generator_is_left_alone(images: TrainImages, workers: int
 
 
 class Surroundings(Dataset[list[int]]):
-    """Its items describe the process: its number, threads of torch and OpenCV, whether Ctrl-C and SIGTERM are ignored."""
+    """Its items describe the process: number, threads of torch and OpenCV, whether it ignores both signals."""
 
     def __getitem__(self, key: int) -> list[int]:
         ignored = signal.pthread_sigmask(signal.SIG_BLOCK, []) >= {signal.SIGINT, signal.SIGTERM}

@@ -6,10 +6,11 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -104,8 +105,8 @@ def exchanged() -> dict[str, Any]:
         "first": from_first(lambda: f"from {rank}"),
         "total": total(1 + rank, 0.5),
         "buffers": norm.running_mean.tolist(),
-        "rows": in_parts(lambda own: own[:, None] * 10.0, rows)[:, 0].tolist(),
-        "one row": in_parts(lambda own: own[:, None] * 10.0, rows[3:4])[:, 0].tolist(),
+        "rows": in_parts(lambda own: own[:, None].astype(np.float64) * 10, rows)[:, 0].tolist(),
+        "one row": in_parts(lambda own: own[:, None].astype(np.float64) * 10, rows[3:4])[:, 0].tolist(),
         "wrapped": isinstance(Accelerator().prepare(nn.Linear(1, 1)), nn.parallel.DistributedDataParallel),
     }
 
@@ -157,7 +158,6 @@ def test_what_the_processes_exchange(together: list[Answers]) -> None:
 # A command of two processes: it writes a file when both have met, then each does something else.
 COMMAND = """
 import os, sys, time
-os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 from pathlib import Path
 from pipeline import processes
 from pipeline.commands import end_process, run_command
@@ -199,7 +199,9 @@ end_process(run_command(command, "python run_cv.py x"))
 """
 
 
-def act(first: str, second: str, folder: Path, *, signals: dict[int, int] | None = None) -> tuple[list[Ended], float]:
+def act(
+    first: str, second: str, folder: Path, *, signals: Mapping[int, int] | None = None
+) -> tuple[list[Ended], float]:
     """How two processes end that do this after they met, and how many seconds after the signals."""
     started = [start("-c", COMMAND, first, second, environment=each, folder=folder) for each in environments()]
     until = time.monotonic() + 120
@@ -227,7 +229,7 @@ def act(first: str, second: str, folder: Path, *, signals: dict[int, int] | None
     ],
 )
 def test_one_process_ends_both_with_one_message(
-    acts: tuple[str, str], signals: dict[int, int], code: int, message: str, tmp_path: Path
+    acts: tuple[str, str], signals: Mapping[int, int], code: int, message: str, tmp_path: Path
 ) -> None:
     (first, second), seconds = act(*acts, tmp_path, signals=signals)
     assert [first.code, second.code] == [code, code], first.err + second.err
