@@ -107,9 +107,13 @@ def end_children(*, all_of_them: bool = False) -> None:
     """Kill the processes that load images, which ignore signals; or all that multiprocessing started here."""
     import multiprocessing
 
-    for child in multiprocessing.active_children():
-        if child.daemon or all_of_them:
-            child.kill()
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises in its handler when a loading process dies
+    children = [child for child in multiprocessing.active_children() if child.daemon or all_of_them]
+    for child in children:
+        child.kill()
+    for child in children:
+        child.join()
+    signal.signal(signal.SIGCHLD, before)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
