@@ -8,16 +8,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.progress import Progress
-
-from pipeline import processes
-from pipeline.commands import run_command
-from pipeline.console import make_console
-from pipeline.device import keep_freed_memory
-from pipeline.report.tables import print_submitted
-from pipeline.run.folder import RunFolder
-from pipeline.run.submission.submit import submit
-from pipeline.run.trained_run import open_run
+from pipeline import interrupts, processes
+from pipeline.commands import end_process, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,6 +26,16 @@ def parse_arguments() -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> None:
     """Read and check the runs, predict, write, print."""
     processes.require_one("make_submission.py")
+    with interrupts.deferred():
+        from rich.progress import Progress
+
+        from pipeline.console import make_console
+        from pipeline.device import keep_freed_memory
+        from pipeline.report.tables import print_submitted
+        from pipeline.run.folder import RunFolder
+        from pipeline.run.submission.submit import submit
+        from pipeline.run.trained_run import open_run
+    keep_freed_memory()
     console = make_console()
     runs = [open_run(RunFolder.at(path)) for path in arguments.runs]
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
@@ -54,9 +56,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def console_script() -> None:
     """Run the command line."""
-    keep_freed_memory()
     arguments = parse_arguments()
-    sys.exit(run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
+    end_process(run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
 
 
 if __name__ == "__main__":

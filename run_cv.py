@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import processes
-from pipeline.commands import explained_interruption, run_command
-from pipeline.config import load_config
-from pipeline.console import make_console
-from pipeline.device import keep_freed_memory
-from pipeline.report.live import LiveProgress
-from pipeline.report.tables import print_outcome, print_plan
-from pipeline.run.cv import parse_folds, run_cv
-from pipeline.run.folder import RunFolder
-from pipeline.run.plan import prepare
-from pipeline.search.search import left_out_scores, run_search
-from pipeline.search.table import print_found, print_left_out
+from pipeline import interrupts, processes
+from pipeline.commands import end_process, explain_interruption, run_command
 
 DEBUG = ("train.epochs=1", "search.trials=2", "search.epochs=1", "search.storage=null")
 
@@ -39,18 +30,45 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace, command: str) -> None:
-    """Read, check and build everything, then train; only then is the run folder changed."""
-    config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
-    name = arguments.config.stem if arguments.run is None else arguments.run
-    run = RunFolder.named(name, debug=arguments.debug)
+    """Train alone, or together with the processes that a launcher started."""
+    if processes.count() == 1:
+        train(arguments, command)
+        return
     if arguments.search:
         processes.require_one("--search")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else torch reports in fifty lines that a process ended
+    with interrupts.deferred():
+        from pipeline.training.distributed import joined
+    with joined():
+        train(arguments, command)
+
+
+def train(arguments: argparse.Namespace, command: str) -> None:
+    """Read, check and build everything, then train; only then is the run folder changed."""
+    from pipeline.config import load_config
+
+    config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
+    with interrupts.deferred():  # torch and the rooms that use it, which a mistake in the config need not wait for
+        from pipeline.console import make_console
+        from pipeline.device import keep_freed_memory
+        from pipeline.report.live import LiveProgress
+        from pipeline.report.tables import print_outcome, print_plan
+        from pipeline.run.cv import parse_folds, run_cv
+        from pipeline.run.folder import RunFolder
+        from pipeline.run.plan import prepare
+        from pipeline.search.search import left_out_scores, run_search
+        from pipeline.search.table import print_found, print_left_out
+        from pipeline.training.distributed import from_first
+    keep_freed_memory()
+    name = arguments.config.stem if arguments.run is None else arguments.run
+    run = RunFolder.named(name, debug=arguments.debug)
     fresh, console = arguments.fresh or arguments.debug, make_console()
-    with LiveProgress(console) as progress, explained_interruption(progress, command, debug=arguments.debug):
-        folds = processes.from_first(lambda: parse_folds(arguments.folds, config, run, fresh=fresh))
+    with LiveProgress(console) as progress:
+        explain_interruption(progress, command, debug=arguments.debug)
+        folds = from_first(lambda: parse_folds(arguments.folds, config, run, fresh=fresh))
         if not fresh and not arguments.search:
-            processes.from_first(lambda: run.check(config))
-        plan = processes.from_first(lambda: prepare(config, debug=arguments.debug, listen=progress))
+            from_first(lambda: run.check(config))
+        plan = from_first(lambda: prepare(config, debug=arguments.debug, listen=progress))
         print_plan(console, plan, run)
         if arguments.search:
             found = run_search(plan, run, workers=arguments.workers, fresh=fresh, command=command, listen=progress)
@@ -68,7 +86,6 @@ def main(arguments: argparse.Namespace, command: str) -> None:
 
 def command(words: Sequence[str]) -> int:
     """The exit code of `python run_cv.py WORDS`."""
-    keep_freed_memory()
     arguments, line = parse_arguments(words), shlex.join(["python", "run_cv.py", *words])
     return run_command(lambda: main(arguments, line), line)
 
@@ -82,7 +99,7 @@ def run(*words: str) -> None:
 
 def console_script() -> None:
     """Run the command line."""
-    run(*sys.argv[1:])
+    end_process(command(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import processes
-from pipeline.commands import run_command
-from pipeline.config import load_config
-from pipeline.console import make_console
-from pipeline.run.folder import RunFolder
+from pipeline import interrupts, processes
+from pipeline.commands import end_process, run_command
 
 
 class Argument(NamedTuple):
@@ -36,64 +33,93 @@ class Verb(NamedTuple):
     arguments: tuple[Argument, ...]
 
 
-# Each verb imports what it needs: matplotlib and the models take seconds, and the list of verbs needs neither.
+# Each verb imports what it needs: matplotlib and the models take seconds, and the list of verbs needs neither. A signal
+# waits for the end of the imports, because libraries turn KeyboardInterrupt into other errors there.
 
 
 def _new(given: argparse.Namespace) -> None:
-    from pipeline.competition.guess.first_config import new_config
-    from pipeline.report.live import LiveProgress
-    from pipeline.report.tables import print_guess
+    with interrupts.deferred():
+        from pipeline.competition.guess.first_config import new_config
+        from pipeline.console import make_console
+        from pipeline.report.live import LiveProgress
+        from pipeline.report.tables import print_guess
 
     console = make_console()
     print_guess(console, new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
 def _check(given: argparse.Namespace) -> None:
-    from pipeline.audit.check import check
-    from pipeline.report.live import LiveProgress
+    from pipeline.config import load_config
+
+    config = load_config(given.config, given.overrides)
+    with interrupts.deferred():
+        from pipeline.audit.check import check
+        from pipeline.console import make_console
+        from pipeline.report.live import LiveProgress
+        from pipeline.run.folder import RunFolder
 
     run = RunFolder.named(given.config.stem if given.run is None else given.run)
     console = make_console()
     with LiveProgress(console) as progress:
-        check(load_config(given.config, given.overrides), run, console=console, listen=progress)
+        check(config, run, console=console, listen=progress)
 
 
 def _validate(given: argparse.Namespace) -> None:
-    from pipeline.competition.submission.validate_file import require_valid
-    from pipeline.report.live import LiveProgress
-    from pipeline.report.tables import print_validated
+    from pipeline.config import load_config
+
+    config = load_config(given.config)
+    with interrupts.deferred():
+        from pipeline.competition.submission.validate_file import require_valid
+        from pipeline.console import make_console
+        from pipeline.report.live import LiveProgress
+        from pipeline.report.tables import print_validated
 
     console = make_console()
-    require_valid(load_config(given.config), given.file, LiveProgress(console))
+    require_valid(config, given.file, LiveProgress(console))
     print_validated(console, given.file)
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from pipeline.report.compare import print_comparison
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.compare import print_comparison
+        from pipeline.run.folder import RunFolder
 
     print_comparison(make_console(), RunFolder.at(given.first), RunFolder.at(given.second))
 
 
 def _truth(given: argparse.Namespace) -> None:
-    from pipeline.report.truth import print_truth
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.truth import print_truth
+        from pipeline.run.folder import RunFolder
 
     print_truth(make_console(), RunFolder.at(given.run), given.truth)
 
 
 def _curves(given: argparse.Namespace) -> None:
-    from pipeline.report.curves import save_curves
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.curves import save_curves
+        from pipeline.run.folder import RunFolder
 
     save_curves(make_console(), RunFolder.at(given.run), given.out)
 
 
 def _figures(given: argparse.Namespace) -> None:
-    from pipeline.report.figures import save_sheet
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.figures import save_sheet
+        from pipeline.run.folder import RunFolder
 
     save_sheet(make_console(), RunFolder.at(given.run), given.out, count=given.count)
 
 
 def _attention(given: argparse.Namespace) -> None:
-    from pipeline.report.attention import save_attention
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.attention import save_attention
+        from pipeline.run.folder import RunFolder
 
     labels = None if given.labels is None else given.labels.split(",")
     save_attention(make_console(), RunFolder.at(given.run), given.image, labels=labels, fold=given.fold, out=given.out)
@@ -191,7 +217,7 @@ def main(words: Sequence[str]) -> int:
 
 def console_script() -> None:
     """Run the command line."""
-    sys.exit(main(sys.argv[1:]))
+    end_process(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

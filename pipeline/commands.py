@@ -1,43 +1,46 @@
-"""Exit codes of the commands, and the message to the user when one ends early."""
+"""Exit codes of the commands, and the message to the user when one ends early. Imports no library: it is first."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
-from pipeline import processes
+from pipeline import interrupts, processes
 from pipeline.errors import PipelineError
 
-DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, 130
+DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 
 
 def run_command(main: Callable[[], None], command: str) -> int:
     """Call `main` and return the exit code: 0 done, 2 a mistake of the user, 130 interrupted.
 
-    A mistake is printed as one message on stderr, without a traceback. SIGTERM acts like Ctrl-C: the message of the
-    KeyboardInterrupt is printed, or if it is empty, how to start `command` again. A bug is not caught: Python prints
-    its traceback and exits with 1. Several processes of one command return the same code, and one of them prints.
+    A mistake is printed as one message on stderr, without a traceback. After Ctrl-C or SIGTERM the message says what is
+    saved and how to continue, or start, `command`. A bug is not caught: Python prints its traceback and exits with 1.
+    Several processes of one command return the same code, and one of them prints.
     """
-    signal.signal(signal.SIGTERM, processes.interrupt)
-    try:
-        processes.join()
-        with processes.ending_together():
+    with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
+        try:
             main()
-    except PipelineError as error:
-        if processes.tells_mistakes():
-            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 (a command writes to its terminal)
-        return USERS_MISTAKE
-    except KeyboardInterrupt as interrupt:
-        if processes.is_first():
-            message = str(interrupt) or f"nothing is finished; to start again:\n  {command}"
-            print(f"\ninterrupted: {message}", file=sys.stderr, flush=True)  # noqa: T201
-        return INTERRUPTED
-    finally:
-        processes.leave()
+            interrupts.check()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or (interrupts.received() and processes.count() == 1):
+                interrupts.end_children()
+                if processes.is_first():
+                    print(interrupts.message(), file=sys.stderr, flush=True)  # noqa: T201 (a command's terminal)
+                return INTERRUPTED
+            if not isinstance(error, PipelineError):
+                raise
+            if processes.local_rank() == 0 if error.printed_here is None else error.printed_here:
+                print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            return USERS_MISTAKE
     return DONE
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with the exit code of its command; nothing interrupts that."""
+    interrupts.ignore()
+    sys.exit(code)
 
 
 class RunState(Protocol):
@@ -46,20 +49,18 @@ class RunState(Protocol):
     run_opened: bool
 
 
-@contextlib.contextmanager
-def explained_interruption(progress: RunState, command: str, *, debug: bool) -> Iterator[None]:
-    """Add a message to a KeyboardInterrupt of a training: what is saved, and the command that continues.
+def explain_interruption(progress: RunState, command: str, *, debug: bool) -> None:
+    """From now on the message of an interruption says what a training saved, and the command that continues it.
 
     The command keeps its `--fresh` only while the run folder is not open, because nothing is deleted before.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
+
+    def explain() -> str:
         if debug:
-            kept = "nothing is kept of a --debug run"
-        elif progress.run_opened:
+            return f"nothing is kept of a --debug run; to go on:\n  {command}"
+        if progress.run_opened:
             kept = "the state is saved after every epoch and every train.checkpoint_minutes"
-            command = command.replace(" --fresh", "")
-        else:
-            kept = "the training had not begun"
-        raise KeyboardInterrupt(f"{kept}; to go on:\n  {command}") from None
+            return f"{kept}; to go on:\n  {command.replace(' --fresh', '')}"
+        return f"the training had not begun; to go on:\n  {command}"
+
+    interrupts.explained_by(explain)

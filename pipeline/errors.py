@@ -14,7 +14,12 @@ class PipelineError(Exception):
         expected: what is right, where that helps.
         got: what was found.
         remedy: what the user can do.
+
+    Attributes:
+        printed_here: whether this process prints it; None until several processes agreed on the one that does.
     """
+
+    printed_here: bool | None = None
 
     def __init__(self, problem: str, *, remedy: str, expected: str | None = None, got: str | None = None) -> None:
         self.problem, self.expected, self.got, self.remedy = problem, expected, got, remedy

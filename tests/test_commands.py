@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import re
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline import interrupts
 from pipeline.commands import run_command
+from pipeline.console import make_console
 from pipeline.device import keep_freed_memory, loading_workers, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
+from pipeline.events import Note
+from pipeline.report.live import LiveProgress
 from pipeline.run.environment import describe_environment
+from tests.conftest import PROJECT
 
 
 def test_a_mistake_of_the_user_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,12 +44,84 @@ def test_an_interrupt_and_a_termination_print_the_command_to_start_again(capsys:
         time.sleep(5)
 
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        for command in (interrupted, terminated):
-            assert run_command(command, "python run_cv.py x") == 130
-            assert "python run_cv.py x" in capsys.readouterr().err
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for command in (interrupted, terminated):
+        assert run_command(command, "python run_cv.py x") == 130
+        assert "python run_cv.py x" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def swallow() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def turn_into_a_bug() -> None:
+    swallow()
+    raise ImportError("cannot import name 'x'")
+
+
+def in_a_finalizer() -> None:
+    class Closed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    Closed()
+    LiveProgress(make_console())(Note("the next event"))
+    raise AssertionError("the event raises")
+
+
+def wait_for_imports() -> None:
+    with interrupts.deferred():
+        signal.raise_signal(signal.SIGINT)
+    raise AssertionError("the end of the block raises")
+
+
+@pytest.mark.parametrize("main", [swallow, turn_into_a_bug, in_a_finalizer, wait_for_imports])
+def test_no_interruption_is_lost_or_ends_in_a_traceback(
+    main: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(main, "python run_cv.py x") == 130
+    assert capsys.readouterr().err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
+
+
+STUBBORN = """
+import time
+from pipeline import interrupts
+from pipeline.commands import end_process, run_command
+
+def main():
+    with interrupts.deferred():
+        print("begun", flush=True)
+        time.sleep(60)
+
+end_process(run_command(main, "python run_cv.py x"))
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+        time.sleep(0.5)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
+
+
+@pytest.mark.parametrize("words", [["run_cv.py"], ["-m", "pipeline", "check"]])
+def test_a_mistake_in_a_config_does_not_wait_for_torch(words: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("train: {epoch: 3}")
+    command = [sys.executable, "-X", "importtime", *words, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 2
+    assert "did you mean 'epochs'" in done.stderr
+    assert "pydantic" in done.stderr
+    assert not re.search(r"\| +(torch|pandas|cv2)$", done.stderr, re.MULTILINE)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

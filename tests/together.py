@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from pipeline import processes
+from pipeline.training.distributed import joined
 from tests.conftest import PROJECT
 
 T = TypeVar("T")
-SECONDS = 240
+SECONDS = 100
 
 
 class Ended(NamedTuple):
@@ -38,6 +39,7 @@ def environments(count: int = 2) -> list[dict[str, str]]:
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     common |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    common |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # as run_cv.py sets it before it imports torch
     return [{**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
@@ -103,7 +105,9 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in 
 def cv_together(*words: str | Path, folder: Path) -> list[Ended]:
     """`run_cv.py WORDS` in two processes; how each of them ended. What they say lies in `folder`, too."""
     program = "run_cv.run(*sys.argv[1:])"
-    return fork_together(program, *words, folder=folder, before="import run_cv")
+    return fork_together(
+        program, *words, folder=folder, before="import run_cv, pipeline.run.cv, pipeline.search.search"
+    )
 
 
 def call_together(task: Callable[[], T], folder: Path) -> list[T]:
@@ -117,7 +121,6 @@ def call_together(task: Callable[[], T], folder: Path) -> list[T]:
 def answer(task: Callable[[], Any], folder: str) -> None:
     """The body of a process of `call_together`."""
     torch.set_num_threads(1)
-    processes.join()
-    value = task()
+    with joined():
+        value = task()
     Path(folder, f"answer{processes.rank()}.pickle").write_bytes(pickle.dumps(value))
-    processes.leave()

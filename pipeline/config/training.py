@@ -120,6 +120,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
+    sync_batch_norm: bool = True
     select: Literal["last", "best"] = "last"
     seed: int = 0
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline import interrupts
 from pipeline.errors import PipelineError
 
 Batch = TypeVar("Batch")
@@ -84,7 +84,10 @@ class Loader(Generic[Batch]):
 
     def _load(self) -> Iterator[Any]:
         try:
-            for batch in self._loader:
+            with interrupts.blocked():  # Ctrl-C reaches the whole process group; this process ends its workers
+                batches = iter(self._loader)
+            for batch in batches:
+                interrupts.check()
                 yield _unpacked(batch)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -137,5 +140,3 @@ def _unchanged(batch: Any) -> Any:
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001
     cv2.setNumThreads(0)  # torch limits itself to one thread per worker, OpenCV does not
-    # Ctrl-C reaches the whole process group; the main process ends its workers, without a traceback from each.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipeline import interrupts
 from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.console import number, print_note, short
 from pipeline.events import (
@@ -60,7 +61,8 @@ class LiveProgress:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event. Raises KeyboardInterrupt if a signal came and was lost."""
+        interrupts.check()
         if isinstance(event, RunOpened):
             self.run_opened = True
         elif isinstance(event, ImageProgress):

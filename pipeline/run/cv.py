@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, RunError
 from pipeline.events import Fold, FoldFinished, Listener, RunOpened
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
-from pipeline.prediction.out_of_fold import predict_fold
+from pipeline.prediction.out_of_fold import logits_frame, predict_rows
 from pipeline.run.folder import RunFolder
 from pipeline.run.opening import opened
 from pipeline.run.parallel_folds import run_side_by_side
@@ -26,6 +26,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
 from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.distributed import from_first, in_parts
 from pipeline.training.fold import train_fold
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
@@ -56,7 +57,7 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
     """
     wanted = _wanted_folds(plan, folds)
     with contextlib.ExitStack() as held:
-        processes.from_first(lambda: held.enter_context(opened(plan, run, fresh=fresh)))
+        from_first(lambda: held.enter_context(opened(plan, run, fresh=fresh)))
         listen(RunOpened())
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:
@@ -66,9 +67,9 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         else:
             for fold in left:
                 run_fold(plan, run, fold, listen)
-        scores = processes.from_first(lambda: _score_finished(plan, run))
+        scores = from_first(lambda: _score_finished(plan, run))
         if plan.config.train.full_fit and folds is None and scores is not None and scores.complete:
-            if processes.from_first(lambda: _is_finished(plan, run, FULL_FIT)):
+            if from_first(lambda: _is_finished(plan, run, FULL_FIT)):
                 listen(FoldFinished(FULL_FIT, resumed=True))
             else:
                 run_fold(plan, run, FULL_FIT, listen)
@@ -86,12 +87,12 @@ def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     """
     folder = run.fold(fold)
     with _locked(run, fold), explained_memory_errors():
-        trained = processes.from_first(lambda: folder.is_trained(plan.config.train))
+        trained = from_first(lambda: folder.is_trained(plan.config.train))
         task = build_task(plan, run, fold, folder=folder, beside=_folds_beside(plan), listen=listen)
         finished = train_fold(task, listen=listen, deadline=plan.deadline)
         if finished:
             frame = _predict(task) if task.rows.validation.size else None
-            processes.from_first(lambda: _close_fold(plan, folder, frame))
+            from_first(lambda: _close_fold(plan, folder, frame))
     if finished:
         listen(FoldFinished(fold, resumed=trained))
 
@@ -121,14 +122,16 @@ def build_task(
 
 def _open_images(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
     """The table's images, cached beside the run by the first process alone."""
-    return processes.from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
+    return from_first(lambda: open_sources(plan.config, plan.table.paths, folder=run.cache, listen=listen))
 
 
 def _predict(task: FoldTask) -> pd.DataFrame:
     """The out-of-fold logits of the fold's seed models together."""
     weights = [model.weights for model in task.folder.seed_models(task.config.train)]
     ensemble = load_ensemble(task.config, weights, labels=task.table.labels, device=task.runtime.device)
-    return predict_fold(ensemble, task.table, task.rows.validation, task.sources.evaluation, task.runtime)
+    rows = task.rows.validation
+    logits = in_parts(lambda own: predict_rows(ensemble, task.table, own, task.sources.evaluation, task.runtime), rows)
+    return logits_frame(logits, task.table, rows)
 
 
 def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:
@@ -154,7 +157,7 @@ def _score_finished(plan: Plan, run: RunFolder) -> Scores | None:
 
 def _unfinished(plan: Plan, run: RunFolder, wanted: Sequence[int], listen: Listener) -> list[int]:
     """Those of the `wanted` folds that are left to do; reports the others as finished before."""
-    left = processes.from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
+    left = from_first(lambda: [fold for fold in wanted if not _is_finished(plan, run, fold)])
     for fold in wanted:
         if fold not in left:
             listen(FoldFinished(fold, resumed=True))
@@ -194,7 +197,7 @@ def _locked(run: RunFolder, fold: Fold) -> Iterator[None]:
         write_json(folder.owner, {"pid": os.getpid(), "host": socket.gethostname()})
 
     try:
-        processes.from_first(acquire)
+        from_first(acquire)
         yield
     finally:
         lock.release()  # does nothing where it is not held

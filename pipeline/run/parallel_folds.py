@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from pipeline import interrupts
 from pipeline.device import keep_freed_memory, use_threads
 from pipeline.errors import PipelineError, RunError
 from pipeline.events import Event, Listener, Note
@@ -116,7 +117,8 @@ def _start(
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]  # every context has it
         target=_run_one, args=(task, plan, run, fold, place, threads, sender)
     )
-    process.start()
+    with interrupts.blocked():  # while it imports
+        process.start()
     sender.close()  # the process has its own
     return _Running(process, events, place)
 
@@ -163,6 +165,7 @@ def _run_one(
 ) -> None:
     """The body of a fold's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # by which it ends this process
     use_threads(threads)
     keep_freed_memory()
     if torch.cuda.is_available():

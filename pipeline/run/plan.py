@@ -137,20 +137,21 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
 
 
 def _check_processes(train: TrainConfig, folds: NDArray[np.int64], listen: Listener) -> None:
-    """Raise ConfigError if a batch has too few images for all processes; note that folds do not run side by side."""
+    """Raise ConfigError if a process would get one image, too few for a batch norm; note that folds do not run side by
+    side."""
     count = processes.count()
     if count == 1:
         return
     validated = np.bincount(folds[folds >= 0])
     smallest = min(train.batch_size, len(folds) - int(validated.max(initial=0)))
-    if smallest < count:
+    if smallest < 2 * count:
         raise ConfigError(
-            f"a batch of {smallest} images has not one for each of {count} processes",
+            f"a batch of {smallest} images has not two for each of {count} processes",
             remedy="raise train.batch_size, which counts the images over all processes, or start fewer of them",
         )
     if train.parallel_folds > 1:
         asked = f"train.parallel_folds={train.parallel_folds}"
-        listen(Note(f"{asked}: {count} processes train each fold, one fold after the other"))
+        listen(Note(f"{asked}: {count} processes train each fold, in order"))
 
 
 def _check_submission_files(config: Config, form: SubmissionFormat, table: TrainTable, listen: Listener) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from pipeline import processes
@@ -17,11 +18,11 @@ from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.events import ignore
 from pipeline.images.geometry import image_form
 from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
-from pipeline.model.shared_norm import share_batch_norms
 from pipeline.prediction.ensemble import Average
 from pipeline.prediction.predict import Ensemble, Runtime
 from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
+from pipeline.training.distributed import has_unused_parameters
 from pipeline.training.loop import Training
 from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
@@ -79,13 +80,18 @@ def training_of(
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    unused = processes.count() > 1 and (
+        config.train.freeze_backbone_epochs > 0 or has_unused_parameters(model, config.images)
+    )
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=unused, gradient_as_bucket_view=True)
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[wrapping])
     normalizer.to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = WarmEma(model, decay=config.train.ema_decay)
     train = config.train
-    if processes.count() > 1:  # after the average was copied, which only evaluates
-        share_batch_norms(model)
+    if processes.count() > 1 and train.sync_batch_norm and accelerator.device.type == "cuda":
+        # After the average was copied, which only evaluates. It is torch's, and keeps the activations of timm's norms.
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     optimizer = build_optimizer(
         model,
         lr=train.lr,
@@ -94,10 +100,9 @@ def training_of(
         layer_decay=train.layer_decay,
     )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
-    # As `prepare` does it, but never wrapped for several processes: the loop sums their gradients once a step.
-    prepared, wrapped = accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare(optimizer)
     if train.gradient_checkpointing:
         backbone_of(model).checkpoint_gradients()
+    prepared, wrapped = accelerator.prepare(model, optimizer)
     if train.compile:
         prepared.compile()  # in place, after the average was copied: names of weights stay as they are
     return Training(

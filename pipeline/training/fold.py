@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import processes
+from pipeline import interrupts, processes
 from pipeline.config import Config
 from pipeline.events import EpochFinished, Event, Fold, FoldNote, Listener, StepFinished
 from pipeline.files import write_json_lines
@@ -23,6 +23,7 @@ from pipeline.prediction.out_of_fold import predict_rows
 from pipeline.seeds import stable_seed
 from pipeline.training.build import build_ensemble, build_training
 from pipeline.training.checkpoint import resume_training, save_training
+from pipeline.training.distributed import from_first, in_parts, share_buffers
 from pipeline.training.fold_task import FoldTask, steps_per_epoch
 from pipeline.training.loop import EpochTotals, Training, train_epoch
 from pipeline.training.step_callback import StepCallback, is_over
@@ -55,7 +56,7 @@ def train_fold(task: FoldTask, *, listen: Listener, deadline: float = math.inf) 
     """
     train = task.config.train
     for number, folder in enumerate(task.folder.seed_models(train)):
-        if processes.from_first(folder.weights.exists):
+        if from_first(folder.weights.exists):
             continue
         seed = train.seed + number
         model = replace(task, config=_config_of(task, seed=seed), folder=folder)
@@ -106,20 +107,21 @@ def train_model(
         loader.batches = task.batches(epoch)[training.totals.steps * train.accumulate :]
         backbone_of(training.model).hold(epoch < train.freeze_backbone_epochs)
         callback = StepCallback(task, training, epoch, steps=steps, listen=listen, deadline=deadline)
-        finished = train_epoch(
-            loader,
-            training,
-            seed_of=partial(step_seed, train.seed, task.rows.seed_part),
-            on_step=callback.step,
-            note=lambda sentence: listen(FoldNote(fold, sentence)),
-            name_of=lambda row: task.table.ids[row],
-        )
+        with interrupts.deferred():  # a signal stops the training between two steps, where its state can be saved
+            finished = train_epoch(
+                loader,
+                training,
+                seed_of=partial(step_seed, train.seed, task.rows.seed_part),
+                on_step=callback.step,
+                note=lambda sentence: listen(FoldNote(fold, sentence)),
+                name_of=lambda row: task.table.ids[row],
+            )
         if not finished:
             return False
         logits = _finish_epoch(task, training, callback.facts())
         listen(EpochFinished(fold, training.records[-1]))
         on_epoch(ValidatedEpoch(fold, epoch + 1, logits))
-    processes.from_first(lambda: _keep_weights(task, training))
+    from_first(lambda: _keep_weights(task, training))
     return True
 
 
@@ -143,11 +145,11 @@ def _naming(listen: Listener, seed: int) -> Listener:
 def _finish_epoch(task: FoldTask, training: Training, facts: Mapping[str, float]) -> NDArray[np.float64]:
     """Validate the epoch, add its record and save all; returns the logits of the validation rows."""
     logits = _validate(task, training)
-    scores = processes.from_first(lambda: _score_epoch(task, logits))
+    scores = from_first(lambda: _score_epoch(task, logits))
     epoch = len(training.records) + 1
     training.records.append({"epoch": epoch, "loss": training.totals.mean_loss, **facts, **scores})
     training.totals = EpochTotals()
-    processes.from_first(lambda: _save_epoch(task, training))
+    from_first(lambda: _save_epoch(task, training))
     return logits
 
 
@@ -169,14 +171,14 @@ def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[
 
 def _validate(task: FoldTask, training: Training) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
-    processes.share_buffers(training.ema.module)  # which differ where the memory of one process was full
+    share_buffers(training.ema.module)
     rows = task.rows.validation
     if not rows.size:
         return np.empty((0, len(task.table.labels)))
     ensemble = build_ensemble(
         task.config, [training.ema.module], training.normalizer, tta=["identity"], average="probability"
     )
-    return predict_rows(ensemble, task.table, rows, task.sources.evaluation, task.runtime)
+    return in_parts(lambda own: predict_rows(ensemble, task.table, own, task.sources.evaluation, task.runtime), rows)
 
 
 def _score_epoch(task: FoldTask, logits: NDArray[np.float64]) -> dict[str, float | None]:

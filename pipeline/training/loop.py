@@ -12,8 +12,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipeline import processes
+from pipeline import interrupts, processes
 from pipeline.images.dataset import TrainBatch
+from pipeline.training.distributed import total
 from pipeline.training.losses import MultiLabelLoss, known_cells
 from pipeline.training.mixing import BatchMixer, Mix
 from pipeline.training.non_finite import TrainingError, is_finite, non_finite
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     loss: float  # mean over the known cells of the step's images
     lr: float
     images: int
+    interrupted: bool = False  # by a signal to one of the processes
 
 
 @dataclass
@@ -40,9 +42,11 @@ class EpochTotals:
     skipped: int = 0  # steps that the scaler of fp16 left out because a gradient overflowed
     images: int = 0
     seconds: float = 0.0
+    lr: float = 0.0  # of the last step
 
-    def add(self, *, loss: float, cells: int, images: int, skipped: bool) -> None:
+    def add(self, *, loss: float, lr: float, cells: int, images: int, skipped: bool) -> None:
         """Add a step whose mean loss over `cells` known cells was `loss`."""
+        self.lr = lr
         self.loss, self.cells = self.loss + loss * cells, self.cells + cells
         self.steps, self.images = self.steps + 1, self.images + images
         self.skipped += skipped
@@ -101,8 +105,8 @@ def train_epoch(
     in a step (dropout, mixing) is a function of `seed_of` and its number: a training that is resumed in the middle
     of an epoch draws the same. Where memory runs out, micro-batches are cut in halves and the step is repeated.
 
-    Several processes each train on their own part of every batch. The known cells, the loss and the gradient are
-    summed over all of them, so that the step is that of one process with the whole batch.
+    Several processes each train on their own part of every batch. The known cells are summed over all of them and
+    DistributedDataParallel sums the gradient, so that the step is that of one process with the whole batch.
 
     Args:
         batches: micro-batches on the host; the rest of the epoch, where `training.totals` holds its beginning. Every
@@ -126,20 +130,21 @@ def train_epoch(
         seed = seed_of(number)
         mixed = [_mixed(batch, training.mixer, seed=seed, position=place) for place, batch in enumerate(group)]
         own_cells = int(sum(known_cells(targets) for _, _, targets in mixed))
-        known, images = map(int, processes.total(own_cells, sum(len(batch.images) for batch in group)))
-        own_loss, loss = backward(mixed, known, seed=seed)
+        known, images = map(int, total(own_cells, sum(len(batch.images) for batch in group)))
+        own_loss = backward(mixed, known, seed=seed)
+        loss, interrupted = total(own_loss, interrupts.received())
         if not is_finite(loss, _clipped_norm(training), scaled=training.accelerator.scaler is not None):
             training.optimizer.zero_grad(set_to_none=True)
-            model, normalizer = training.prepared, training.normalizer
+            model, normalizer = training.model, training.normalizer
             raise non_finite(own_loss, group, model=model, normalizer=normalizer, step=number, lr=lr, name_of=name_of)
         scale = _loss_scale(training.accelerator)
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
-        training.ema.update(training.accelerator.unwrap_model(training.prepared), step=number)
+        training.ema.update(training.model, step=number)
         training.schedule.step()
         skipped = _loss_scale(training.accelerator) < scale
-        training.totals.add(loss=loss, cells=known, images=images, skipped=skipped)
-        if not on_step(Step(loss=loss, lr=lr, images=images)):
+        training.totals.add(loss=loss, lr=lr, cells=known, images=images, skipped=skipped)
+        if not on_step(Step(loss=loss, lr=lr, images=images, interrupted=interrupted > 0)):
             return False
     return True
 
@@ -183,22 +188,23 @@ class _Backward:
         self._training, self._note = training, note
         self._parts = 1
 
-    def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> tuple[float, float]:
-        """Add the gradient of the mean loss over the `known` cells; this process's part of the loss, and the whole.
+    def __call__(self, batches: list[_Mixed], known: int, *, seed: int) -> float:
+        """Add the gradient of the mean loss over the `known` cells; returns this process's part of the loss.
 
-        Where the memory of one process is full, all of them cut finer and repeat the step.
+        Where the memory is full, the step is repeated in smaller parts. Only one process alone can do so: several
+        must all make the same number of backward passes.
         """
+        repeated = [torch.OutOfMemoryError] if processes.count() == 1 else []
         while True:
             torch.manual_seed(seed)  # dropout
-            with contextlib.suppress(torch.OutOfMemoryError), processes.full_together():
-                own_loss = self._sum(batches, known).item()
-                return own_loss, processes.total_gradient(own_loss, self._training.prepared.parameters())
+            with contextlib.suppress(*repeated):
+                return self._sum(batches, known).item()
             self._training.optimizer.zero_grad(set_to_none=True)
-            self._cut_finer(int(processes.total(max(len(targets) for _, _, targets in batches))[0]))
+            self._cut_finer(max(len(targets) for _, _, targets in batches))
 
     def _cut_finer(self, images: int) -> None:
         """Halve the parts of micro-batches of so many `images`. Raises TrainingError where they are too small."""
-        if images // processes.count() < 2 * SMALLEST_PART * self._parts:
+        if images < 2 * SMALLEST_PART * self._parts:
             raise TrainingError(
                 f"the device's memory is full with parts of {images // self._parts} images",
                 remedy="lower images.size, take a smaller model.backbone, or set train.gradient_checkpointing=true",
@@ -213,13 +219,18 @@ class _Backward:
         )
 
     def _sum(self, batches: list[_Mixed], known: int) -> Tensor:
-        training, device = self._training, self._training.accelerator.device
-        total = torch.zeros((), device=device)
-        for batch, mix, targets in batches:
+        training, accelerator = self._training, self._training.accelerator
+        device = accelerator.device
+        summed = torch.zeros((), device=device)
+        for place, (batch, mix, targets) in enumerate(batches, start=1):
             images = mix.images(training.normalizer(batch.images.to(device, non_blocking=True)))
-            parts = min(self._parts, len(images))  # as many in every process: batch norms exchange in each part
-            for part, target in zip(images.tensor_split(parts), targets.to(device).tensor_split(parts), strict=True):
-                loss = training.loss_function(training.prepared(part), target, reduction="sum") / max(known, 1)
-                training.accelerator.backward(loss)
-                total += loss.detach()
-        return total
+            parts = min(self._parts, len(images))
+            last = place == len(batches)
+            with contextlib.nullcontext() if last else accelerator.no_sync(training.prepared):
+                for part, target in zip(
+                    images.tensor_split(parts), targets.to(device).tensor_split(parts), strict=True
+                ):
+                    loss = training.loss_function(training.prepared(part), target, reduction="sum") / max(known, 1)
+                    accelerator.backward(loss * processes.count())  # by which the wrapped network divides the sum
+                    summed += loss.detach()
+        return summed

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline import processes
 from pipeline.errors import PipelineError, listing
 from pipeline.images.dataset import TrainBatch
-from pipeline.model.shared_norm import each_for_itself
+from pipeline.training.distributed import gather
 
 _NAMED_IDS = 8
 
@@ -50,13 +49,14 @@ def non_finite(
 ) -> TrainingError:
     """The error for a step whose `loss` or gradient is not finite: its images, and the first bad layer.
 
-    With several processes, the images are those of the processes whose own numbers went bad; batch norms spread bad
-    numbers to all.
+    With several processes, the images are those of the processes whose own numbers went bad; synchronized batch norms
+    spread bad numbers to all.
     """
     ids = [name_of(int(index)) for batch in group for index in batch.indices]
-    with each_for_itself(model):
-        layer = first_bad_layer(model, normalizer, group)
-    seen = processes.gather(_Seen(loss, layer, ids))
+    for norm in (module for module in model.modules() if isinstance(module, nn.SyncBatchNorm)):
+        norm.eval()  # each process searches for itself
+    layer = first_bad_layer(model, normalizer, group)
+    seen = gather(_Seen(loss, layer, ids))
     worst = [each for each in seen if each.layer] or [each for each in seen if not math.isfinite(each.loss)] or seen
     bad_loss = next((each.loss for each in worst if not math.isfinite(each.loss)), None)
     what = "the gradient is not finite" if bad_loss is None else f"the loss became {bad_loss}"
@@ -73,11 +73,7 @@ def non_finite(
 
 @torch.no_grad()
 def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[TrainBatch]) -> str | None:
-    """In words, the first layer whose output is not finite on these images; None if all outputs are.
-
-    A batch norm of several processes cannot run alone on one value per channel: then the answer is that the layer
-    cannot be found, unless a layer before it has gone bad.
-    """
+    """In words, the first layer whose output is not finite on these images; None if all outputs are."""
     found: list[str] = []
 
     def hook_of(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
@@ -92,10 +88,7 @@ def first_bad_layer(model: nn.Module, normalizer: nn.Module, group: Sequence[Tra
     try:
         device = next(model.parameters()).device
         for batch in group:
-            try:
-                model(normalizer(batch.images.to(device)))
-            except ValueError as error:
-                found.append(f"the layer that goes bad first cannot be found here: {error}")
+            model(normalizer(batch.images.to(device)))
             if found:
                 return found[0]
     finally:

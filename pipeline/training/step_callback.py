@@ -8,6 +8,7 @@ import time
 from pipeline import processes
 from pipeline.events import Listener, StepFinished
 from pipeline.training.checkpoint import save_training
+from pipeline.training.distributed import from_first
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.loop import Step, Training
 
@@ -21,16 +22,18 @@ class StepCallback:
         self._fold, self._epoch, self._steps, self._epochs = task.rows.fold, epoch, steps, task.config.train.epoch_count
         self._training, self._folder, self._listen, self._deadline = training, task.folder, listen, deadline
         self._every = 60 * task.config.train.checkpoint_minutes
-        self._lr = 0.0
         # time.monotonic throughout: a change of the system's clock does no harm
         self._last = self._saved = time.monotonic()
 
     def step(self, step: Step) -> bool:
-        """Report a step; False if training must stop here, its state saved."""
+        """Report a step; False if training must stop here, its state saved.
+
+        Raises:
+            KeyboardInterrupt: a signal came; the state is saved.
+        """
         totals = self._training.totals
         now = time.monotonic()
         totals.seconds, self._last = totals.seconds + now - self._last, now
-        self._lr = step.lr
         self._listen(
             StepFinished(
                 fold=self._fold,
@@ -44,6 +47,9 @@ class StepCallback:
             )
         )
         late = is_over(self._deadline)
+        if step.interrupted:
+            from_first(lambda: save_training(self._folder.checkpoint, self._training))
+            raise KeyboardInterrupt
         if totals.steps < self._steps and (late or now - self._saved > self._every):
             if processes.is_first():
                 save_training(self._folder.checkpoint, self._training)
@@ -55,7 +61,7 @@ class StepCallback:
         totals = self._training.totals
         skipped = {"skipped_steps": totals.skipped} if self._training.accelerator.scaler is not None else {}
         return {
-            "lr": self._lr,
+            "lr": totals.lr,
             "images_per_second": round(self._rate(), 1),
             "seconds": round(totals.seconds, 2),
             **skipped,
@@ -68,4 +74,4 @@ class StepCallback:
 
 def is_over(deadline: float) -> bool:
     """Whether the deadline has passed for the first process, which decides for all."""
-    return math.isfinite(deadline) and processes.first_says(time.monotonic() > deadline)
+    return math.isfinite(deadline) and from_first(lambda: time.monotonic() > deadline)

@@ -127,7 +127,7 @@ def test_a_budget_that_is_not_a_duration_is_refused(
     ("place", "words", "expected"),
     [
         (
-            "run_cv.prepare",
+            "pipeline.run.plan.prepare",
             ["--fresh"],
             "the training had not begun; to go on:\n  python run_cv.py tiny.yaml --fresh\n",
         ),

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -148,10 +148,10 @@ def test_torchs_global_generator_is_left_alone(images: TrainImages, workers: int
 
 
 class Surroundings(Dataset[list[int]]):
-    """Its items describe the process: its number, threads of torch and OpenCV, whether Ctrl-C is ignored."""
+    """Its items describe the process: number, threads of torch and OpenCV, whether it ignores both signals."""
 
     def __getitem__(self, key: int) -> list[int]:
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        ignored = signal.pthread_sigmask(signal.SIG_BLOCK, []) >= {signal.SIGINT, signal.SIGTERM}
         return [os.getpid(), torch.get_num_threads(), cv2.getNumThreads(), int(ignored)]
 
 
@@ -159,18 +159,9 @@ def first(items: list[list[int]]) -> list[int]:
     return items[0]
 
 
-@pytest.fixture
-def ctrl_c_counts() -> Iterator[None]:
-    """Where tests run in the background, Ctrl-C may be ignored from the start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c_counts")
 def test_workers_are_other_processes_with_one_thread_that_leave_ctrl_c_to_the_parent() -> None:
     loader = Loader(Surroundings(), [[0], [0]], first, workers=2, pin_memory=False)
     seen = list(loader)
     assert len({process for process, *_ in seen} - {os.getpid()}) == 2
     assert [state for _, *state in seen] == [[1, 1, 1], [1, 1, 1]]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -78,7 +78,8 @@ def test_progress_has_a_line_per_epoch_and_fold() -> None:
 def test_of_several_processes_only_the_first_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.processes.group.group.rank", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
     progress = LiveProgress(make_console())
     progress(FoldFinished(0, resumed=False))
     progress(FoldNote(0, "memory is full"))

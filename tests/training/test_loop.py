@@ -14,7 +14,7 @@ from pipeline.model.normalize import PixelNormalizer
 from pipeline.training.loop import EpochTotals, Step, Training, train_epoch
 from pipeline.training.losses import AsymmetricLoss
 from pipeline.training.mixing import BatchMixer
-from pipeline.training.non_finite import TrainingError, first_bad_layer
+from pipeline.training.non_finite import TrainingError
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
 LABELS = 3
@@ -219,15 +219,3 @@ def test_the_normalizer_takes_uint8_only_and_equals_its_formula() -> None:
     torch.testing.assert_close(normalizer(images), (images / 255 - mean) / std)
     with pytest.raises(ValueError, match="uint8"):
         normalizer(images.float())
-
-
-@pytest.mark.parametrize(("bad", "named"), [(False, "cannot be found here: Expected more than 1 value"), (True, "'1'")])
-def test_a_bad_layer_is_found_also_where_a_norm_has_one_value(bad: bool, named: str) -> None:
-    """Batch norms of several processes train with one image in each; alone they raise on it."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8)).train()
-    if bad:
-        nn.init.constant_(model[1].bias, torch.nan)  # type: ignore[arg-type]
-    (batch,) = _batches(_images(1), _targets(1), 1)
-    layer = first_bad_layer(model, PixelNormalizer([0.5] * 3, [0.25] * 3), [batch])
-    assert layer is not None
-    assert named in layer

@@ -1,0 +1,128 @@
+"""Ctrl-C and SIGTERM: the first one stops the command where it can stop, a second Ctrl-C ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from pipeline import processes
+
+EXIT_CODE = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SECOND_AFTER = 0.3  # seconds: a terminal and a wrapper may both send the first one
+
+
+@dataclass
+class _State:
+    explain: Callable[[], str] = str
+    received: float | None = None  # when the first signal came
+    deferred: int = 0
+
+
+_state = _State()
+
+
+@contextlib.contextmanager
+def caught(explain: Callable[[], str]) -> Iterator[None]:
+    """In the block, the first signal raises KeyboardInterrupt, or sets a flag that `check` reads where it is lost.
+
+    Args:
+        explain: returns what is saved and how to continue; `explained_by` replaces it.
+    """
+    global _state
+    outer, _state = _state, _State(explain)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda fault: None if fault.exc_type is KeyboardInterrupt else hook(fault)
+    before = [signal.signal(number, _handle) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+        sys.unraisablehook = hook
+        _state = outer
+
+
+def explained_by(explain: Callable[[], str]) -> None:
+    """Replace the message of an interruption."""
+    _state.explain = explain
+
+
+def message() -> str:
+    """What is saved and how to continue."""
+    return f"\ninterrupted: {_state.explain()}"
+
+
+def received() -> bool:
+    """Whether a signal came."""
+    return _state.received is not None
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if a signal came: where a library swallowed the first one, this raises it again."""
+    if received() and not _state.deferred:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """In the block a signal only sets the flag; KeyboardInterrupt is raised at its end."""
+    _state.deferred += 1
+    try:
+        yield
+    finally:
+        _state.deferred -= 1
+    check()
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Processes that are started in the block never receive the signals: this process ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hush() -> None:
+    """From now on a signal does nothing to one of several processes: it ends with the others."""
+    if _state.received is None:
+        _state.received = time.monotonic()
+
+
+def ignore() -> None:
+    """Ignore both signals from now on: the command is over."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_children(*, all_of_them: bool = False) -> None:
+    """Kill the processes that load images, which ignore signals; or all that multiprocessing started here."""
+    import multiprocessing
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises in its handler when a loading process dies
+    children = [child for child in multiprocessing.active_children() if child.daemon or all_of_them]
+    for child in children:
+        child.kill()
+    for child in children:
+        child.join()
+    signal.signal(signal.SIGCHLD, before)
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    if _state.received is None:
+        _state.received = time.monotonic()
+        if not _state.deferred:
+            raise KeyboardInterrupt
+    # A launcher of several processes passes on what the terminal has sent to each of them already.
+    elif number == signal.SIGINT and processes.count() == 1 and time.monotonic() > _state.received + _SECOND_AFTER:
+        end_children(all_of_them=True)
+        os.write(2, f"{message()}\n".encode())
+        os._exit(EXIT_CODE)
