@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from unicodedata import normalize
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -15,7 +16,9 @@ PolicyByLabel = Policy | dict[str, Policy]
 
 
 def _as_text(value: Any) -> Any:
-    """Numbers as text: YAML reads -1 and 25 as numbers, but cells and names are text."""
+    """Numbers as text, as YAML reads -1 and 25 as numbers; texts in the Unicode form of all tables, see `read_text`."""
+    if isinstance(value, str):
+        return normalize("NFC", value)
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -61,15 +64,26 @@ class NamesFile(Section):
 class DelimitedLabels(LabelsSection):
     """All names of an image in one cell, joined by a separator or written as a list; names may be numbers.
 
+    With `cells: vector` a cell holds a 0 or 1 for each of `classes`, or for each column of a wide sample submission.
     A blank cell, or one of `empty_tokens`, means no labels; `missing` sets another meaning for blank cells.
     """
 
     format: Literal["delimited"] = "delimited"
     column: str
     separator: Separator = " "
-    cells: Literal["joined", "list"] = "joined"
+    cells: Literal["joined", "list", "vector"] = "joined"
     empty_tokens: list[Text] = []
     names: NamesFile | None = None
+    classes: list[Text] | None = None
+    missing: PolicyByLabel = "zeros"
+
+
+class ColumnsLabels(LabelsSection):
+    """Several columns with a name in each, such as label_1, label_2, label_3. The other keys as in `delimited`."""
+
+    format: Literal["columns"] = "columns"
+    columns: Annotated[list[Text], Field(min_length=1)]
+    empty_tokens: list[Text] = []
     classes: list[Text] | None = None
     missing: PolicyByLabel = "zeros"
 
@@ -138,7 +152,7 @@ class PerClassLabels(LabelsSection):
     classes: list[Text] | None = None
 
 
-LABEL_FORMATS = ("wide", "delimited", "long", "coco", "voc", "per_class")
+LABEL_FORMATS = ("wide", "delimited", "columns", "long", "coco", "voc", "per_class")
 
 
 def _label_format(data: Any) -> str:
@@ -149,6 +163,7 @@ def _label_format(data: Any) -> str:
 Labels = Annotated[
     Annotated[WideLabels, Tag("wide")]
     | Annotated[DelimitedLabels, Tag("delimited")]
+    | Annotated[ColumnsLabels, Tag("columns")]
     | Annotated[LongLabels, Tag("long")]
     | Annotated[CocoLabels, Tag("coco")]
     | Annotated[VocLabels, Tag("voc")]

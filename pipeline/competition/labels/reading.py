@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.competition.labels.class_files import read_per_class, read_voc
 from pipeline.competition.labels.coco import read_coco
-from pipeline.competition.labels.delimited import read_delimited
+from pipeline.competition.labels.delimited import read_columns, read_delimited
 from pipeline.competition.labels.long import read_long
 from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.competition.labels.wide import read_wide, sample_columns
@@ -23,6 +23,7 @@ RESERVED_LABELS = ("id", "fold")  # columns beside the labels in a run's predict
 READERS: dict[str, Callable[[Any, Source], LabelledRows]] = {
     "wide": read_wide,
     "delimited": read_delimited,
+    "columns": read_columns,
     "long": read_long,
     "coco": read_coco,
     "voc": read_voc,
