@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -32,11 +33,13 @@ class Dialect:
         encoding: None to find it.
         delimiter: one character, or `auto`: comma, tab or semicolon, the one whose header has the id column.
         quoting: `standard`, or `none`: quotes are plain characters, and the last column takes the rest of a line.
+        exact: keep the file's own Unicode form, see `read_text`.
     """
 
     encoding: str | None = None
     delimiter: str = "auto"
     quoting: Literal["standard", "none"] = "standard"
+    exact: bool = False
 
 
 def dialect_of(competition: CompetitionConfig) -> Dialect:
@@ -106,14 +109,15 @@ def read_header(path: Path, *, id_column: str, key: str, dialect: Dialect, liste
     return tuple(_read_rows(path, id_column, key, dialect, listen)[0])
 
 
-def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener) -> str:
-    """The text of a file, without a byte order mark.
+def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener, exact: bool = False) -> str:
+    """The text of a file, without a byte order mark, in the Unicode form NFC: a Mac writes the same names in NFD.
 
     Args:
         path: the file.
         key: the config key of this file, for the remedy.
         encoding: its encoding; None to find it: UTF-8, otherwise CP949 or Latin-1.
         listen: gets a note where the encoding is not UTF-8 and was guessed.
+        exact: keep the file's own Unicode form.
 
     Raises:
         CompetitionError: the file is missing, unreadable, not in the given encoding, or not text.
@@ -133,7 +137,8 @@ def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener) -
         raise CompetitionError(
             f"{path}: not a text file, it holds zero bytes", remedy=f"save the table as CSV in UTF-8, or correct {key}"
         )
-    return text.removeprefix("\ufeff")
+    text = text.removeprefix("\ufeff")
+    return text if exact else normalize("NFC", text)
 
 
 def _decode(data: bytes, path: Path, encoding: str | None, listen: Listener) -> str:
@@ -177,7 +182,7 @@ def _is_common_syllable(letter: str) -> bool:
 
 def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: Listener) -> tuple[list[str], _Rows]:
     """The header and all rows that are not blank, cut to the length of the header."""
-    text = read_text(path, key=key, encoding=dialect.encoding, listen=listen)
+    text = read_text(path, key=key, encoding=dialect.encoding, listen=listen, exact=dialect.exact)
     try:
         delimiter = _delimiter(text, id_column, path, dialect, listen)
         written = [row for row in _split(text, delimiter, dialect) if row]

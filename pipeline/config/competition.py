@@ -8,9 +8,9 @@ from pydantic import AfterValidator
 
 from pipeline.config.folds import Groups
 from pipeline.config.images import ImageFiles
-from pipeline.config.labels import Labels, Text, WideLabels
+from pipeline.config.labels import Labels, WideLabels
 from pipeline.config.metric import MetricSpec
-from pipeline.config.section import After, Section
+from pipeline.config.section import After, Section, Text
 
 
 def _known_encoding(name: str) -> str:
@@ -37,8 +37,8 @@ class CompetitionConfig(Section):
     train: str = "train.csv"
     test: Annotated[str | None, After] = None
     sample_submission: Annotated[str | None, After] = "sample_submission.csv"
-    id: str = "id"
-    sample_id: Annotated[str | None, After] = None
+    id: Text = "id"
+    sample_id: Annotated[Text | None, After] = None
     encoding: Annotated[Annotated[str, AfterValidator(_known_encoding)] | None, After] = None
     delimiter: Annotated[str, AfterValidator(_one_character), After] = "auto"
     quoting: Annotated[Literal["standard", "none"], After] = "standard"

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from unicodedata import normalize
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Text
 
 Policy = Literal["ones", "zeros", "ignore"]
 PolicyByLabel = Policy | dict[str, Policy]
 """One policy for all labels, or a policy by label with an optional `default`."""
 
 
-def _as_text(value: Any) -> Any:
-    """Numbers as text, as YAML reads -1 and 25 as numbers; texts in the Unicode form of all tables, see `read_text`."""
-    if isinstance(value, str):
-        return normalize("NFC", value)
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
 Separator = Annotated[str, Field(min_length=1)]
 
 
@@ -57,8 +48,8 @@ class NamesFile(Section):
     """A second CSV that gives each key in the cells its name."""
 
     file: str
-    key: str
-    value: str
+    key: Text
+    value: Text
 
 
 class DelimitedLabels(LabelsSection):
@@ -69,7 +60,7 @@ class DelimitedLabels(LabelsSection):
     """
 
     format: Literal["delimited"] = "delimited"
-    column: str
+    column: Text
     separator: Separator = " "
     cells: Literal["joined", "list", "vector"] = "joined"
     empty_tokens: list[Text] = []
@@ -97,10 +88,10 @@ class LongLabels(LabelsSection):
     """
 
     format: Literal["long"] = "long"
-    column: str | None = None
+    column: Text | None = None
     filled: bool = False
     separator: Separator = "_"
-    label_column: str | None = None
+    label_column: Text | None = None
     empty_tokens: list[Text] = []
     classes: list[Text] | None = None
     soft: bool = False

@@ -226,7 +226,7 @@ def _check_kind(cells: Sequence[str], config: DelimitedLabels, source: Source) -
     if not fits and any(cell.strip() for cell in cells) and not _are_classes(cells, config):
         filled = next(cell.strip() for cell in cells if cell.strip() and not means_nothing(cell))
         remedy = f"set competition.labels.cells: {kind}"
-        if kind == "vector" and config.classes is None and len(source.sample) < 2:  # noqa: PLR2004
+        if kind == "vector" and config.classes is None and len(source.sample) < 2:
             remedy += ", and competition.labels.classes to the names of the labels in the order of the values"
         raise CompetitionError(
             f"{source.path}: the cells of column '{config.column}' are {_WRITTEN[kind]}, such as {filled[:60]}",

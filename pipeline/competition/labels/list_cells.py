@@ -16,7 +16,7 @@ _BRACKETS = {"[": "]", "(": ")", "{": "}", "<": ">"}
 _GAPS = re.compile(r"[\s,;|/]+")
 _GLUED_TEXTS = re.compile(r"""["']\s+["']""")
 _CUT_ZEROS = 4  # digits: cells such as 1100 and 101 are vectors whose first zeros a spreadsheet removed
-_NOTHING = re.compile(r"nan|none|null|nil|n\.?/?a\.?|<na>|#n/a|n/d|missing|unknown|-+|–|—|\?|\.", re.IGNORECASE)
+_NOTHING = re.compile(r"nan|none|null|nil|n\.?/?a\.?|<na>|#n/a|n/d|-+|–|—|\?+", re.IGNORECASE)
 
 
 def means_nothing(text: str) -> bool:
