@@ -101,7 +101,7 @@ def read_train(competition: CompetitionConfig, listen: Listener) -> TrainTable:
 def _note_labels_without_negatives(rows: LabelledRows, path: Path, listen: Listener) -> None:
     """Note labels that have positives and no known negative: a model cannot be wrong about them."""
     bare = (rows.targets >= POSITIVE_FROM).any(axis=0) & ~(rows.targets < POSITIVE_FROM).any(axis=0)
-    names = [name for name, is_bare in zip(rows.labels, bare.tolist(), strict=True) if is_bare]
+    names = [rows.labels[column] for column in np.flatnonzero(bare)]
     if names:
         remedy = "check the table; if cells of these labels are unknown that mean no, set competition.labels.uncertain "
         remedy += "or competition.labels.missing: zeros"

@@ -41,7 +41,7 @@ def test_each_format_is_written_and_validated(
     ids = pd.read_csv(sample, dtype=str)["id"]
     if not kind.startswith("wide"):
         rows = (
-            [f"{id_}_{label},0" for id_ in ids for label in LABELS] if "long" in kind else [f"{id_},x" for id_ in ids]
+            [f"{id_}_{label},0" for id_ in ids for label in LABELS] if "long" in kind else [f"{id_},red" for id_ in ids]
         )
         sample.write_text("\n".join([header, *rows]) + "\n")
     settings = [f"submission.format={kind}", *keys, f"competition.labels.columns=[{','.join(LABELS)}]"]

@@ -92,14 +92,6 @@ def split_names(cell: str, separator: str) -> list[str]:
     return [name for name in (part.strip() for part in cell.split(separator)) if name]
 
 
-def encode_delimited(
-    decisions: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], labels: Sequence[str], separator: str
-) -> list[str]:
-    """One cell per row of `decisions` (N, K): the names with a 1, in label order, joined."""
-    names = np.asarray(labels, dtype=object)
-    return [separator.join(names[row.astype(bool)]) for row in decisions]
-
-
 def _multi_hot(rows: Sequence[Iterable[str]], labels: Sequence[str]) -> Targets:
     """Multi-hot targets (N, K) of each row's names, all of which are in `labels`."""
     position = {name: index for index, name in enumerate(labels)}

@@ -45,7 +45,7 @@ def parse_list(cell: str) -> list[str]:
         return []
     items = _literal(cell)
     if not isinstance(items, list | tuple):
-        raise ValueError("not a list")
+        raise ValueError("not a list")  # noqa: TRY004 (the callers know one error)
     # pandas turns whole numbers into floats where a value is missing
     items = [int(item) if type(item) is float and item.is_integer() else item for item in items]
     if not all(type(item) in (str, int) for item in items):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unicodedata import is_normalized, normalize
 
-from pipeline.competition.csvs import dialect_of, read_table
+from pipeline.competition.csvs import dialect_of, read_cells, read_header, read_table
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing
+from pipeline.events import ignore
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,21 @@ class Sample:
         columns: the header.
         ids: the cells of the id column, in order: ids of images, or `<id>_<label>` in a long submission.
         id_column: the one of `columns` that holds them.
+        cells: of each other column the distinct cells that are not blank, each with the id of its first row.
+        written: the file's own spelling of columns and ids that are not in the Unicode form NFC.
     """
 
     path: Path
     columns: tuple[str, ...]
     ids: tuple[str, ...]
     id_column: str = "id"
+    cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    def as_written(self) -> Sample:
+        """The sample with columns and ids as its file spells them, which a scorer compares byte by byte."""
+        columns, ids = (tuple(self.written.get(text, text) for text in texts) for texts in (self.columns, self.ids))
+        return replace(self, columns=columns, ids=ids, id_column=self.written.get(self.id_column, self.id_column))
 
 
 def read_sample(competition: CompetitionConfig) -> Sample:
@@ -38,7 +49,25 @@ def read_sample(competition: CompetitionConfig) -> Sample:
     path = Path(competition.root) / competition.sample_submission
     id_column = competition.sample_id or competition.id
     frame = read_table(path, id_column=id_column, key="competition.sample_submission", dialect=dialect_of(competition))
-    return Sample(path, tuple(frame.columns), tuple(frame[id_column]), id_column)
+    ids = frame[id_column].tolist()
+    cells = {
+        name: {
+            cell: id_ for cell, id_ in zip(reversed(frame[name].tolist()), reversed(ids), strict=True) if cell.strip()
+        }
+        for name in frame.columns
+        if name != id_column
+    }
+    written = _own_spelling(path, competition) if not all(map(str.isascii, (*frame.columns, *ids))) else {}
+    return Sample(path, tuple(frame.columns), tuple(ids), id_column, cells, written)
+
+
+def _own_spelling(path: Path, competition: CompetitionConfig) -> dict[str, str]:
+    """{text in NFC: the file's own spelling} of all cells that differ."""
+    dialect = replace(dialect_of(competition), exact=True)
+    header = read_header(path, id_column="", key="competition.sample_submission", dialect=dialect, listen=ignore)
+    frame = read_cells(path, id_column=header[0], key="competition.sample_submission", dialect=dialect)
+    texts = [*header, *(cell for name in header for cell in frame[name])]
+    return {normalize("NFC", text).strip(): text.strip() for text in texts if not is_normalized("NFC", text)}
 
 
 def require_same_ids(path: Path, asked_for: Sequence[str], ids: Sequence[str], *, other: str) -> None:

@@ -53,7 +53,7 @@ def _with_remedy(error: CompetitionError, labels: dict[str, Any]) -> dict[str, A
 @pytest.mark.parametrize("way", WRITTEN)
 def test_vectors_are_refused_as_names_and_read_by_position(tmp_path: Path, way: str, cells: str) -> None:
     files = _table([WRITTEN[way](row) for row in ROWS])
-    labels = {"format": "delimited", "column": "y", "cells": cells}
+    labels: dict[str, Any] = {"format": "delimited", "column": "y", "cells": cells}
     with pytest.raises(CompetitionError, match="vectors with a 0 or 1") as caught:
         read(tmp_path, labels, files)
     labels = _with_remedy(caught.value, labels)
@@ -85,7 +85,7 @@ def test_the_columns_of_a_wide_sample_name_the_values(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_vector_is_named_and_its_remedy_does_not_lead_back(tmp_path: Path, cells: list[str], part: str) -> None:
-    labels = {"format": "delimited", "column": "y", "cells": "vector", **NAMES}
+    labels: dict[str, Any] = {"format": "delimited", "column": "y", "cells": "vector", **NAMES}
     with pytest.raises(CompetitionError, match="remedy") as caught:
         read(tmp_path, labels, _table(["0110", "[1, 1, 1, 1]", *cells] if "0110" not in cells else cells))
     assert part in str(caught.value)
