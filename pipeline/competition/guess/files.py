@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.competition.paths import split_extension
+from pipeline.competition.paths import is_visible, split_extension
 from pipeline.errors import CompetitionError, listing
 
 
@@ -36,7 +36,7 @@ def image_files(folder: Path, root: Path) -> list[PurePosixPath]:
         PurePosixPath(os.path.relpath(Path(where) / name, root).replace(os.sep, "/"))
         for where, _, names in os.walk(folder)
         for name in names
-        if split_extension(name)[1]
+        if split_extension(name)[1] and is_visible(os.path.relpath(Path(where) / name, folder))
     ]
     if not found:
         raise CompetitionError(f"{folder}: there are no images in this folder", remedy="give the folder of the images")

@@ -78,7 +78,12 @@ def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Pa
     before, _, after = template.partition("{label}")
     pattern = f"{glob.escape(before)}*{glob.escape(after)}"
     found = sorted(glob.glob(pattern, root_dir=folder, include_hidden=True))
-    files = {name.removeprefix(before).removesuffix(after): folder / name for name in found}
+    # A Mac leaves `._cat.txt` beside cat.txt; a label may begin with a dot.
+    files = {
+        name.removeprefix(before).removesuffix(after): folder / name
+        for name in found
+        if not Path(name).name.startswith("._")
+    }
     files = {label: path for label, path in files.items() if label and path.is_file()}
     if not files:
         raise CompetitionError(
