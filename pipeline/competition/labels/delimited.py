@@ -229,9 +229,12 @@ def _check_kind(cells: Sequence[str], config: DelimitedLabels, source: Source) -
 
 def _are_classes(cells: Sequence[str], config: DelimitedLabels) -> bool:
     """Whether the cells are names in `classes`, although they might be vectors."""
-    if config.classes is None or config.cells != "joined":
+    if config.classes is None or config.cells == "vector":
         return False
-    rows = [split_names(cell, config.separator) for cell in cells]
+    try:
+        rows = [split_names(cell, config.separator) if config.cells == "joined" else parse_list(cell) for cell in cells]
+    except ValueError:
+        return False
     return all(set(row) <= set(config.classes) and len(set(row)) == len(row) for row in rows)
 
 

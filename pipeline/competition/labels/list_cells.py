@@ -92,10 +92,11 @@ def split_vector(cell: str) -> list[str]:
     text = cell.strip()
     wrapped = _WRAPPED.fullmatch(text)
     text = wrapped.group(1).strip() if wrapped is not None else text
+    if re.fullmatch("[01]{2,}", text):
+        return list(text)
     if len(text) > 1 and _BRACKETS.get(text[0]) == text[-1]:
         text = text[1:-1]
-    texts = [part.strip("'\"") for part in _GAPS.split(text.strip()) if part]
-    return list(texts[0]) if len(texts) == 1 and re.fullmatch("[01]{2,}", texts[0]) else texts
+    return [part.strip("'\"") for part in _GAPS.split(text.strip()) if part]
 
 
 def _are_vectors(filled: Sequence[str]) -> bool:
