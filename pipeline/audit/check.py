@@ -29,7 +29,7 @@ from pipeline.errors import CompetitionError, PipelineError
 from pipeline.events import ImageProgress, Listener
 from pipeline.files import write_json
 from pipeline.images.geometry import image_form
-from pipeline.images.image_stats import ImageStats, read_image_stats
+from pipeline.images.image_stats import ImageStats, few_bits, read_image_stats
 from pipeline.run.folder import RunFolder
 from pipeline.run.image_groups import group_table
 
@@ -78,6 +78,8 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     ):
         findings += broken_images(part, ids, part_stats, tolerated=tolerated)
         findings += odd_images(part, ids, part_stats)
+    lost = few_bits([image.largest for image in (*stats, *test_stats)], config.images.window)
+    findings += [] if lost is None else [Finding("warning", "few_bits", *lost)]
     complete, table, stats = table, *_readable(table, stats)
     table, folds = _make_folds(config, complete, table, stats, findings)
     found, label_figures = label_findings(table.positives, table.labels, folds)
