@@ -29,12 +29,21 @@ def _one_character(delimiter: str) -> str:
     return delimiter
 
 
+class JoinedTable(Section):
+    """A second CSV whose columns are added to the training table, by the key column `on` that both have."""
+
+    file: str
+    on: Text
+
+
 class CompetitionConfig(Section):
     """The organisers' files, their formats and their metric."""
 
     root: Annotated[str, After] = "data/mine"
     builtin: Literal["digit_scenes"] | None = None
     train: str = "train.csv"
+    header: list[Text] | None = None
+    join: JoinedTable | None = None
     test: Annotated[str | None, After] = None
     sample_submission: Annotated[str | None, After] = "sample_submission.csv"
     id: Text = "id"
