@@ -40,12 +40,12 @@ class Verb(NamedTuple):
 
 
 def _new(given: argparse.Namespace) -> None:
-    from pipeline.competition.guess.first_config import new_config
+    from pipeline.audit.first_config import new_config
     from pipeline.report.live import LiveProgress
     from pipeline.report.tables import print_guess
 
     console = make_console()
-    print_guess(console, new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
+    print_guess(console, *new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
 def _check(given: argparse.Namespace) -> None:

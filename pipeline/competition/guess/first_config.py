@@ -22,9 +22,8 @@ from pipeline.competition.guess.guess import Guess
 from pipeline.competition.guess.labels import LabelGuess, LongGuess, guess_labels, guess_long, guess_rows, words_of
 from pipeline.competition.guess.submission import SubmissionGuess, Table, find_sample, guess_submission, read_tables
 from pipeline.competition.paths import split_extension
-from pipeline.errors import CompetitionError, ConfigError, listing
-from pipeline.events import Listener, Note, ignore, notes_into
-from pipeline.files import write_text
+from pipeline.errors import CompetitionError, listing
+from pipeline.events import Listener, ignore, notes_into
 
 _GROUP_WORDS = (
     *("patient", "subject", "person", "case", "group", "series", "study", "clip", "video", "site", "location"),
@@ -48,25 +47,6 @@ _FOLDS = 5  # of a config by default: a group column with fewer values cannot be
 _NO_COLUMN = "\0"  # a name that no column has
 
 
-def new_config(train: Path, images: Path, *, out: Path | None, listen: Listener) -> Path:
-    """Guess a config, write it, and return its path; `listen` gets a note with the evidence for each guess.
-
-    The path is `out`, or by default `configs/<name of the competition's folder>.yaml`.
-
-    Raises:
-        CompetitionError: as `guess_config`.
-        ConfigError: the file exists already.
-    """
-    guess = guess_config(train, images)
-    path = out or Path("configs") / f"{Path(guess.config['competition']['root']).absolute().resolve().name}.yaml"
-    if path.exists():
-        raise ConfigError(f"{path} is there already", remedy="give another name with --out FILE")
-    write_text(path, config_text(guess, train=train, images=images, path=path))
-    for reason in guess.reasons:
-        listen(Note(f"guessed: {reason}"))
-    return path
-
-
 def guess_config(train: Path, images: Path) -> Guess:
     """Guess a config for a table, a COCO annotation JSON or a folder of class files, and the images below `images`.
 
@@ -79,6 +59,8 @@ def guess_config(train: Path, images: Path) -> Guess:
     root = Path(os.path.commonpath([train.absolute().parent, images.absolute()]))
     frame, reading = _read(train, images, reasons)
     columns = {name: frame[name].tolist() for name in frame.columns}
+    if any(all(cell.startswith(f"{root.name}/") for cell in cells) for cells in columns.values()):
+        root = root.parent  # the paths in the table begin with the competition's own folder
     tables = read_tables(train)
     sample_table = find_sample(tables, columns)
     in_test = {name for table in tables if "test" in table.path.name.lower() for name in table.columns}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.competition.labels.list_cells import kind_of_cells
 from pipeline.competition.submission.checks import CELL_CHECKS
 from pipeline.competition.submission.format import BINARY, ONE_CELL, SubmissionFormat, SubmissionKind
 from pipeline.competition.submission.layout import layout_like
@@ -76,15 +77,16 @@ def _columns_remedy(sample: Sample, columns: Sequence[str], form: SubmissionForm
 
 
 def _check_cells(sample: Sample, form: SubmissionFormat) -> None:
+    other = form.kind in ONE_CELL and form.cells == "joined" and kind_of_cells(_cells(sample, form)) == "vector"
     faults = [
         (name, cell, id_, fault)
         for name in answer_columns(sample, form)
         for cell, id_ in sample.cells.get(name, {}).items()
-        if (fault := _fault(cell, form))
+        if (fault := _fault(cell, form) or ("a vector with a 0 or 1 for each label" if other else ""))
     ]
     if not faults:
         return
-    cells = [cell for name in answer_columns(sample, form) for cell in sample.cells[name]]
+    cells = _cells(sample, form)
     shown = [f"{id_}, {name} = '{cell[:40]}' is {fault}" for name, cell, id_, fault in faults]
     raise SubmissionError(
         f"{sample.path}: {len(faults)} different cells of the sample would be rejected in a submission of this format",
@@ -94,22 +96,39 @@ def _check_cells(sample: Sample, form: SubmissionFormat) -> None:
     )
 
 
+def _cells(sample: Sample, form: SubmissionFormat) -> list[str]:
+    return [cell for name in answer_columns(sample, form) for cell in sample.cells.get(name, ())]
+
+
 def _fault(cell: str, form: SubmissionFormat) -> str:
-    """Why the cell is rejected, or "". Where 0.0 is in the sample, an integer is as good."""
+    """Why the cell is rejected, or "". Where 0.0 is in the sample, an integer is as good.
+
+    Of labels that are numbers, others than the training table's may be in it: classes without a training image.
+    """
     if form.kind in BINARY and cell.strip() in ("0.0", "1.0", "0.", "1."):
         return ""
+    names = form.layout.split(cell.strip()) or []
+    if form.kind in ONE_CELL and form.cells != "vector" and all(map(str.isdecimal, (*form.labels, *names))):
+        form = replace(form, labels=(*form.labels, *(name for name in names if name not in form.label_set)))
     return CELL_CHECKS[form.kind](cell.strip(), form)
 
 
 def _remedies(cells: Sequence[str], faulty: Sequence[str], form: SubmissionFormat) -> Iterator[str]:
     """Changes of the format with which all of `cells` pass, then what only a person can decide."""
     for change, changed in _changes(cells, form):
+        if changed.cells == "joined" and kind_of_cells(cells) == "vector":
+            continue
         if not any(_fault(cell, changed) for cell in cells):
             yield f"set submission.{change}"
     if form.kind not in ONE_CELL:
         return
     token = faulty[0].strip()
-    if len({*faulty}) == 1 and (form.kind, form.cells) == ("delimited", "joined") and token not in ("none", "argmax"):
+    if (
+        len({*faulty}) == 1
+        and (form.kind, form.cells) == ("delimited", "joined")
+        and token not in ("none", "argmax")
+        and " " not in token
+    ):
         yield f"if it means no label, set submission.empty: '{token}'; {_PLACEHOLDERS}"
     yield f"if they hold labels without a training image, list all in competition.labels.classes; {_PLACEHOLDERS}"
 

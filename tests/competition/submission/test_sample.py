@@ -160,3 +160,9 @@ def test_a_sample_in_another_unicode_form_keeps_its_own(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text(unicodedata.normalize("NFC", path.read_text(encoding="utf-8")), encoding="utf-8")
     assert validate_submission(path, sample, form).errors
+
+
+def test_numbers_without_training_images_may_be_in_the_sample_but_not_vectors(tmp_path: Path) -> None:
+    check_sample(*_form(tmp_path, ("id", "y"), [["0"], ["0 51"]], labels=("1", "9"), format="delimited"))
+    with pytest.raises(SubmissionError, match="a vector with a 0 or 1"):
+        check_sample(*_form(tmp_path, ("id", "y"), [["011"], ["010"]], labels=("1", "9", "51"), format="delimited"))
