@@ -64,7 +64,7 @@ def _validate(given: argparse.Namespace) -> None:
     from pipeline.report.tables import print_validated
 
     console = make_console()
-    require_valid(load_config(given.config), given.file, LiveProgress(console))
+    require_valid(load_config(given.config), given.file, LiveProgress(console), images=given.images)
     print_validated(console, given.file)
 
 
@@ -112,7 +112,11 @@ _CHECK = (
     Argument("overrides", "key.path=value", "a value to replace in the config", type=str, nargs="*"),
     Argument("--run", "NAME", "the folder in runs/ for audit.json (default: the config's name)", type=str),
 )
-_VALIDATE = (_CONFIG, Argument("file", "FILE", "a submission, written by any tool"))
+_VALIDATE = (
+    _CONFIG,
+    Argument("file", "FILE", "a submission, written by any tool"),
+    Argument("--images", "DIR", "the folder of a hidden test set, whose files are the rows"),
+)
 _COMPARE = (
     Argument("first", "RUN", "a scored run, for example runs/demo"),
     Argument("second", "RUN", "another run on the same training table"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from pipeline.config.folds import Groups
 from pipeline.config.images import ImageFiles
@@ -34,6 +35,13 @@ class JoinedTable(Section):
 
     file: str
     on: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, data: Any) -> Any:
+        return (
+            {"on" if key is True else key: value for key, value in data.items()} if isinstance(data, Mapping) else data
+        )
 
 
 class CompetitionConfig(Section):

@@ -121,7 +121,9 @@ def few_bits(largest: Iterable[int], window: object) -> tuple[str, str] | None:
     most = max(largest, default=0)
     if window is not None or not 0 < most < _FULL // 2:
         return None
-    top = (1 << most.bit_length()) - 1
+    bits = most.bit_length()
+    bits += bits in (9, 11, 13)  # sensors have 8, 10, 12 or 14; a few dark images may not use the highest
+    top = (1 << bits) - 1
     return (
         f"images of 16 bits hold no value above {most} of {_FULL}, which leaves {most // 257 + 1} of 256 grey levels",
         f"set images.window: [0, {top}]",

@@ -48,6 +48,11 @@ def test_full_images_are_not_doubted(tmp_path: Path, bits: int, name: str) -> No
     assert largest_samples([(tmp_path / "absent.png",)]) == [0]
 
 
+def test_dark_images_get_the_window_of_a_usual_sensor() -> None:
+    windows = [lost[1] for most in (200, 300, 1500, 4095, 9000) if (lost := few_bits([0, most], None))]
+    assert [text.split(", ")[1] for text in windows] == ["255]", "1023]", "4095]", "4095]", "16383]"]
+
+
 def test_the_files_of_channels_count_together(tmp_path: Path) -> None:
     paths = (*_write(tmp_path / "r.png", 10, 1), *_write(tmp_path / "g.png", 12, 1))
     assert 1023 < largest_samples([paths])[0] < 4096

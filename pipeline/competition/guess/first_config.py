@@ -66,6 +66,7 @@ def guess_config(train: Path, images: Path) -> Guess:
     in_test = {name for table in tables if "test" in table.path.name.lower() for name in table.columns}
     rule, long = _file_rule(columns, train, images, root, in_test, tables)
     reasons.append(describe_rule(rule, len(frame) if long is None else len(long.ids)))
+    _note_more_images(columns, rule, image_files(images, root), root, reasons)
     id_column = _id_column(columns, rule, reasons)
     asked = () if sample_table is None else sample_table.columns
     groups, group_column = _groups(columns, id_column, rule, asked, reasons)
@@ -174,6 +175,21 @@ def _file_rule(
             remedy="give the folder of these images, or write the config by hand; configs/base.yaml explains images",
         )
     return rule, long
+
+
+def _note_more_images(
+    columns: dict[str, list[str]], rule: FileRule, files: Sequence[PurePosixPath], root: Path, reasons: list[str]
+) -> None:
+    """Note columns that lead to other images, such as a second view of each row."""
+    taken = {PurePosixPath(cell).name for cell in columns.get(rule.column, ())}
+    more = [
+        name
+        for name, cells in columns.items()
+        if not {PurePosixPath(cell).name for cell in cells} & taken
+        and guess_file_rule({name: cells}, files, csv_folder="", root=root) is not None
+    ]
+    if taken and more:
+        reasons.append(f"images: {listing(more)} lead to other images, which are not used; one image a row is trained")
 
 
 def _refuse_bags(
