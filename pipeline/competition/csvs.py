@@ -85,7 +85,7 @@ def with_unique_ids(frame: pd.DataFrame, id_column: str, path: Path, listen: Lis
 def read_cells(
     path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, listen: Listener = ignore
 ) -> pd.DataFrame:
-    """Read a CSV with every cell as a string ("" where empty); the ids are not blank and lose surrounding blanks.
+    """Read a CSV with every cell as a string ("" where empty); ids and the header lose surrounding blanks.
 
     Blank rows, blank cells beyond the header and columns without a name are left out.
 
@@ -208,6 +208,7 @@ def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: L
     if len(rows) < len(written):
         listen(Note(f"{path}: {len(written) - len(rows)} rows of blank cells are left out"))
     header, *rows = rows if dialect.header is None else [list(dialect.header), *rows]
+    header = header if dialect.exact else [name.strip() for name in header]
     named = len(header)
     while named and not header[named - 1].strip() and not any(_cell(row, named - 1).strip() for row in rows):
         named -= 1
@@ -240,7 +241,7 @@ def _split(text: str, delimiter: str, dialect: Dialect) -> Iterable[list[str]]:
 def _delimiter(text: str, id_column: str, path: Path, dialect: Dialect, listen: Listener) -> str:
     if dialect.delimiter != "auto":
         return dialect.delimiter
-    headers = {mark: _first_row(text, mark, dialect) for mark in _DELIMITERS}
+    headers = {mark: [name.strip() for name in _first_row(text, mark, dialect)] for mark in _DELIMITERS}
     fitting = [mark for mark in headers if id_column in headers[mark]] or list(headers)
     best = max(fitting, key=lambda mark: len(headers[mark]))  # the first, the comma, on a tie
     if best != ",":

@@ -168,11 +168,11 @@ def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
         return None
 
     files = [looked_up(name) for name in names]
-    elsewhere = [name for name, file in zip(names, files, strict=True) if file is None and _ELSEWHERE.match(name)]
+    elsewhere = [name for name, file in zip(names, files, strict=True) if file is None and is_elsewhere(name)]
     if elsewhere:  # such paths were written on another machine
         kept = _best_tail(elsewhere, looked_up)
         files = [
-            looked_up(_tail(name, kept)) if file is None and _ELSEWHERE.match(name) else file
+            looked_up(_tail(name, kept)) if file is None and is_elsewhere(name) else file
             for name, file in zip(names, files, strict=True)
         ]
     return [folders[0] / name if file is None else file for name, file in zip(names, files, strict=True)]
@@ -229,6 +229,11 @@ def _other_spelling(folder: str) -> str:
     parent = start if os.path.isdir(start) else _other_spelling(start)
     found = [known for known in sorted(_listing(Path(parent))) if _plain(known) == _plain(name)]
     return f"{parent}/{found[0]}" if found else folder
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path is absolute or leads upwards: on another machine only its tail is right."""
+    return _ELSEWHERE.match(path) is not None
 
 
 def is_visible(path: str) -> bool:

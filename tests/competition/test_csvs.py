@@ -135,6 +135,6 @@ def test_what_pandas_writes_is_read_back(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.getbasetemp() / "written.csv"
     table = pd.DataFrame([["01", *names], ["02", *reversed(names)]], columns=["id", *names], dtype=str)
     table.to_csv(path, index=False, sep=mark)
-    plain = table.map(partial(normalize, "NFC")).rename(columns=partial(normalize, "NFC"))
+    plain = table.map(partial(normalize, "NFC")).rename(columns=lambda name: normalize("NFC", name).strip())
     assume(plain.columns.is_unique)
     pd.testing.assert_frame_equal(read_table(path, id_column="id", key="k"), plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -60,8 +61,8 @@ def test_dot_folders_above_the_competition_do_not_matter(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["고양이_001", "café", "Ås"])
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_names_are_found_in_every_unicode_form(tmp_path: Path, name: str, form: str) -> None:
-    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+def test_names_are_found_in_every_unicode_form(tmp_path: Path, name: str, form: Literal["NFC", "NFD"]) -> None:
+    other: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
     on_disk, cell = unicodedata.normalize(other, name), unicodedata.normalize(form, name)
     _touch(tmp_path, f"{on_disk}/{on_disk}.png")
     assert _found(tmp_path, [f"{cell}/{cell}.png", f"{cell}/{cell}"], column="file") == [f"{on_disk}/{on_disk}.png"] * 2

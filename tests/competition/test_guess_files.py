@@ -285,3 +285,38 @@ def test_files_of_16_bits_get_their_window(root: Path) -> None:
         deep = np.random.default_rng(row).integers(0, 4096, (24, 24)).astype(np.uint16)
         assert cv2.imwrite(str(root / f"train/a{row}.png"), deep)
     assert _new(root, {"train.csv": TRAIN}, "train.csv", "train")[0]["images"]["window"] == [0, 4095]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("key,mask\n{a}.png_x,1 2\n{a}.png_y,\n", {"format": "long", "column": "mask", "filled": True}),
+        ("id,name,sure\n{a},x,1\n{a},y,0\n", {"format": "long", "label_column": "name", "column": "sure"}),
+        ("id,name,box\n{a},x,1 2\n{a},y,3\n", {"format": "long", "label_column": "name"}),
+    ],
+)
+def test_tables_with_several_rows_of_an_image(root: Path, text: str, labels: dict[str, Any]) -> None:
+    header, *lines = text.splitlines(keepends=True)
+    table = header + "".join(line.format(a=f"a{row}") for row in ROWS for line in lines)
+    if "sure" in text:
+        table += "a0,z,1\n"  # not every image has a row for every label
+        labels = {**labels, "missing": "ignore"}
+    config, written = _new(root, {"train.csv": table}, "train.csv", "train")
+    assert config["competition"]["labels"] == labels
+    assert written.problem is None
+
+
+@pytest.mark.parametrize("start", ["/data/upload/", "C:\\\\eve\\\\", "../input/"])
+def test_paths_of_another_machine_are_found_by_their_tails(root: Path, start: str) -> None:
+    text = _table("n,image,x,y,z", lambda row: f"{row + 100},{start}a{row}.png,{_bits(row)}")
+    config, written = _new(root, {"train.csv": text}, "train.csv", "train")
+    assert config["competition"]["images"] == {"column": "image", "folders": ["train"]}
+    assert written.problem is None
+
+
+@pytest.mark.parametrize("columns", [("StudyID", "PatientID"), ("image_type_id", "lesion_id"), ("class_id", "patient")])
+def test_the_coarser_group_of_several_ids_is_taken(root: Path, columns: tuple[str, str]) -> None:
+    text = _table(
+        f"image,{columns[0]},{columns[1]},x,y,z", lambda row: f"a{row}.png,s{row // 2},p{row // 2},{_bits(row)}"
+    )
+    assert _new(root, {"train.csv": text}, "train.csv", "train")[0]["competition"]["groups"] == [{"column": columns[1]}]

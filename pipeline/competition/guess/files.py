@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.competition.paths import is_visible, paths_from_template, split_extension
+from pipeline.competition.paths import is_elsewhere, is_visible, paths_from_template, split_extension
 from pipeline.errors import CompetitionError, listing
 
 _MOST = 0.5  # of the cells of a column lead to files
@@ -106,6 +106,10 @@ def _rules(name: str, cells: Sequence[str], files: Sequence[PurePosixPath], csv_
     if any("/" in value for value in values):
         yield FileRule(name, {"column": name}, _share(known, beside))
         yield FileRule(name, {"template": "{id}"}, _share(known, values))
+        if is_elsewhere(values[0]):  # only the tails of such paths are there
+            last = [value.rpartition("/")[2] for value in values]
+            folders = sorted({str(file.parent) for file in files if file.name in {*last}})
+            yield FileRule(name, {"column": name, "folders": folders}, _share({file.name for file in files}, last))
         return
     names, stems = {file.name for file in files}, {split_extension(file.name)[0] for file in files}
     yield FileRule(name, _in_folders(files, "{id}", values), _share(names, values))

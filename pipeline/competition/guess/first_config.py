@@ -43,6 +43,10 @@ _NO_GROUPS = {
     "name",
     "weight",
 }
+_ID_OF_NO_GROUP = {
+    *("class", "label", "category", "attribute", "tag", "target", "type", "image", "file", "photo"),
+    *("rad", "reader", "rater", "annotator", "annotation", "user", "author", "source", "model"),
+}
 _FOLDS = 5  # of a config by default: a group column with fewer values cannot be split into them
 _NO_COLUMN = "\0"  # a name that no column has
 
@@ -238,7 +242,7 @@ def _groups(
         for name, cells in columns.items()
         if name not in {id_column, rule.column, *asked} and _may_be_group(name, cells)
     ]
-    best = max(names, key=lambda name: ("id" in words_of(name), -names.index(name)), default=None)
+    best = max(names, key=_group_rank, default=None)
     if best is not None:
         count = len({*columns[best]})
         reasons.append(f"groups: '{best}' has {count} values in {len(columns[best])} rows")
@@ -253,9 +257,16 @@ def _groups(
     return None, None
 
 
+def _group_rank(name: str) -> tuple[bool, int]:
+    """Ids before others, and patients before their studies."""
+    words = words_of(name)
+    places = [-place for place, word in enumerate(_GROUP_WORDS) if word in words]
+    return "id" in words, max(places, default=-len(_GROUP_WORDS))
+
+
 def _may_be_group(name: str, cells: list[str]) -> bool:
     words, count = words_of(name), len({*cells})
-    called = words & set(_GROUP_WORDS) or words == {"id"}
+    called = words & set(_GROUP_WORDS) or ("id" in words and not words & _ID_OF_NO_GROUP)
     recur = _FOLDS <= count < len(cells) and all(cell.strip() for cell in cells)
     return bool(called) and not words & _NO_GROUPS and recur
 

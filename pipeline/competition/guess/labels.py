@@ -66,8 +66,14 @@ class LongGuess(NamedTuple):
 
 
 def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | None:
-    """The labels of a table with two columns, keys and numbers; None if it does not have each label of each image."""
+    """The labels of a table with two columns, keys and values; None if it does not have each label of each image.
+
+    Values are 0 and 1, or texts such as masks beside blank cells.
+    """
     values = [name for name, cells in columns.items() if _is_binary(cells)]
+    filled = [name for name, cells in columns.items() if any(not cell.strip() for cell in cells)]
+    masks = not values and len(filled) == 1
+    values = filled if masks else values
     keys = [name for name in columns if name not in values]
     if len(values) != 1 or len(keys) != 1:
         return None
@@ -77,7 +83,7 @@ def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | 
     except CompetitionError:
         return None
     reason = f"labels: '{keys[0]}' holds an id and one of {len(labels)} labels, joined by '_': {listing(labels)}"
-    section = {"format": "long", "column": values[0]}
+    section: dict[str, Any] = {"format": "long", "column": values[0], **({"filled": True} if masks else {})}
     return LongGuess(keys[0], tuple(dict.fromkeys(ids)), LabelGuess(section, labels, (reason,)))
 
 
@@ -101,6 +107,9 @@ def guess_rows(columns: Mapping[str, Sequence[str]], ids: Sequence[str]) -> Labe
     if complete and len(values) == 1:
         section["column"] = values[0]
         reasons.append(f"labels.column: each id has a row for each label, and '{values[0]}' holds 0 and 1")
+    elif len(values) == 1 and _ZEROS & {*columns[values[0]]}:
+        section |= {"column": values[0], "missing": "ignore"}
+        reasons.append(f"labels.column: '{values[0]}' holds 0 and 1; a label without a row is unknown")
     if nothing:
         section["empty_tokens"] = nothing
         reasons.append(f"labels.empty_tokens: '{nothing[0]}' reads like no label at all")

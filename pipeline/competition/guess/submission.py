@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.errors import CompetitionError
 from pipeline.events import ignore
 
 _NO_COLUMN = "\0"  # a name that no column has
+_ANSWER = re.compile(r"predict|label|target|tag|class|answer|attribute|categor", re.IGNORECASE)
 _SEPARATORS = ("|", ",", ";", " ")
 
 
@@ -63,7 +65,10 @@ class SubmissionGuess:
                 **self._constants(further),
             }, f"submission.format: a column per label; {shown}"
         endings = tuple(f"_{label}" for label in labels.labels)
-        column = next((name for name in self.columns if name == labels.section.get("column")), self.columns[0])
+        called = [name for name in self.columns if _ANSWER.search(name)]
+        column = next(
+            (name for name in self.columns if name == labels.section.get("column")), (*called, *self.columns)[0]
+        )
         constants = self._constants([name for name in self.columns if name != column])
         if self.keys and all(key.endswith(endings) for key in self.keys):
             kind, shown = self._numbers([column])

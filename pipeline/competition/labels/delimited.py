@@ -10,6 +10,7 @@ from pipeline.competition.csvs import column_of, dialect_of, read_table
 from pipeline.competition.labels.cells import MISSING, CellRules, settle_codes
 from pipeline.competition.labels.list_cells import (
     holds_list,
+    holds_object,
     holds_vector,
     kind_of_cells,
     means_nothing,
@@ -132,8 +133,9 @@ def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:
 
 def _names_of(cell: str, id_: str, config: DelimitedLabels, source: Source) -> list[str]:
     if config.cells == "joined":
-        if config.classes is None and holds_list(cell):
-            raise _wrong_cell(cell, id_, "it is a list", "text", "names joined by a separator", source)
+        if config.classes is None and (holds_list(cell) or holds_object(cell)):
+            problem = "it is a list" if holds_list(cell) else "it is an object with keys and values"
+            raise _wrong_cell(cell, id_, problem, "text", "names joined by a separator", source)
         return split_names(cell, config.separator)
     try:
         return parse_list(cell)

@@ -64,6 +64,11 @@ def holds_list(cell: str) -> bool:
         return False
 
 
+def holds_object(cell: str) -> bool:
+    """Whether a cell is a JSON object or a Python dict, such as an annotation tool's `{"choices": ["cat"]}`."""
+    return _named_values(cell) is not None
+
+
 def holds_vector(cell: str) -> bool:
     """Whether a cell is a vector that `parse_vector` reads."""
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unicodedata import is_normalized, normalize
 
-from pipeline.competition.csvs import dialect_of, read_cells, read_header, read_table
+from pipeline.competition.csvs import dialect_of, read_cells, read_header, read_table, read_text
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import ignore
@@ -57,17 +57,21 @@ def read_sample(competition: CompetitionConfig) -> Sample:
         for name in frame.columns
         if name != id_column
     }
-    written = _own_spelling(path, competition) if not all(map(str.isascii, (*frame.columns, *ids))) else {}
+    written = _own_spelling(path, competition)
     return Sample(path, tuple(frame.columns), tuple(ids), id_column, cells, written)
 
 
 def _own_spelling(path: Path, competition: CompetitionConfig) -> dict[str, str]:
-    """{text in NFC: the file's own spelling} of all cells that differ."""
+    """{text in NFC, without blanks around it: the file's own spelling} of columns and cells that differ."""
     dialect = replace(dialect_of(competition), exact=True)
     header = read_header(path, id_column="", key="competition.sample_submission", dialect=dialect, listen=ignore)
-    frame = read_cells(path, id_column=header[0], key="competition.sample_submission", dialect=dialect)
-    texts = [*header, *(cell for name in header for cell in frame[name])]
-    return {normalize("NFC", text).strip(): text.strip() for text in texts if not is_normalized("NFC", text)}
+    found = {normalize("NFC", name).strip(): name for name in header}
+    text = read_text(path, key="", encoding=competition.encoding, listen=ignore, exact=True)
+    if not is_normalized("NFC", text):
+        frame = read_cells(path, id_column=header[0], key="competition.sample_submission", dialect=dialect)
+        cells = {cell.strip() for name in header for cell in frame[name]}
+        found |= {normalize("NFC", cell): cell for cell in cells}
+    return {text: own for text, own in found.items() if text != own}
 
 
 def require_same_ids(path: Path, asked_for: Sequence[str], ids: Sequence[str], *, other: str) -> None:

@@ -129,6 +129,8 @@ def test_single_lists_among_joined_names_are_refused(tmp_path: Path) -> None:
     labels = {"format": "delimited", "column": "y"}
     with pytest.raises(CompetitionError, match="the labels of 'i2' are not written as a text: it is a list"):
         read(tmp_path, labels, _table(["a b", "a", "['b']"]))
+    with pytest.raises(CompetitionError, match="it is an object with keys and values"):
+        read(tmp_path, labels, _table(['{"choices": ["cat", "dog"]}', "a"]))
     assert read(tmp_path, labels, _table(["a", "b", "[old]"])).labels == ("[old]", "a", "b")
 
 

@@ -166,3 +166,12 @@ def test_numbers_without_training_images_may_be_in_the_sample_but_not_vectors(tm
     check_sample(*_form(tmp_path, ("id", "y"), [["0"], ["0 51"]], labels=("1", "9"), format="delimited"))
     with pytest.raises(SubmissionError, match="a vector with a 0 or 1"):
         check_sample(*_form(tmp_path, ("id", "y"), [["011"], ["010"]], labels=("1", "9", "51"), format="delimited"))
+
+
+def test_blanks_in_the_header_belong_to_the_file_and_not_to_the_labels(tmp_path: Path) -> None:
+    sample, form = _form(tmp_path, ("id", " cat", "dog ", " owl"), [["0", "1", "0"]], format="wide_binary")
+    assert sample.columns == ("id", "cat", "dog", "owl")
+    _written(tmp_path, sample, form, [[1, 0, 1]])
+    assert (tmp_path / "submission.csv").read_text() == "id, cat,dog , owl\ni0,1,0,1\n"
+    (tmp_path / "submission.csv").write_text("id,cat,dog,owl\ni0,1,0,1\n")
+    assert "other blanks" in validate_submission(tmp_path / "submission.csv", sample, form).errors[0]
