@@ -106,11 +106,13 @@ def split_vector(cell: str) -> list[str]:
 
 def _are_vectors(filled: Sequence[str]) -> bool:
     named = [_named_values(cell) for cell in filled]
-    if all(named):
+    if all(one and _BITS.keys() >= {text.lower() for text in one.values()} for one in named):
         return True
-    rows = [[text.lower() for text in split_vector(cell)] for cell in filled]
-    if not all(row and _BITS.keys() >= set(row) for row in rows):
-        return False
+    rows = []
+    for cell in filled:
+        rows.append([text.lower() for text in split_vector(cell)])
+        if not rows[-1] or not _BITS.keys() >= set(rows[-1]):
+            return False
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:
         return max(lengths) >= _CUT_ZEROS and all(re.fullmatch("[01]+", cell) for cell in filled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from pipeline.competition.csvs import dialect_of, read_cells, read_header, read_
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import ignore
+
+_BLANK_AT_AN_END = re.compile(r"""[,;\t"]\s|\s[,;\t"]|\s$""")  # of a column's name
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,13 @@ def read_sample(competition: CompetitionConfig) -> Sample:
 
 def _own_spelling(path: Path, competition: CompetitionConfig) -> dict[str, str]:
     """{text in NFC, without blanks around it: the file's own spelling} of columns and cells that differ."""
+    text = read_text(path, key="", encoding=competition.encoding, listen=ignore, exact=True)
+    first = text.lstrip().partition("\n")[0].rstrip("\r")
+    if is_normalized("NFC", text) and not _BLANK_AT_AN_END.search(first):
+        return {}
     dialect = replace(dialect_of(competition), exact=True)
     header = read_header(path, id_column="", key="competition.sample_submission", dialect=dialect, listen=ignore)
     found = {normalize("NFC", name).strip(): name for name in header}
-    text = read_text(path, key="", encoding=competition.encoding, listen=ignore, exact=True)
     if not is_normalized("NFC", text):
         frame = read_cells(path, id_column=header[0], key="competition.sample_submission", dialect=dialect)
         cells = {cell.strip() for name in header for cell in frame[name]}

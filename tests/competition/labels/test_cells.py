@@ -105,6 +105,8 @@ def test_a_wrong_vector_is_named_and_its_remedy_does_not_lead_back(tmp_path: Pat
         (["1100", "101", "0"], "vector"),
         (["0 1", "1 0"], "vector"),
         (["", "nan"], "joined"),
+        (['{"choices": ["cat"]}', "{'choices': ['dog']}"], "joined"),
+        (["{'cat': 1}", "{'cat': False}"], "vector"),
     ],
 )
 def test_the_kind_of_cells(cells: list[str], kind: str) -> None:
