@@ -63,7 +63,8 @@ def guess_config(train: Path, images: Path) -> Guess:
     root = Path(os.path.commonpath([train.absolute().parent, images.absolute()]))
     frame, reading = _read(train, images, reasons)
     columns = {name: frame[name].tolist() for name in frame.columns}
-    if any(all(cell.startswith(f"{root.name}/") for cell in cells) for cells in columns.values()):
+    own = [cells for cells in columns.values() if all(cell.startswith(f"{root.name}/") for cell in cells)]
+    if own and not (root / own[0][0]).exists():
         root = root.parent  # the paths in the table begin with the competition's own folder
     tables = read_tables(train)
     sample_table = find_sample(tables, columns)

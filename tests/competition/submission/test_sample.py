@@ -23,8 +23,9 @@ from pipeline.competition.submission import (
 )
 from pipeline.competition.submission.sample import Sample, read_sample
 from pipeline.config import CompetitionConfig, SubmissionConfig
-from pipeline.errors import SubmissionError
+from pipeline.errors import CompetitionError, SubmissionError
 from pipeline.events import ignore
+from tests.competition.labels.competition import competition, read
 
 LABELS = ("cat", "dog", "owl")
 
@@ -34,9 +35,8 @@ def _form(
 ) -> tuple[Sample, SubmissionFormat]:
     with (root / "sample_submission.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *([f"i{row}", *parts] for row, parts in enumerate(rows))])
-    competition = CompetitionConfig.model_validate({"root": str(root), "id": header[0]})
-    sample = read_sample(competition)
-    return sample, submission_form(SubmissionConfig.model_validate(keys), competition, tuple(labels))
+    config = CompetitionConfig.model_validate({"root": str(root), "id": header[0]})
+    return read_sample(config), submission_form(SubmissionConfig.model_validate(keys), config, tuple(labels))
 
 
 def _written(root: Path, sample: Sample, form: SubmissionFormat, decisions: list[list[int]]) -> list[list[str]]:
@@ -148,10 +148,10 @@ def test_no_two_remedies_for_the_header_name_each_other(tmp_path: Path) -> None:
 def test_a_sample_in_another_unicode_form_keeps_its_own(tmp_path: Path) -> None:
     label, id_ = (unicodedata.normalize("NFD", text) for text in ("고양이", "é"))
     (tmp_path / "sample_submission.csv").write_text(f"id,{label},dog\n{id_}1,0,0\n", encoding="utf-8")
-    competition = CompetitionConfig.model_validate({"root": str(tmp_path)})
-    sample = read_sample(competition)
+    config = CompetitionConfig.model_validate({"root": str(tmp_path)})
+    sample = read_sample(config)
     assert sample.ids == (unicodedata.normalize("NFC", f"{id_}1"),)
-    form = submission_form(SubmissionConfig(), competition, (unicodedata.normalize("NFC", label), "dog"))
+    form = submission_form(SubmissionConfig(), config, (unicodedata.normalize("NFC", label), "dog"))
     frame = build_submission(
         sample, form, ids=sample.ids, probabilities=np.zeros((1, 2)), decisions=np.zeros((1, 2), np.uint8)
     )
@@ -175,3 +175,15 @@ def test_blanks_in_the_header_belong_to_the_file_and_not_to_the_labels(tmp_path:
     assert (tmp_path / "submission.csv").read_text() == "id, cat,dog , owl\ni0,1,0,1\n"
     (tmp_path / "submission.csv").write_text("id,cat,dog,owl\ni0,1,0,1\n")
     assert "other blanks" in validate_submission(tmp_path / "submission.csv", sample, form).errors[0]
+
+
+def test_labels_that_a_wide_sample_does_not_ask_for_can_be_trained(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,tags\n1,cat dog\n2,owl\n")
+    sample, _ = _form(tmp_path, ("id", "owl", "cat"), [["0", "0"]])
+    labels: dict[str, Any] = {"format": "delimited", "column": "tags"}
+    with pytest.raises(CompetitionError, match="unknown label 'dog'") as caught:
+        read(tmp_path, labels, {})
+    assert "list all labels in classes" in caught.value.remedy
+    table = read(tmp_path, {**labels, "classes": list(LABELS)}, {})
+    form = submission_form(SubmissionConfig(), competition(tmp_path, labels), table.labels)
+    assert _written(tmp_path, sample, form, [[1, 1, 0]]) == [["i0", "0", "1"]]
