@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,36 +18,14 @@ import yaml
 from pipeline.competition.csvs import Dialect, read_cells, read_header
 from pipeline.competition.guess.annotations import guess_annotations
 from pipeline.competition.guess.files import FileRule, describe_rule, guess_file_rule, image_files
+from pipeline.competition.guess.groups import guess_groups
 from pipeline.competition.guess.guess import Guess
-from pipeline.competition.guess.labels import LabelGuess, LongGuess, guess_labels, guess_long, guess_rows, words_of
+from pipeline.competition.guess.labels import LabelGuess, LongGuess, guess_labels, guess_long, guess_rows
 from pipeline.competition.guess.submission import SubmissionGuess, Table, find_sample, guess_submission, read_tables
 from pipeline.competition.paths import split_extension
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import Listener, ignore, notes_into
 
-_GROUP_WORDS = (
-    *("patient", "subject", "person", "case", "group", "series", "study", "clip", "video", "site", "location"),
-    *("block", "sheet", "session", "scene", "sequence", "specimen", "slide"),
-)
-_NO_GROUPS = {
-    "age",
-    "sex",
-    "gender",
-    "date",
-    "time",
-    "year",
-    "number",
-    "count",
-    "size",
-    "description",
-    "name",
-    "weight",
-}
-_ID_OF_NO_GROUP = {
-    *("class", "label", "category", "attribute", "tag", "target", "type", "image", "file", "photo"),
-    *("rad", "reader", "rater", "annotator", "annotation", "user", "author", "source", "model"),
-}
-_FOLDS = 5  # of a config by default: a group column with fewer values cannot be split into them
 _NO_COLUMN = "\0"  # a name that no column has
 
 
@@ -74,7 +52,7 @@ def guess_config(train: Path, images: Path) -> Guess:
     _note_more_images(columns, rule, image_files(images, root), root, reasons)
     id_column = _id_column(columns, rule, reasons)
     asked = () if sample_table is None else sample_table.columns
-    groups, group_column = _groups(columns, id_column, rule, asked, reasons)
+    groups, group_column = guess_groups(columns, id_column, rule, asked, reasons)
     known = () if long is None else long.labels.labels
     sample = guess_submission(sample_table, tables, root, id_column, rule, known)
     others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, group_column}}
@@ -232,44 +210,6 @@ def _labels(columns: dict[str, list[str]], ids: list[str], sample: SubmissionGue
             remedy="write the config by hand; configs/base.yaml explains all label formats",
         )
     return labels
-
-
-def _groups(
-    columns: dict[str, list[str]], id_column: str, rule: FileRule, asked: Collection[str], reasons: list[str]
-) -> tuple[dict[str, str] | None, str | None]:
-    """The section `groups` and its column: a column called like a patient or site, or a recurring part of the path."""
-    names = [
-        name
-        for name, cells in columns.items()
-        if name not in {id_column, rule.column, *asked} and _may_be_group(name, cells)
-    ]
-    best = max(names, key=_group_rank, default=None)
-    if best is not None:
-        count = len({*columns[best]})
-        reasons.append(f"groups: '{best}' has {count} values in {len(columns[best])} rows")
-        return {"column": best}, best
-    for word in _GROUP_WORDS:
-        regex = rf"({word}[^/]*\d[^/]*)/"
-        found = [re.search(regex, cell) for cell in columns[rule.column]]
-        parts = {match.group(1) for match in found if match is not None}
-        if None not in found and _FOLDS <= len(parts) < len(found):
-            reasons.append(f"groups: the paths hold {len(parts)} folders called {word}.. in {len(found)} rows")
-            return {"regex": regex, "of": "path" if id_column != rule.column else "id"}, None
-    return None, None
-
-
-def _group_rank(name: str) -> tuple[bool, int]:
-    """Ids before others, and patients before their studies."""
-    words = words_of(name)
-    places = [-place for place, word in enumerate(_GROUP_WORDS) if word in words]
-    return "id" in words, max(places, default=-len(_GROUP_WORDS))
-
-
-def _may_be_group(name: str, cells: list[str]) -> bool:
-    words, count = words_of(name), len({*cells})
-    called = words & set(_GROUP_WORDS) or ("id" in words and not words & _ID_OF_NO_GROUP)
-    recur = _FOLDS <= count < len(cells) and all(cell.strip() for cell in cells)
-    return bool(called) and not words & _NO_GROUPS and recur
 
 
 def _are_paths(cells: list[str]) -> bool:
