@@ -39,13 +39,13 @@ class Verb(NamedTuple):
 
 def _new(given: argparse.Namespace) -> None:
     with interrupts.deferred():
-        from pipeline.competition.guess.first_config import new_config
+        from pipeline.audit.first_config import new_config
         from pipeline.console import make_console
         from pipeline.report.live import LiveProgress
         from pipeline.report.tables import print_guess
 
     console = make_console()
-    print_guess(console, new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
+    print_guess(console, *new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -75,7 +75,7 @@ def _validate(given: argparse.Namespace) -> None:
         from pipeline.report.tables import print_validated
 
     console = make_console()
-    require_valid(config, given.file, LiveProgress(console))
+    require_valid(config, given.file, LiveProgress(console), images=given.images)
     print_validated(console, given.file)
 
 
@@ -138,7 +138,11 @@ _CHECK = (
     Argument("overrides", "key.path=value", "a value to replace in the config", type=str, nargs="*"),
     Argument("--run", "NAME", "the folder in runs/ for audit.json (default: the config's name)", type=str),
 )
-_VALIDATE = (_CONFIG, Argument("file", "FILE", "a submission, written by any tool"))
+_VALIDATE = (
+    _CONFIG,
+    Argument("file", "FILE", "a submission, written by any tool"),
+    Argument("--images", "DIR", "the folder of a hidden test set, whose files are the rows"),
+)
 _COMPARE = (
     Argument("first", "RUN", "a scored run, for example runs/demo"),
     Argument("second", "RUN", "another run on the same training table"),

@@ -55,9 +55,19 @@ class FoldNote(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A sentence for a person about the whole run; it may be sent several times."""
+    """A sentence for a person about the whole run; it may be sent several times.
+
+    With a remedy, something is likely wrong, and `check` reports a warning of this kind.
+    """
 
     sentence: str
+    kind: str = ""
+    remedy: str = ""
+
+    @property
+    def text(self) -> str:
+        """The sentence with its remedy."""
+        return f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence
 
 
 class RunOpened(NamedTuple):
@@ -104,7 +114,7 @@ def notes_into(sentences: list[str]) -> Listener:
     """A listener that appends the sentence of each new note to `sentences`."""
 
     def listen(event: Event) -> None:
-        if isinstance(event, Note) and event.sentence not in sentences:
-            sentences.append(event.sentence)
+        if isinstance(event, Note) and event.text not in sentences:
+            sentences.append(event.text)
 
     return listen

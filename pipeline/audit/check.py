@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.audit.duplicates import duplicate_findings, duplicate_rows
-from pipeline.audit.findings import Audit, Finding, from_error, plural
+from pipeline.audit.findings import Audit, Finding, findings_into, from_error, plural
 from pipeline.audit.images import broken_images, odd_images, shifts
 from pipeline.audit.labels import label_findings
 from pipeline.audit.table import print_audit
@@ -26,10 +26,10 @@ from pipeline.competition.table import TrainTable, read_train
 from pipeline.competition.test_set import TestTable, read_test_set
 from pipeline.config import Config
 from pipeline.errors import CompetitionError, PipelineError
-from pipeline.events import ImageProgress, Listener, notes_into
+from pipeline.events import ImageProgress, Listener
 from pipeline.files import write_json
 from pipeline.images.geometry import image_form
-from pipeline.images.image_stats import ImageStats, read_image_stats
+from pipeline.images.image_stats import ImageStats, few_bits, read_image_stats
 from pipeline.run.folder import RunFolder
 from pipeline.run.image_groups import group_table
 
@@ -64,12 +64,11 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     """
     if config.competition.builtin == "digit_scenes":
         make_digit_scenes(Path(config.competition.root))
-    notes: list[str] = []
+    findings: list[Finding] = []
     try:
-        table = read_train(config.competition, notes_into(notes))
+        table = read_train(config.competition, findings_into(findings, "train_table"))
     except PipelineError as error:
-        return Audit((from_error("train_table", error),), {})
-    findings = [Finding("note", "train_table", note) for note in notes]
+        return Audit((*findings, from_error("train_table", error)), {})
     test = _test_table(config, table, findings)
     stats = _read_stats("reading train images", table.paths, config, listen)
     test_stats = _read_stats("reading test images", test.paths, config, listen)
@@ -79,6 +78,8 @@ def audit_competition(config: Config, *, listen: Listener) -> Audit:
     ):
         findings += broken_images(part, ids, part_stats, tolerated=tolerated)
         findings += odd_images(part, ids, part_stats)
+    lost = few_bits([image.largest for image in (*stats, *test_stats)], config.images.window)
+    findings += [] if lost is None else [Finding("warning", "few_bits", *lost)]
     complete, table, stats = table, *_readable(table, stats)
     table, folds = _make_folds(config, complete, table, stats, findings)
     found, label_figures = label_findings(table.positives, table.labels, folds)
@@ -129,14 +130,12 @@ def _test_table(config: Config, table: TrainTable, findings: list[Finding]) -> T
     except PipelineError as error:
         findings.append(from_error("sample_submission", error))
         return _NO_ROWS
-    notes: list[str] = []
-    listen = notes_into(notes)
+    listen = findings_into(findings, "test_table")
     try:
         asked = read_test_set(competition, config.submission, form, images=None, train_ids=table.ids, listen=listen)
     except PipelineError as error:
         findings.append(from_error("test_table", error))
         return _NO_ROWS
-    findings += [Finding("note", "test_table", note) for note in notes]
     return asked.table
 
 
@@ -150,10 +149,8 @@ def _make_folds(
     config: Config, complete: TrainTable, table: TrainTable, stats: Sequence[ImageStats], findings: list[Finding]
 ) -> tuple[TrainTable, NDArray[np.int64] | None]:
     """The table with its groups, and the folds (N,) of its rows, or None if they cannot be made."""
-    notes: list[str] = []
     try:
-        table = group_table(config.competition, table, stats, notes_into(notes))
-        findings += [Finding("note", "groups", note) for note in notes]
+        table = group_table(config.competition, table, stats, findings_into(findings, "groups"))
         folds = deal_folds(config, complete, table, whole_groups=False)
     except (PipelineError, ValueError) as error:
         if not isinstance(error, PipelineError):

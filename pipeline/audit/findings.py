@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.events import Event, Listener, Note
 
 Level = Literal["error", "warning", "note"]
 
@@ -71,6 +72,18 @@ def from_error(kind: str, error: PipelineError) -> Finding:
     parts += [f"expected {error.expected}"] if error.expected is not None else []
     parts += [f"got {error.got}"] if error.got is not None else []
     return Finding("error", kind, "; ".join(parts), error.remedy)
+
+
+def findings_into(findings: list[Finding], kind: str) -> Listener:
+    """A listener that appends each new note to `findings`: a note of this kind, or a warning if it has a remedy."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            found = Finding("warning" if event.remedy else "note", event.kind or kind, event.sentence, event.remedy)
+            if found not in findings:
+                findings.append(found)
+
+    return listen
 
 
 def plural(count: int, noun: str) -> str:

@@ -25,11 +25,9 @@ def label_findings(
     bare = int((targets.sum(axis=1) == 0).sum())
     implied, exclusive = _implied(together, labels), _exclusive_sets(together, len(targets), labels)
     never = [name for name, count in zip(labels, counts.tolist(), strict=True) if count == 0]
-    always = [name for name, count in zip(labels, counts.tolist(), strict=True) if count == len(targets)]
     found = finding_if(
-        never, "warning", "label_never", "{} labels have no positive row", "they cannot be learnt; check the table"
+        never, "warning", "label_never", "{} labels have no known positive", "they cannot be learnt; check the table"
     )
-    found += finding_if(always, "warning", "label_always", "{} labels are positive in every row", "check the table")
     if bare:
         found.append(Finding("note", "rows_without_labels", f"{plural(bare, 'row')} of {len(targets)} have no label"))
     found += finding_if(implied[:_SHOWN], "note", "labels_implied", f"{len(implied)} times a label implies another")

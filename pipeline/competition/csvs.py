@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -32,11 +33,15 @@ class Dialect:
         encoding: None to find it.
         delimiter: one character, or `auto`: comma, tab or semicolon, the one whose header has the id column.
         quoting: `standard`, or `none`: quotes are plain characters, and the last column takes the rest of a line.
+        exact: keep the file's own Unicode form, see `read_text`.
+        header: the names of the columns of a file without a header; None if its first row has them.
     """
 
     encoding: str | None = None
     delimiter: str = "auto"
     quoting: Literal["standard", "none"] = "standard"
+    exact: bool = False
+    header: tuple[str, ...] | None = None
 
 
 def dialect_of(competition: CompetitionConfig) -> Dialect:
@@ -50,12 +55,21 @@ _USUAL = Dialect()
 def read_table(
     path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, listen: Listener = ignore
 ) -> pd.DataFrame:
-    """Read a CSV as `read_cells` does, and require unique ids.
+    """Read a CSV as `read_cells` does, and require unique ids; rows that repeat another one whole count once.
 
     Raises:
         CompetitionError: as `read_cells`, or an id occurs more than once.
     """
     frame = read_cells(path, id_column=id_column, key=key, dialect=dialect, listen=listen)
+    return with_unique_ids(frame, id_column, path, listen)
+
+
+def with_unique_ids(frame: pd.DataFrame, id_column: str, path: Path, listen: Listener) -> pd.DataFrame:
+    """The frame with rows that are equal in all cells once. Raises CompetitionError if an id still repeats."""
+    again = frame.duplicated()
+    if again.any():
+        frame = frame[~again].reset_index(drop=True)
+        listen(Note(f"{path}: {int(again.sum())} rows repeat another row in all cells and count once"))
     duplicates = frame[id_column][frame[id_column].duplicated()].unique()
     if len(duplicates):
         raise CompetitionError(
@@ -71,7 +85,7 @@ def read_table(
 def read_cells(
     path: Path, *, id_column: str, key: str, dialect: Dialect = _USUAL, listen: Listener = ignore
 ) -> pd.DataFrame:
-    """Read a CSV with every cell as a string ("" where empty); the ids are not blank and lose surrounding blanks.
+    """Read a CSV with every cell as a string ("" where empty); ids and the header lose surrounding blanks.
 
     Blank rows, blank cells beyond the header and columns without a name are left out.
 
@@ -106,14 +120,15 @@ def read_header(path: Path, *, id_column: str, key: str, dialect: Dialect, liste
     return tuple(_read_rows(path, id_column, key, dialect, listen)[0])
 
 
-def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener) -> str:
-    """The text of a file, without a byte order mark.
+def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener, exact: bool = False) -> str:
+    """The text of a file, without a byte order mark, in the Unicode form NFC: a Mac writes the same names in NFD.
 
     Args:
         path: the file.
         key: the config key of this file, for the remedy.
         encoding: its encoding; None to find it: UTF-8, otherwise CP949 or Latin-1.
         listen: gets a note where the encoding is not UTF-8 and was guessed.
+        exact: keep the file's own Unicode form.
 
     Raises:
         CompetitionError: the file is missing, unreadable, not in the given encoding, or not text.
@@ -133,7 +148,8 @@ def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener) -
         raise CompetitionError(
             f"{path}: not a text file, it holds zero bytes", remedy=f"save the table as CSV in UTF-8, or correct {key}"
         )
-    return text.removeprefix("\ufeff")
+    text = text.removeprefix("\ufeff")
+    return text if exact else normalize("NFC", text)
 
 
 def _decode(data: bytes, path: Path, encoding: str | None, listen: Listener) -> str:
@@ -177,7 +193,7 @@ def _is_common_syllable(letter: str) -> bool:
 
 def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: Listener) -> tuple[list[str], _Rows]:
     """The header and all rows that are not blank, cut to the length of the header."""
-    text = read_text(path, key=key, encoding=dialect.encoding, listen=listen)
+    text = read_text(path, key=key, encoding=dialect.encoding, listen=listen, exact=dialect.exact)
     try:
         delimiter = _delimiter(text, id_column, path, dialect, listen)
         written = [row for row in _split(text, delimiter, dialect) if row]
@@ -191,12 +207,13 @@ def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: L
         raise CompetitionError(f"{path}: the file is empty", remedy="give the complete file")
     if len(rows) < len(written):
         listen(Note(f"{path}: {len(written) - len(rows)} rows of blank cells are left out"))
-    header, *rows = rows
+    header, *rows = rows if dialect.header is None else [list(dialect.header), *rows]
+    header = header if dialect.exact else [name.strip() for name in header]
     named = len(header)
     while named and not header[named - 1].strip() and not any(_cell(row, named - 1).strip() for row in rows):
         named -= 1
-    _refuse_uneven(rows, named, path)
-    _note_line_ends(rows, path, listen)
+    _refuse_uneven(rows, named, path, dialect)
+    _note_line_ends(rows, path, dialect, listen)
     return _without_unnamed(header[:named], [row[:named] for row in rows], id_column, path, listen)
 
 
@@ -206,15 +223,25 @@ def _split(text: str, delimiter: str, dialect: Dialect) -> Iterable[list[str]]:
         return
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     header = lines[0].rstrip(delimiter).split(delimiter) if lines else []
+    width = len(dialect.header or header)
     yield header
+    row: list[str] = []
     for line in lines[1:]:
-        yield line.split(delimiter, len(header) - 1)
+        cells = line.split(delimiter, width - 1)
+        if row and len(cells) < width:  # the last text spans several lines
+            row[-1] = f"{row[-1]}\n{line}"
+            continue
+        if row:
+            yield row
+        row = cells
+    if row:
+        yield row
 
 
 def _delimiter(text: str, id_column: str, path: Path, dialect: Dialect, listen: Listener) -> str:
     if dialect.delimiter != "auto":
         return dialect.delimiter
-    headers = {mark: _first_row(text, mark, dialect) for mark in _DELIMITERS}
+    headers = {mark: [name.strip() for name in _first_row(text, mark, dialect)] for mark in _DELIMITERS}
     fitting = [mark for mark in headers if id_column in headers[mark]] or list(headers)
     best = max(fitting, key=lambda mark: len(headers[mark]))  # the first, the comma, on a tie
     if best != ",":
@@ -233,7 +260,7 @@ def _cell(row: Sequence[str], place: int) -> str:
     return row[place] if place < len(row) else ""
 
 
-def _refuse_uneven(rows: _Rows, width: int, path: Path) -> None:
+def _refuse_uneven(rows: _Rows, width: int, path: Path, dialect: Dialect) -> None:
     uneven = [
         f"row {number} has {len(row)}"
         for number, row in enumerate(rows, start=2)
@@ -244,19 +271,23 @@ def _refuse_uneven(rows: _Rows, width: int, path: Path) -> None:
             f"{path}: not a table: {len(uneven)} rows are longer or shorter than the header",
             expected=f"{width} cells in every row",
             got=listing(uneven),
-            remedy="quote cells that hold the delimiter and remove cells beyond the header; if the last column "
-            "holds unescaped quotes, set competition.quoting: none",
+            remedy="quote cells that hold the delimiter and remove cells beyond the header"
+            + (
+                "; if the last column holds unescaped quotes, set competition.quoting: none"
+                if dialect.quoting == "standard"
+                else ""
+            ),
         )
 
 
-def _note_line_ends(rows: _Rows, path: Path, listen: Listener) -> None:
+def _note_line_ends(rows: _Rows, path: Path, dialect: Dialect, listen: Listener) -> None:
     """Note cells over several lines: a quote that is never closed swallows rows, but a long text is no fault."""
     broken = [number for number, row in enumerate(rows, start=2) if any("\n" in cell for cell in row)]
     if broken:
         listen(
             Note(
-                f"{path}: quoted cells of {len(broken)} rows span several lines (row {listing(broken)}); "
-                "if rows are missing, set competition.quoting: none"
+                f"{path}: cells of {len(broken)} rows span several lines (row {listing(broken)})"
+                + ("; if rows are missing, set competition.quoting: none" if dialect.quoting == "standard" else "")
             )
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
-from pipeline.competition.paths import split_extension
+from pipeline.competition.paths import is_visible, split_extension
 from pipeline.config.templates import Placeholder, parse_template
 from pipeline.errors import CompetitionError
 
@@ -30,7 +31,8 @@ def ids_in_folders(
     found = set()
     for root in folders:
         for path in root.glob(glob):
-            stem, extension = split_extension(path.relative_to(root).as_posix())
+            name = normalize("NFC", path.relative_to(root).as_posix())
+            stem, extension = split_extension(name) if is_visible(name) else (name, "")
             match = pattern.fullmatch(stem + extension if whole_name else stem) if extension else None
             found |= {_as_written(match["id"], template)} if match else set()
     if not found:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -19,7 +20,11 @@ from pipeline.errors import CompetitionError, listing
 ImagePaths: TypeAlias = tuple[Path, ...]  # the file of one image, or one file for each of its channels
 
 # If a folder has an image with several extensions, the first of these is used.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".jfif", ".jpe", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+_ELSEWHERE = re.compile(r"([A-Za-z]:)?/|\.\./")
 
 
 def image_paths(
@@ -27,8 +32,10 @@ def image_paths(
 ) -> tuple[ImagePaths, ...]:
     """The image files of each row of `frame`, the table read from `path`, as `competition.images` describes.
 
-    A name is looked up in each folder in turn: first unchanged, then with any other image extension. A file that is
-    nowhere gets its name in the first folder; the error follows when the image is read.
+    A name is looked up in each folder in turn: first unchanged, then in another Unicode form or with other blanks
+    around it, then with any other image extension. Of absolute paths that are not there, such as those of another
+    machine, the longest tail that is there counts. A file that is nowhere gets its name in the first folder; the error
+    follows when the image is read.
 
     Raises:
         CompetitionError: a column is missing or has blank cells, a template does not fit the ids.
@@ -149,7 +156,7 @@ def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
     listings: dict[str, _Listing] = {}
     starts = [f"{folder}/" for folder in folders]
 
-    def looked_up(name: str) -> Path:
+    def looked_up(name: str) -> Path | None:
         for start in starts:
             where, _, file = (name if name.startswith("/") else start + name).rpartition("/")
             where = where or "/"
@@ -157,31 +164,81 @@ def _find(names: Sequence[str], folders: Sequence[Path]) -> list[Path]:
                 listings[where] = _Listing(where)
             found = listings[where].find(file)
             if found is not None:
-                return Path(where, found)
-        return folders[0] / name
+                return Path(listings[where].folder, found)
+        return None
 
-    return [looked_up(name) for name in names]
+    files = [looked_up(name) for name in names]
+    elsewhere = [name for name, file in zip(names, files, strict=True) if file is None and is_elsewhere(name)]
+    if elsewhere:  # such paths were written on another machine
+        kept = _best_tail(elsewhere, looked_up)
+        files = [
+            looked_up(_tail(name, kept)) if file is None and is_elsewhere(name) else file
+            for name, file in zip(names, files, strict=True)
+        ]
+    return [folders[0] / name if file is None else file for name, file in zip(names, files, strict=True)]
+
+
+def _best_tail(names: Sequence[str], looked_up: Callable[[str], Path | None]) -> int:
+    """The number of first parts of a path without which most files are found; the smallest such number."""
+    few = names[:: -(-len(names) // 200)]
+    deepest = max(name.count("/") for name in names)
+    return max(
+        range(1, deepest + 1), key=lambda cut: (len({looked_up(_tail(name, cut)) for name in few} - {None}), -cut)
+    )
+
+
+def _tail(name: str, cut: int) -> str:
+    return name.split("/", cut)[-1]
 
 
 class _Listing:
     """The names in one folder; none if the folder does not exist."""
 
     def __init__(self, folder: str) -> None:
-        self._names = _listing(Path(folder))
+        self.folder = folder if os.path.isdir(folder) else _other_spelling(folder)
+        self._names = _listing(Path(self.folder))
         self._by_stem: dict[str, list[str]] | None = None
+        self._plain: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
-        """The file with this name, or with its stem and an image extension; None if there is none."""
+        """The file with this name, in any Unicode form and with any blanks around it, or with any image extension."""
         if name in self._names:
             return name
         if self._by_stem is None:
             self._by_stem = {}
-            for known in sorted(self._names, key=_rank):
-                stem, extension = split_extension(known)
+            for known in sorted(filter(is_visible, self._names), key=_rank):
+                self._plain.setdefault(_plain(known), known)
+                stem, extension = split_extension(known.rstrip())
                 if extension:
-                    self._by_stem.setdefault(stem, []).append(known)
-        found = self._by_stem.get(split_extension(name)[0])
+                    self._by_stem.setdefault(_plain(stem), []).append(known)
+        if _plain(name) in self._plain:
+            return self._plain[_plain(name)]
+        found = self._by_stem.get(_plain(split_extension(name.rstrip())[0]))
         return found[0] if found else None
+
+
+def _plain(name: str) -> str:
+    return normalize("NFC", name).strip()
+
+
+def _other_spelling(folder: str) -> str:
+    """The folder whose names are spelled in another Unicode form, or the same text if there is none."""
+    start, _, name = folder.rpartition("/")
+    if not start or not name:
+        return folder
+    parent = start if os.path.isdir(start) else _other_spelling(start)
+    found = [known for known in sorted(_listing(Path(parent))) if _plain(known) == _plain(name)]
+    return f"{parent}/{found[0]}" if found else folder
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path is absolute or leads upwards: on another machine only its tail is right."""
+    return _ELSEWHERE.match(path) is not None
+
+
+def is_visible(path: str) -> bool:
+    """Whether no part of a path is hidden: a Mac leaves `._a.jpg` and `__MACOSX/a.jpg` beside the image a.jpg."""
+    return not any(part == "__MACOSX" or (part.startswith(".") and part.strip(".")) for part in path.split("/"))
 
 
 def split_extension(name: str) -> tuple[str, str]:

@@ -88,6 +88,7 @@ def read_train(competition: CompetitionConfig, listen: Listener) -> TrainTable:
     rows = read_labels(competition, path, key="competition.train", listen=listen)
     rows = _exclude(_correct(rows, competition, listen), competition, listen)
     _note_contradictions(rows, competition, listen)
+    _note_labels_without_negatives(rows, path, listen)
     return TrainTable(
         ids=tuple(rows.frame[competition.id]),
         paths=image_paths(competition, rows.frame, path, test=False),
@@ -95,6 +96,23 @@ def read_train(competition: CompetitionConfig, listen: Listener) -> TrainTable:
         labels=rows.labels,
         groups=read_groups(competition, rows.frame, path),
     )
+
+
+def _note_labels_without_negatives(rows: LabelledRows, path: Path, listen: Listener) -> None:
+    """Note labels that have positives and no known negative: a model cannot be wrong about them."""
+    bare = (rows.targets >= POSITIVE_FROM).any(axis=0) & ~(rows.targets < POSITIVE_FROM).any(axis=0)
+    names = [rows.labels[column] for column in np.flatnonzero(bare)]
+    if names:
+        remedy = "check the table; if cells of these labels are unknown that mean no, set competition.labels.uncertain "
+        remedy += "or competition.labels.missing: zeros"
+        listen(
+            Note(
+                f"{path}: {len(names)} of {len(rows.labels)} labels have no known negative, so that scores such as mAP "
+                f"are 1.0 or undefined for them: {listing(names)}",
+                kind="label_without_negative",
+                remedy=remedy,
+            )
+        )
 
 
 def _correct(rows: LabelledRows, competition: CompetitionConfig, listen: Listener) -> LabelledRows:

@@ -20,6 +20,7 @@ from pipeline.config.images import ImageFiles, ImagesConfig
 from pipeline.config.labels import (
     LABEL_FORMATS,
     CocoLabels,
+    ColumnsLabels,
     DelimitedLabels,
     Labels,
     LongLabels,
@@ -39,6 +40,7 @@ __all__ = [
     "LABEL_FORMATS",
     "AugmentConfig",
     "CocoLabels",
+    "ColumnsLabels",
     "CompetitionConfig",
     "Config",
     "DelimitedLabels",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import PositiveInt, Section
+from pipeline.config.section import PositiveInt, Section, Text
 
 
 class ThresholdsConfig(Section):
@@ -29,6 +29,8 @@ class PredictConfig(Section):
 class SubmissionConfig(Section):
     """The format and the rows of the submission.
 
+    `cells` is how a cell holds several names: joined, as a list, or as a vector with a 0 or 1 for each label; brackets,
+    quotes and blanks are those of the sample's cells. `constants` are the cells of columns that are no answer.
     `separator` joins names in a cell, or an id with its label in a long file; by default it is that of the labels.
     `ids` selects the rows: `sample` those of the sample submission; `images` those of the files in the folder of test
     images (the sample gives only its header); `auto` the sample's, unless `make_submission.py --images` names a folder
@@ -39,6 +41,8 @@ class SubmissionConfig(Section):
         "wide_binary"
     )
     empty: str = "none"
+    cells: Literal["joined", "list", "vector"] = "joined"
+    constants: dict[Text, Text] = {}
     min_labels: Annotated[int, Field(ge=0)] = 0
     max_labels: PositiveInt | None = None
     digits: Annotated[int, Field(ge=1, le=17)] | None = None
@@ -57,6 +61,8 @@ class SubmissionConfig(Section):
     def _numbers_that_fit(self) -> Self:
         if (self.format == "ranked") != (self.k is not None):
             raise ValueError("format: ranked needs k (the number of names in a row), and other formats have none")
+        if self.cells != "joined" and self.format not in ("delimited", "ranked")[: 1 + (self.cells == "list")]:
+            raise ValueError(f"cells: {self.cells} needs format: delimited, got {self.format}")
         if self.max_labels is not None and self.max_labels < self.min_labels:
             raise ValueError(f"max_labels={self.max_labels} is less than min_labels={self.min_labels}")
         return self

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from pipeline.config.section import PositiveInt, Section
+from pipeline.config.section import PositiveInt, Section, Text
 
 
 class GroupColumn(Section):
     """Rows with the same value in this column of the training CSV belong together."""
 
-    column: str
+    column: Text
 
 
 class GroupPattern(Section):
@@ -39,14 +39,14 @@ class GroupChunks(Section):
     """Each `chunks` consecutive rows of the training CSV are a group, counted separately for each value of `within`."""
 
     chunks: PositiveInt
-    within: str | None = None
+    within: Text | None = None
 
 
 class GroupFile(Section):
     """Rows with the same value in a column of another CSV, joined by id, belong together."""
 
     file: str
-    column: str
+    column: Text
 
 
 class GroupImages(Section):

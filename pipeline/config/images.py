@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import After, Positive, PositiveInt, Section
+from pipeline.config.section import After, Positive, PositiveInt, Section, Text
 from pipeline.config.templates import columns_of
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -20,8 +20,8 @@ class ImageFiles(Section):
     are searched in each of these. `test_column` is the column's name in the test CSV, if it differs.
     """
 
-    column: str | None = "img_path"
-    test_column: str | None = None
+    column: Text | None = "img_path"
+    test_column: Text | None = None
     template: str | None = None
     test_template: str | None = None
     folders: list[str] = []

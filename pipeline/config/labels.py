@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Text
 
 Policy = Literal["ones", "zeros", "ignore"]
 PolicyByLabel = Policy | dict[str, Policy]
 """One policy for all labels, or a policy by label with an optional `default`."""
 
 
-def _as_text(value: Any) -> Any:
-    """Numbers as text: YAML reads -1 and 25 as numbers, but cells and names are text."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
 Separator = Annotated[str, Field(min_length=1)]
 
 
@@ -54,22 +48,33 @@ class NamesFile(Section):
     """A second CSV that gives each key in the cells its name."""
 
     file: str
-    key: str
-    value: str
+    key: Text
+    value: Text
 
 
 class DelimitedLabels(LabelsSection):
     """All names of an image in one cell, joined by a separator or written as a list; names may be numbers.
 
+    With `cells: vector` a cell holds a 0 or 1 for each of `classes`, or for each column of a wide sample submission.
     A blank cell, or one of `empty_tokens`, means no labels; `missing` sets another meaning for blank cells.
     """
 
     format: Literal["delimited"] = "delimited"
-    column: str
+    column: Text
     separator: Separator = " "
-    cells: Literal["joined", "list"] = "joined"
+    cells: Literal["joined", "list", "vector"] = "joined"
     empty_tokens: list[Text] = []
     names: NamesFile | None = None
+    classes: list[Text] | None = None
+    missing: PolicyByLabel = "zeros"
+
+
+class ColumnsLabels(LabelsSection):
+    """Several columns with a name in each, such as label_1, label_2, label_3. The other keys as in `delimited`."""
+
+    format: Literal["columns"] = "columns"
+    columns: Annotated[list[Text], Field(min_length=1)]
+    empty_tokens: list[Text] = []
     classes: list[Text] | None = None
     missing: PolicyByLabel = "zeros"
 
@@ -83,10 +88,10 @@ class LongLabels(LabelsSection):
     """
 
     format: Literal["long"] = "long"
-    column: str | None = None
+    column: Text | None = None
     filled: bool = False
     separator: Separator = "_"
-    label_column: str | None = None
+    label_column: Text | None = None
     empty_tokens: list[Text] = []
     classes: list[Text] | None = None
     soft: bool = False
@@ -138,7 +143,7 @@ class PerClassLabels(LabelsSection):
     classes: list[Text] | None = None
 
 
-LABEL_FORMATS = ("wide", "delimited", "long", "coco", "voc", "per_class")
+LABEL_FORMATS = ("wide", "delimited", "columns", "long", "coco", "voc", "per_class")
 
 
 def _label_format(data: Any) -> str:
@@ -149,6 +154,7 @@ def _label_format(data: Any) -> str:
 Labels = Annotated[
     Annotated[WideLabels, Tag("wide")]
     | Annotated[DelimitedLabels, Tag("delimited")]
+    | Annotated[ColumnsLabels, Tag("columns")]
     | Annotated[LongLabels, Tag("long")]
     | Annotated[CocoLabels, Tag("coco")]
     | Annotated[VocLabels, Tag("voc")]

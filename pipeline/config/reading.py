@@ -154,7 +154,12 @@ def _full_or_same(name: str) -> str:
 
 def _sentence(details: Mapping[str, Any]) -> str:
     # pydantic puts the chosen tag of a union into the location, but it is no key.
-    location = [part for part in details["loc"] if part not in (*LABEL_FORMATS, *METRIC_TAGS)]
+    before = ("", *details["loc"])
+    location = [
+        part
+        for part, parent in zip(details["loc"], before, strict=False)
+        if part not in METRIC_TAGS and (parent != "labels" or part not in LABEL_FORMATS)
+    ]
     location = [part for part in location if not str(part).startswith("groups by ")]
     key = ".".join(str(part) for part in location)
     if details["type"] == "extra_forbidden":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +21,13 @@ from PIL import Image
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
 from pipeline.images.decoding.decode import has_end, read_image
+from pipeline.images.decoding.tiff import is_tiff, read_tiff
 from pipeline.images.geometry import Reading
 from pipeline.images.near_duplicates import SIDE, thumbnail
 
+_PNG, _PNG_BITS = b"\x89PNG\r\n\x1a\n", 24
+_DEEP = (_PNG, b"\x00\x00\x00\x0cjP  ", b"P5", b"P6")  # PNG, JPEG 2000, PGM and PPM may have 16 bits
+_FULL = 65535
 _ENOUGH = 2 * SIDE  # pixels of the shorter side from which a thumbnail is made
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
@@ -44,6 +48,7 @@ class ImageStats:
         constant: whether all pixels are the same.
         digest: of the bytes of all its files.
         thumbnail: (SIDE, SIDE) grey, the mean of its files.
+        largest: the largest sample of files of 16 bits; 0 for other files.
     """
 
     problem: str | None
@@ -54,6 +59,7 @@ class ImageStats:
     constant: bool = False
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
+    largest: int = 0
 
 
 def read_image_stats(
@@ -71,7 +77,7 @@ def read_image_stats(
 
 def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
     """The statistics of one image; a problem is returned, not raised."""
-    digest, greys, kind = hashlib.blake2b(digest_size=16), [], ("", 0, 0)
+    digest, greys, kind, largest = hashlib.blake2b(digest_size=16), [], ("", 0, 0), 0
     for number, path in enumerate(paths):
         try:
             data = path.read_bytes()
@@ -79,6 +85,7 @@ def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
             missing = isinstance(error, FileNotFoundError)
             return ImageStats(f"image {path} does not exist" if missing else f"image {path} cannot be opened")
         digest.update(data)
+        largest = max(largest, _largest_sample(data))
         found = _kind(data)
         grey = None if found is None or not has_end(data[:8], data[-8:]) else _grey(data, *found)
         if grey is None:  # the pipeline's own decoder reads unusual files, and gives the reason where it cannot
@@ -100,7 +107,55 @@ def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
         constant=all(int(grey.min()) == int(grey.max()) for grey in greys) and _all_constant(paths, reading),
         digest=digest.digest(),
         thumbnail=small,
+        largest=largest,
     )
+
+
+def few_bits(largest: Iterable[int], window: object) -> tuple[str, str] | None:
+    """The problem and the remedy where files of 16 bits use so few of them that most grey levels are lost.
+
+    Args:
+        largest: the largest sample of each image, as in `ImageStats`.
+        window: of the config; with one, nothing is lost.
+    """
+    most = max(largest, default=0)
+    if window is not None or not 0 < most < _FULL // 2:
+        return None
+    bits = most.bit_length()
+    bits += bits in (9, 11, 13)  # sensors have 8, 10, 12 or 14; a few dark images may not use the highest
+    top = (1 << bits) - 1
+    return (
+        f"images of 16 bits hold no value above {most} of {_FULL}, which leaves {most // 257 + 1} of 256 grey levels",
+        f"set images.window: [0, {top}]",
+    )
+
+
+def largest_samples(paths: Iterable[ImagePaths]) -> list[int]:
+    """The largest sample of each image of 16 bits, 0 for other images and for files that cannot be read."""
+    found = []
+    for image in paths:
+        try:
+            found.append(max(_largest_sample(path.read_bytes()) for path in image))
+        except (OSError, ValueError):
+            found.append(0)
+    return found
+
+
+def _largest_sample(data: bytes) -> int:
+    """The largest sample of a file with 16 bits, without its alpha; 0 for other files and those that cannot be read."""
+    if is_tiff(data):
+        try:
+            samples = read_tiff(data, 3)
+        except (ValueError, cv2.error):
+            return 0
+    elif data.startswith(_DEEP) and (not data.startswith(_PNG) or data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"):
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded is None:
+            return 0
+        samples = decoded[:, :, :3] if decoded.ndim > 2 else decoded
+    else:
+        return 0
+    return int(samples.max()) if samples.dtype == np.uint16 else 0
 
 
 def _kind(data: bytes) -> tuple[str, int, int] | None:

@@ -78,9 +78,9 @@ class LiveProgress:
             self._console.print(f"{_name(event.fold, event.seed)}  {_epoch_line(event.record)}")
         elif isinstance(event, FoldNote):
             print_note(self._console, f"{_name(event.fold, event.seed)}: {event.sentence}")
-        elif isinstance(event, Note) and event.sentence not in self._printed:
-            self._printed.add(event.sentence)
-            print_note(self._console, event.sentence)
+        elif isinstance(event, Note) and event.text not in self._printed:
+            self._printed.add(event.text)
+            print_note(self._console, event.text)
         elif isinstance(event, FoldFinished):
             self._console.print(f"{_name(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
 

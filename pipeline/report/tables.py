@@ -16,6 +16,7 @@ from pipeline.competition.folds import FoldTable, fold_table, folds_mark
 from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import unused_keys
 from pipeline.console import number, print_note
+from pipeline.errors import PipelineError
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.records import Scores
@@ -75,9 +76,14 @@ def print_scores(console: Console, scores: Scores) -> None:
         print_note(console, note)
 
 
-def print_guess(console: Console, path: Path) -> None:
-    """Print where a new config is, and the next step."""
-    console.print(f"{path} is written; look at each line, then: python run_cv.py {path} --debug", markup=False)
+def print_guess(console: Console, path: Path, problem: PipelineError | None) -> None:
+    """Print where a new config is, whether it can be run, and the next step."""
+    console.print(f"{path} is written; look at each line", markup=False)
+    if problem is None:
+        tried = "the table, an image and a row of a submission were tried"
+        console.print(f"ready ({tried}); then: python run_cv.py {path} --debug", markup=False)
+    else:
+        console.print(f"not ready: {problem}", markup=False)
 
 
 def print_validated(console: Console, file: Path) -> None:

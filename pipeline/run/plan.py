@@ -31,6 +31,7 @@ from pipeline.errors import ConfigError, listing
 from pipeline.events import ImageProgress, Listener, Note, ignore
 from pipeline.images.check import check_images, refuse_images, require_images
 from pipeline.images.geometry import image_form
+from pipeline.images.image_stats import few_bits, largest_samples
 from pipeline.metrics.custom_metric import try_custom_metric
 from pipeline.metrics.registry import Metric, get_metric
 from pipeline.model.build import build_normalizer, start_model
@@ -40,6 +41,8 @@ from pipeline.seeds import stable_seed
 from pipeline.thresholds.row_rules import RowRules, row_rules
 from pipeline.training.build import build_loss
 from pipeline.training.image_inputs import train_augmentation
+
+_LOOKED_AT = 50  # images, to see how many bits they use
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,10 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
     config = _with_epochs(config, rows=len(folds) - int(np.bincount(folds[folds >= 0]).max(initial=0)), listen=listen)
     _check_processes(config.train, folds, listen)
     _build_everything(config, table.labels, listen)
+    some = table.paths[:: -(-len(table.paths) // _LOOKED_AT)]
+    lost = few_bits(largest_samples(some), config.images.window)
+    if lost is not None:
+        listen(Note(lost[0], "few_bits", lost[1]))
     if config.images.broken == "error":
         require_images(
             table.paths,

@@ -141,9 +141,9 @@ def _left_out(run: RunFolder, folds: list[int], finished: list[int], numbers: li
 
 
 def require_same_labels(runs: Sequence[TrainedRun]) -> None:
-    """Raise RunError where the labels of two runs, or their order, differ."""
+    """Raise RunError where the labels of two runs differ; their order may."""
     for other in runs[1:]:
-        if other.labels != runs[0].labels:
+        if set(other.labels) != set(runs[0].labels):
             raise RunError(
                 f"{other.folder.path} and {runs[0].folder.path} predict different labels",
                 expected=listing(runs[0].labels, 12),

@@ -211,3 +211,25 @@ def test_images_are_read_with_the_channels_and_window_of_the_config(clean: Path,
 def _write_bands(path: Path, grey: np.ndarray, bands: int) -> None:
     assert cv2.imwritemulti(str(path.with_suffix(".tif")), [grey] * bands)
     path.with_suffix(".tif").replace(path)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_images_of_16_bits_that_use_few_are_a_warning(clean: Path, bits: int) -> None:
+    for part in ("train", "test"):
+        for path in (clean / part).glob("*.jpg"):
+            deep = _read(path)[:, :, 0].astype(np.uint16) << (bits - 8)
+            assert cv2.imwrite(str(path.with_suffix(".png")), deep)
+            path.unlink()
+    warning = _kinds(_audit(clean, images={"channels": 1}))["few_bits"]
+    assert (warning.level, warning.remedy) == ("warning", f"set images.window: [0, {(1 << bits) - 1}]")
+    assert "few_bits" not in _kinds(_audit(clean, images={"channels": 1, "window": [0, (1 << bits) - 1]}))
+
+
+def test_doubts_about_labels_are_warnings(clean: Path) -> None:
+    table = pd.read_csv(clean / "train.csv", dtype=str)
+    table["red"] = "-1"
+    table.loc[:5, "red"] = "1"
+    table.to_csv(clean / "train.csv", index=False)
+    warning = _kinds(_audit(clean, competition={"labels": {"uncertain": "ignore"}}))["label_without_negative"]
+    assert (warning.level, "labels.uncertain" in warning.remedy) == ("warning", True)
+    assert "label_without_negative" not in _kinds(_audit(clean, competition={"labels": {"uncertain": "zeros"}}))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.competition.csvs import Dialect, guess_encoding, read_cells, read_table
@@ -133,4 +135,6 @@ def test_what_pandas_writes_is_read_back(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.getbasetemp() / "written.csv"
     table = pd.DataFrame([["01", *names], ["02", *reversed(names)]], columns=["id", *names], dtype=str)
     table.to_csv(path, index=False, sep=mark)
-    pd.testing.assert_frame_equal(read_table(path, id_column="id", key="k"), table)
+    plain = table.map(partial(normalize, "NFC")).rename(columns=lambda name: normalize("NFC", name).strip())
+    assume(plain.columns.is_unique)
+    pd.testing.assert_frame_equal(read_table(path, id_column="id", key="k"), plain)

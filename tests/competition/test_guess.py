@@ -90,8 +90,8 @@ def _write(root: Path, text: str, *images: str) -> tuple[Path, Path]:
         ),
         ("n,file,a,b\n1,img/x.jpg,1,0\n2,img/x.jpg,0,1\n", ("img/x.jpg",), "images", {"column": "file"}),
         (
-            "k,clip,a,b\nx,c,1,0\ny,c,0,1\nz,d,0,1\n",
-            ("img/x.jpg", "img/y.jpg", "img/z.jpg"),
+            "k,clip,a,b\nx0,c,1,0\nx1,c,0,1\nx2,d,0,1\nx3,e,0,1\nx4,f,0,1\nx5,g,0,1\n",
+            tuple(f"img/x{row}.jpg" for row in range(6)),
             "groups",
             {"column": "clip"},
         ),

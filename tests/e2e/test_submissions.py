@@ -41,7 +41,7 @@ def test_each_format_is_written_and_validated(
     ids = pd.read_csv(sample, dtype=str)["id"]
     if not kind.startswith("wide"):
         rows = (
-            [f"{id_}_{label},0" for id_ in ids for label in LABELS] if "long" in kind else [f"{id_},x" for id_ in ids]
+            [f"{id_}_{label},0" for id_ in ids for label in LABELS] if "long" in kind else [f"{id_},red" for id_ in ids]
         )
         sample.write_text("\n".join([header, *rows]) + "\n")
     settings = [f"submission.format={kind}", *keys, f"competition.labels.columns=[{','.join(LABELS)}]"]
@@ -111,3 +111,32 @@ def test_a_full_memory_is_reported_with_a_remedy(
     monkeypatch.setattr("pipeline.run.submission.test_predictions.load_ensemble", full)
     assert submission(monkeypatch, "runs/tiny") == 2
     assert "lower predict.batch_size, or give fewer runs at once" in " ".join(capsys.readouterr().err.split())
+
+
+def test_validate_takes_the_rows_of_a_hidden_test_set(
+    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = workplace / "hidden"
+    shutil.copytree(workplace / "data/test", hidden)
+    shutil.copy(workplace / "data/test/t.000.png", hidden / "t.999.png")
+    assert submission(monkeypatch, run, "--images", hidden) == 0
+    assert verb("validate", run / "config.yaml", run / "submission.csv") == 2
+    assert "ids are not the sample's" in capsys.readouterr().err
+    assert verb("validate", run / "config.yaml", run / "submission.csv", "--images", hidden) == 0
+
+
+def test_runs_are_averaged_by_the_names_of_their_labels(
+    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert submission(monkeypatch, run, run, "--out", "same.csv") == 0
+    turned = workplace / "runs/turned"
+    order = list(reversed(LABELS))
+    words = ["tiny.yaml", f"competition.labels.columns=[{','.join(order)}]", "train.epochs=1", "--run", "turned"]
+    assert cv(monkeypatch, *words) == 0
+    assert submission(monkeypatch, run, turned, "--out", "both.csv") == 0
+    assert submission(monkeypatch, turned, "--out", "alone.csv") == 0
+    both, alone, first = (
+        pd.read_parquet(name).set_index("id")[list(LABELS)]
+        for name in ("both.parquet", "alone.parquet", "same.parquet")
+    )
+    pd.testing.assert_frame_equal(both, (alone + first) / 2)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.competition.paths import split_extension
+from PIL import Image
+
+from pipeline.competition.paths import is_elsewhere, is_visible, paths_from_template, split_extension
 from pipeline.errors import CompetitionError, listing
+
+_MOST = 0.5  # of the cells of a column lead to files
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ def image_files(folder: Path, root: Path) -> list[PurePosixPath]:
         PurePosixPath(os.path.relpath(Path(where) / name, root).replace(os.sep, "/"))
         for where, _, names in os.walk(folder)
         for name in names
-        if split_extension(name)[1]
+        if split_extension(name)[1] and is_visible(os.path.relpath(Path(where) / name, folder))
     ]
     if not found:
         raise CompetitionError(f"{folder}: there are no images in this folder", remedy="give the folder of the images")
@@ -44,18 +48,54 @@ def image_files(folder: Path, root: Path) -> list[PurePosixPath]:
 
 
 def guess_file_rule(
-    columns: Mapping[str, Sequence[str]], files: Sequence[PurePosixPath], *, csv_folder: str
+    columns: Mapping[str, Sequence[str]],
+    files: Sequence[PurePosixPath],
+    *,
+    csv_folder: str,
+    root: Path,
+    in_test: Collection[str] = (),
 ) -> FileRule | None:
     """The rule by which most cells of one column lead to a file; None if at most half of the cells do in each column.
 
+    Where several do, cells that do not repeat come first, then a column of paths that the test table has too, then a
+    template, which also leads to test images.
+
     Args:
         columns: the cells of each column.
-        files: all images, relative to the competition's root.
+        files: all images, relative to `root`.
         csv_folder: the table's folder, relative to the root; "" for the root itself.
+        root: the competition's root.
+        in_test: the columns of the test table.
     """
     rules = [rule for name, cells in columns.items() for rule in _rules(name, cells, files, csv_folder)]
-    best = max(rules, key=lambda rule: rule.share, default=None)
-    return best if best is not None and best.share > 0.5 else None
+    rules = [rule for rule in rules if rule.share > _MOST and (rule.channels == 1 or _are_grey(rule, columns, root))]
+
+    def preference(rule: FileRule) -> tuple[float, float, int]:
+        cells = columns[rule.column]
+        by_column = "column" in rule.images
+        way = 3 if by_column and rule.column in in_test else 1 if by_column else 2 * (rule.images["template"] != "{id}")
+        return round(rule.share, 2), round(len({*cells}) / len(cells), 2), way
+
+    return max(rules, key=preference, default=None)
+
+
+def _are_grey(rule: FileRule, columns: Mapping[str, Sequence[str]], root: Path) -> bool:
+    """Whether the files of a few images are grey: two colour photographs are not the channels of one image."""
+    folders = [root / folder for folder in rule.images.get("folders", ["."])]
+    ids = list(dict.fromkeys(columns[rule.column]))[:20]
+    paths = paths_from_template(
+        rule.images["template"], {"id": ids}, folders=folders, channels=rule.images["channel_files"]
+    )
+    return all(kind_of_image(path).startswith(("1", "L", "I", "F", "?")) for image in paths for path in image)
+
+
+def kind_of_image(path: Path) -> str:
+    """Pillow's name of the kind of pixels, such as RGB or L; ? if the file cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "?"
 
 
 def _rules(name: str, cells: Sequence[str], files: Sequence[PurePosixPath], csv_folder: str) -> Iterable[FileRule]:
@@ -66,6 +106,10 @@ def _rules(name: str, cells: Sequence[str], files: Sequence[PurePosixPath], csv_
     if any("/" in value for value in values):
         yield FileRule(name, {"column": name}, _share(known, beside))
         yield FileRule(name, {"template": "{id}"}, _share(known, values))
+        if is_elsewhere(values[0]):  # only the tails of such paths are there
+            last = [value.rpartition("/")[2] for value in values]
+            folders = sorted({str(file.parent) for file in files if file.name in {*last}})
+            yield FileRule(name, {"column": name, "folders": folders}, _share({file.name for file in files}, last))
         return
     names, stems = {file.name for file in files}, {split_extension(file.name)[0] for file in files}
     yield FileRule(name, _in_folders(files, "{id}", values), _share(names, values))

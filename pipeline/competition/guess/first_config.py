@@ -7,95 +7,82 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from pipeline.competition.csvs import Dialect, read_cells, read_header
+from pipeline.competition.guess.annotations import guess_annotations
 from pipeline.competition.guess.files import FileRule, describe_rule, guess_file_rule, image_files
+from pipeline.competition.guess.groups import guess_groups
+from pipeline.competition.guess.guess import Guess
 from pipeline.competition.guess.labels import LabelGuess, LongGuess, guess_labels, guess_long, guess_rows
-from pipeline.competition.guess.submission import SubmissionGuess, guess_submission
-from pipeline.errors import CompetitionError, ConfigError, listing
-from pipeline.events import Listener, Note, ignore, notes_into
-from pipeline.files import write_text
+from pipeline.competition.guess.submission import SubmissionGuess, Table, find_sample, guess_submission, read_tables
+from pipeline.competition.paths import split_extension
+from pipeline.errors import CompetitionError, listing
+from pipeline.events import Listener, ignore, notes_into
 
-_GROUPS = re.compile(r"patient|group|subject|series|study|clip|video|site|block|sheet|session", re.IGNORECASE)
 _NO_COLUMN = "\0"  # a name that no column has
 
 
-@dataclass(frozen=True)
-class Guess:
-    """A guessed config.
-
-    Attributes:
-        config: the sections of a config file.
-        reasons: the evidence, one sentence per guess.
-    """
-
-    config: dict[str, Any]
-    reasons: tuple[str, ...]
-
-
-def new_config(train: Path, images: Path, *, out: Path | None, listen: Listener) -> Path:
-    """Guess a config, write it, and return its path; `listen` gets a note with the evidence for each guess.
-
-    The path is `out`, or by default `configs/<name of the competition's folder>.yaml`.
-
-    Raises:
-        CompetitionError: as `guess_config`.
-        ConfigError: the file exists already.
-    """
-    guess = guess_config(train, images)
-    path = out or Path("configs") / f"{Path(guess.config['competition']['root']).absolute().resolve().name}.yaml"
-    if path.exists():
-        raise ConfigError(f"{path} is there already", remedy="give another name with --out FILE")
-    write_text(path, config_text(guess, train=train, images=images, path=path))
-    for reason in guess.reasons:
-        listen(Note(f"guessed: {reason}"))
-    return path
-
-
 def guess_config(train: Path, images: Path) -> Guess:
-    """Guess a config for the table `train` and the images below `images`.
+    """Guess a config for a table, a COCO annotation JSON or a folder of class files, and the images below `images`.
 
     Raises:
         CompetitionError: the table cannot be read, there are no images, or no column leads to images or holds labels.
     """
+    if train.is_dir() or train.suffix.lower() == ".json":
+        return guess_annotations(train, images)
     reasons: list[str] = []
     root = Path(os.path.commonpath([train.absolute().parent, images.absolute()]))
-    frame, quoting = _read(train, reasons)
+    frame, reading = _read(train, images, reasons)
     columns = {name: frame[name].tolist() for name in frame.columns}
-    rule, long = _file_rule(columns, train, images, root)
+    own = [cells for cells in columns.values() if all(cell.startswith(f"{root.name}/") for cell in cells)]
+    if own and not (root / own[0][0]).exists():
+        root = root.parent  # the paths in the table begin with the competition's own folder
+    tables = read_tables(train)
+    sample_table = find_sample(tables, columns)
+    in_test = {name for table in tables if "test" in table.path.name.lower() for name in table.columns}
+    rule, long = _file_rule(columns, train, images, root, in_test, tables)
     reasons.append(describe_rule(rule, len(frame) if long is None else len(long.ids)))
+    _note_more_images(columns, rule, image_files(images, root), root, reasons)
     id_column = _id_column(columns, rule, reasons)
-    groups = _group_column(columns, {id_column, rule.column}, reasons)
+    asked = () if sample_table is None else sample_table.columns
+    groups, group_column = guess_groups(columns, id_column, rule, asked, reasons)
     known = () if long is None else long.labels.labels
-    sample = guess_submission(train.absolute().parent, root, id_column, rule, known)
-    others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, groups}}
+    sample = guess_submission(sample_table, tables, root, id_column, rule, known)
+    others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, group_column}}
+    others = {name: cells for name, cells in others.items() if not _are_paths(cells)}
     labels = _labels(others, columns[id_column], sample, train) if long is None else long.labels
-    form, why = sample.form_for(labels)
+    submission, why = sample.section_for(labels)
     reasons += [*labels.reasons, *sample.reasons, why]
     reasons.append("competition.metric: no file names it; f1_macro until you set the scorer's")
     competition = {
         "root": os.path.relpath(root),
         "train": train.absolute().relative_to(root).as_posix(),
-        **quoting,
+        **reading,
         "id": id_column,
         "images": rule.images,
         **({"labels": labels.section} if labels.section else {}),
-        **({"groups": {"column": groups}} if groups is not None else {}),
+        **({"groups": groups} if groups is not None else {}),
         **sample.competition,
         "metric": "f1_macro",
     }
-    config = {
-        "competition": competition,
-        **({"images": {"channels": rule.channels}} if rule.channels > 1 else {}),
-        "submission": {"format": form, **({"empty": "argmax"} if form == "delimited" else {})},
-    }
+    config = {"competition": competition, **_image_sections(rule), "submission": submission}
     return Guess(config, tuple(reasons))
+
+
+def _image_sections(rule: FileRule) -> dict[str, Any]:
+    """The number of channels, and an augmentation that works with it: one of colours needs 1 or 3 channels."""
+    if rule.channels == 1:
+        return {}
+    affine = {"scale": [0.85, 1.15], "translate_percent": [-0.08, 0.08], "rotate": [-15, 15], "p": 0.7}
+    train = [] if rule.channels in (1, 3) else [{"HorizontalFlip": {"p": 0.5}}, {"Affine": affine}]
+    return {"images": {"channels": rule.channels}, **({"augment": {"train": train}} if train else {})}
 
 
 def config_text(guess: Guess, *, train: Path, images: Path, path: Path) -> str:
@@ -109,19 +96,29 @@ def config_text(guess: Guess, *, train: Path, images: Path, path: Path) -> str:
     return "\n".join(lines) + "\n" + body
 
 
-def _read(train: Path, reasons: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table, and the config key that is needed if its quotes are plain characters."""
+def _read(train: Path, images: Path, reasons: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table, and the config keys that are needed if it has no header or its quotes are plain characters."""
+    found: dict[str, Any] = {}
+    dialect = Dialect()
     try:
-        return _read_as(train, Dialect(), notes_into(reasons)), {}
+        frame = _read_as(train, dialect, notes_into(reasons))
     except CompetitionError as error:
+        dialect = Dialect(quoting="none")
         try:
-            frame = _read_as(train, Dialect(quoting="none"), ignore)
+            frame = _read_as(train, dialect, ignore)
         except CompetitionError:
             raise error from None
-    reasons.append(
-        "quoting: rows are even only if quotes are plain characters and the last column takes the rest of a line"
-    )
-    return frame, {"quoting": "none"}
+        found = {"quoting": "none"}
+        reasons.append(
+            "quoting: rows are even only if quotes are plain characters and the last column takes the rest of a line"
+        )
+    stems = {file.stem for file in image_files(images, images)}
+    lead = [name for name in frame.columns if PurePosixPath(name).stem in stems or PurePosixPath(name).name in stems]
+    if not lead:
+        return frame, found
+    header = ["id" if name == lead[0] else f"column_{number}" for number, name in enumerate(frame.columns, start=1)]
+    reasons.append(f"header: '{lead[0]}' in the first row is an image, so the table has no header; rename its columns")
+    return _read_as(train, replace(dialect, header=tuple(header)), ignore), {**found, "header": header}
 
 
 def _read_as(train: Path, dialect: Dialect, listen: Listener) -> pd.DataFrame:
@@ -142,16 +139,18 @@ def _id_column(columns: dict[str, list[str]], rule: FileRule, reasons: list[str]
 
 
 def _file_rule(
-    columns: dict[str, list[str]], train: Path, images: Path, root: Path
+    columns: dict[str, list[str]], train: Path, images: Path, root: Path, in_test: set[str], tables: Sequence[Table]
 ) -> tuple[FileRule, LongGuess | None]:
     """The rule from cells to files; and the long table, if only the id part of its keys leads to files."""
     files = image_files(images, root)
     folder = train.absolute().parent.relative_to(root).as_posix()
-    rule, long = guess_file_rule(columns, files, csv_folder="" if folder == "." else folder), None
+    below = "" if folder == "." else folder
+    rule, long = guess_file_rule(columns, files, csv_folder=below, root=root, in_test=in_test), None
     if rule is None:
         long = guess_long(columns, train)
-        rule = None if long is None else guess_file_rule({long.key: long.ids}, files, csv_folder="")
+        rule = None if long is None else guess_file_rule({long.key: long.ids}, files, csv_folder="", root=root)
     if rule is None:
+        _refuse_bags(columns, tables, files, below, root, train)
         raise CompetitionError(
             f"{train}: no column leads to the {len(files)} images below {images}",
             expected="a column with file names, paths, names without extension, or numbers",
@@ -159,6 +158,45 @@ def _file_rule(
             remedy="give the folder of these images, or write the config by hand; configs/base.yaml explains images",
         )
     return rule, long
+
+
+def _note_more_images(
+    columns: dict[str, list[str]], rule: FileRule, files: Sequence[PurePosixPath], root: Path, reasons: list[str]
+) -> None:
+    """Note columns that lead to other images, such as a second view of each row."""
+    taken = {PurePosixPath(cell).name for cell in columns.get(rule.column, ())}
+    more = [
+        name
+        for name, cells in columns.items()
+        if not {PurePosixPath(cell).name for cell in cells} & taken
+        and guess_file_rule({name: cells}, files, csv_folder="", root=root) is not None
+    ]
+    if taken and more:
+        reasons.append(f"images: {listing(more)} lead to other images, which are not used; one image a row is trained")
+
+
+def _refuse_bags(
+    columns: dict[str, list[str]],
+    tables: Sequence[Table],
+    files: Sequence[PurePosixPath],
+    below: str,
+    root: Path,
+    train: Path,
+) -> None:
+    """Raise CompetitionError if another table leads to the images and shares a key with the training table."""
+    for table in tables:
+        cells = {name: table.frame[name].tolist() for name in table.columns}
+        shared = [name for name in table.columns if name in columns]
+        rule = guess_file_rule(cells, files, csv_folder=below, root=root) if shared else None
+        if rule is not None:
+            key, name = shared[0], table.path.relative_to(root).as_posix()
+            raise CompetitionError(
+                f"{train}: its labels are of bags of images ('{key}'), and {table.path.name} names the images of each",
+                expected="a row with labels for each image",
+                remedy=f"to train each image on the labels of its bag, set competition.train: {name}, "
+                f"competition.join: {{file: {train.absolute().relative_to(root).as_posix()}, on: {key}}} and "
+                f"competition.groups: {{column: {key}}}; a submission about whole bags cannot be made",
+            )
 
 
 def _labels(columns: dict[str, list[str]], ids: list[str], sample: SubmissionGuess, train: Path) -> LabelGuess:
@@ -174,10 +212,6 @@ def _labels(columns: dict[str, list[str]], ids: list[str], sample: SubmissionGue
     return labels
 
 
-def _group_column(columns: dict[str, list[str]], taken: set[str], reasons: list[str]) -> str | None:
-    """The first column with a name such as patient or site whose values recur."""
-    for name, cells in columns.items():
-        if name not in taken and _GROUPS.search(name) and 1 < len(set(cells)) < len(cells):
-            reasons.append(f"groups: '{name}' has {len(set(cells))} values in {len(cells)} rows")
-            return name
-    return None
+def _are_paths(cells: list[str]) -> bool:
+    """Whether all cells are names of image files."""
+    return all(split_extension(cell.strip())[1] for cell in cells)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.competition.labels import find_suffixes, split_keys, split_names
+from pipeline.competition.labels.list_cells import holds_list, kind_of_cells, means_nothing, parse_list, parse_vector
+from pipeline.competition.labels.rows import in_order
 from pipeline.errors import CompetitionError, listing
 from pipeline.events import ignore
 
 _BINARY = frozenset({"0", "1", "0.0", "1.0", "0.", "1.", "True", "False", "true", "false"})
+_ZEROS = frozenset({"0", "0.0", "0.", "False", "false"})
 _UNCERTAIN = frozenset({"-1", "-1.0"})
+_NO_LABELS = frozenset({"sex", "gender", "male", "female", "fold", "split", "train", "valid", "test", "age"})
 _NAMES = re.compile(r"label|tag|class|target|finding|attribute|categor|disease|genre|annotation", re.IGNORECASE)
 _NOTHING = re.compile(r"no[ _-]?finding|none|nothing|empty|background", re.IGNORECASE)
 _SEPARATORS = ("|", ";", ",", " ")
@@ -34,16 +38,23 @@ def guess_labels(columns: Mapping[str, Sequence[str]], *, sample: Sequence[str])
         columns: the cells of each column except the id, image and group columns.
         sample: the sample submission's columns beside the id.
     """
-    binary = [name for name, cells in columns.items() if _is_binary(cells)]
+    binary = [name for name, cells in columns.items() if _is_binary(cells) and not words_of(name) & _NO_LABELS]
     promised = [name for name in sample if name in columns]
     if promised and set(promised) <= set(binary):
         reason = f"labels: the {len(promised)} columns of the sample submission hold 0 and 1 in the table"
         return _wide(promised, columns, {}, reason)
     column = _delimited_column(columns)
+    family = _family(columns)
+    if len(family) > 1 and len(binary) < len(family):
+        names = sorted({cell.strip() for name in family for cell in columns[name]} - {""})
+        nothing = [name for name in names if means_nothing(name) or _NOTHING.fullmatch(name)]
+        found = tuple(name for name in names if name not in nothing)
+        section = {"format": "columns", "columns": family, **({"empty_tokens": nothing} if nothing else {})}
+        return LabelGuess(section, found, (f"labels: {listing(family)} hold a name each, of {len(found)}",))
     if len(binary) >= 2 or (binary and column is None):
         reason = f"labels: the columns {listing(binary, 30)} hold nothing but 0 and 1"
         return _wide(binary, columns, {"columns": binary}, reason)
-    return None if column is None else _delimited(column, columns[column])
+    return None if column is None else _delimited(column, columns[column], sample)
 
 
 class LongGuess(NamedTuple):
@@ -55,8 +66,14 @@ class LongGuess(NamedTuple):
 
 
 def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | None:
-    """The labels of a table with two columns, keys and numbers; None if it does not have each label of each image."""
+    """The labels of a table with two columns, keys and values; None if it does not have each label of each image.
+
+    Values are 0 and 1, or texts such as masks beside blank cells.
+    """
     values = [name for name, cells in columns.items() if _is_binary(cells)]
+    filled = [name for name, cells in columns.items() if any(not cell.strip() for cell in cells)]
+    masks = not values and len(filled) == 1
+    values = filled if masks else values
     keys = [name for name in columns if name not in values]
     if len(values) != 1 or len(keys) != 1:
         return None
@@ -66,7 +83,7 @@ def guess_long(columns: Mapping[str, Sequence[str]], path: Path) -> LongGuess | 
     except CompetitionError:
         return None
     reason = f"labels: '{keys[0]}' holds an id and one of {len(labels)} labels, joined by '_': {listing(labels)}"
-    section = {"format": "long", "column": values[0]}
+    section: dict[str, Any] = {"format": "long", "column": values[0], **({"filled": True} if masks else {})}
     return LongGuess(keys[0], tuple(dict.fromkeys(ids)), LabelGuess(section, labels, (reason,)))
 
 
@@ -90,6 +107,9 @@ def guess_rows(columns: Mapping[str, Sequence[str]], ids: Sequence[str]) -> Labe
     if complete and len(values) == 1:
         section["column"] = values[0]
         reasons.append(f"labels.column: each id has a row for each label, and '{values[0]}' holds 0 and 1")
+    elif len(values) == 1 and _ZEROS & {*columns[values[0]]}:
+        section |= {"column": values[0], "missing": "ignore"}
+        reasons.append(f"labels.column: '{values[0]}' holds 0 and 1; a label without a row is unknown")
     if nothing:
         section["empty_tokens"] = nothing
         reasons.append(f"labels.empty_tokens: '{nothing[0]}' reads like no label at all")
@@ -97,7 +117,22 @@ def guess_rows(columns: Mapping[str, Sequence[str]], ids: Sequence[str]) -> Labe
 
 
 def _is_binary(cells: Sequence[str]) -> bool:
-    return bool(_BINARY & set(cells)) and set(cells) <= _BINARY | _UNCERTAIN | {""}
+    filled = {cell.strip() for cell in cells if not means_nothing(cell)} - {""}
+    return bool(_BINARY & filled) and filled <= _BINARY | _UNCERTAIN
+
+
+def words_of(name: str) -> set[str]:
+    """The words in a column's name: PatientID, patient_id and "Patient ID" have patient and id."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+", name)}
+
+
+def _family(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Columns such as label_1 and label_2, called alike but for a number, that hold names."""
+    families: dict[str, list[str]] = {}
+    for name, cells in columns.items():
+        if re.search(r"\d", name) and _NAMES.search(name) and not _is_numeric(cells):
+            families.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    return max(families.values(), key=len, default=[])
 
 
 def _wide(
@@ -105,9 +140,13 @@ def _wide(
 ) -> LabelGuess:
     reasons = [reason]
     if any(_UNCERTAIN & set(columns[name]) for name in labels):
-        section = {**section, "uncertain": "ignore"}
+        no_zeros = not any(_ZEROS & set(columns[name]) for name in labels)
+        section = {**section, "uncertain": "zeros" if no_zeros else "ignore"}
+    if any(_UNCERTAIN & set(columns[name]) for name in labels) and no_zeros:
+        reasons.append("labels.uncertain: cells hold -1 and 1 and never 0, so -1 means no")
+    elif any(_UNCERTAIN & set(columns[name]) for name in labels):
         reasons.append("labels.uncertain: some cells hold -1; they are masked unless you set ones or zeros")
-    if any("" in columns[name] for name in labels):
+    if any(not cell.strip() or means_nothing(cell) for name in labels for cell in set(columns[name])):
         section = {**section, "missing": "zeros"}
         reasons.append("labels.missing: some cells are blank; they count as 0 unless you set ones or ignore")
     return LabelGuess(section, tuple(labels), tuple(reasons))
@@ -136,14 +175,31 @@ def _separator(cells: Sequence[str]) -> str:
     return next((mark for mark in _SEPARATORS if any(mark in cell.strip() for cell in cells)), " ")
 
 
-def _delimited(column: str, cells: Sequence[str]) -> LabelGuess:
+def _several(section: dict[str, Any], filled: Sequence[str], sample: Sequence[str]) -> LabelGuess:
+    """The labels of cells that are lists, or vectors of values."""
+    reason = f"labels: the cells of '{section['column']}' are {section['cells']}s, such as {filled[0][:40]}"
+    if section["cells"] == "list":
+        found = {name for cell in filled if holds_list(cell) for name in parse_list(cell)}
+        return LabelGuess(section, in_order(found), (reason,))
+    first = parse_vector(filled[0])
+    if isinstance(first, dict):
+        return LabelGuess(section, tuple(first), (reason,))
+    named = len(sample) == len(first) > 1
+    classes = tuple(sample) if named else tuple(f"class_{number}" for number in range(len(first)))
+    why = (
+        "labels.classes: the sample's columns name them" if named else "labels.classes: name the values in their order"
+    )
+    return LabelGuess(section if named else {**section, "classes": list(classes)}, classes, (reason, why))
+
+
+def _delimited(column: str, cells: Sequence[str], sample: Sequence[str]) -> LabelGuess:
     section: dict[str, Any] = {"format": "delimited", "column": column}
     filled = [cell.strip() for cell in cells if cell.strip()]
-    if filled and all(cell.startswith("[") and cell.endswith("]") for cell in filled):
-        reason = f"labels: the cells of '{column}' are lists, such as {filled[0][:40]}"
-        names = [re.findall(r"[^\[\],'\"]+", cell) for cell in filled]
-        found = tuple(sorted({name.strip() for row in names for name in row} - {""}))
-        return LabelGuess({**section, "cells": "list"}, found, (reason,))
+    nothing = sorted({cell for cell in filled if means_nothing(cell)})
+    kind = kind_of_cells(cells)
+    if kind != "joined":
+        section = {**section, "cells": kind, **({"empty_tokens": nothing} if nothing else {})}
+        return _several(section, [cell for cell in filled if cell not in nothing], sample)
     separator = _separator(cells)
     counts = Counter(name for cell in cells for name in split_names(cell, separator))
     reasons = [
@@ -152,7 +208,9 @@ def _delimited(column: str, cells: Sequence[str]) -> LabelGuess:
     if separator != " ":
         section["separator"] = separator
     alone = [
-        name for name in counts if _NOTHING.fullmatch(name) and sum(cell == name for cell in filled) == counts[name]
+        name
+        for name in counts
+        if (_NOTHING.fullmatch(name) or means_nothing(name)) and sum(cell == name for cell in filled) == counts[name]
     ]
     if alone:
         section["empty_tokens"] = alone

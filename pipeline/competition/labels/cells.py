@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.competition.labels.list_cells import means_nothing
 from pipeline.competition.labels.rows import Targets
 from pipeline.config import LongLabels, PolicyByLabel, WideLabels
 from pipeline.errors import CompetitionError, listing, nearest
@@ -75,6 +76,8 @@ def _code(text: str, rules: CellRules) -> float:
         number is not None and number in [_number(value) for value in rules.uncertain_values]
     ):
         return UNCERTAIN
+    if number is None and means_nothing(text):
+        return MISSING
     if number is None:
         return _WORDS.get(text.lower(), WRONG)
     return number if number in (0.0, 1.0) or (rules.soft and 0.0 < number < 1.0) else WRONG

@@ -78,6 +78,7 @@ def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Pa
     before, _, after = template.partition("{label}")
     pattern = f"{glob.escape(before)}*{glob.escape(after)}"
     found = sorted(glob.glob(pattern, root_dir=folder, include_hidden=True))
+    found = [name for name in found if not _is_from_mac(folder / name)]
     files = {name.removeprefix(before).removesuffix(after): folder / name for name in found}
     files = {label: path for label, path in files.items() if label and path.is_file()}
     if not files:
@@ -86,6 +87,11 @@ def _files_by_label(template: str, folder: Path, source: Source) -> dict[str, Pa
             remedy=f"correct {source.key}, competition.root or competition.labels",
         )
     return files
+
+
+def _is_from_mac(path: Path) -> bool:
+    """Whether a Mac wrote the file `._cat.txt` beside `cat.txt`; the label itself may begin with a dot."""
+    return path.name.startswith("._") and path.with_name(path.name[2:]).exists()
 
 
 def _lines(path: Path, source: Source) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.competition.labels.class_files import read_per_class, read_voc
 from pipeline.competition.labels.coco import read_coco
-from pipeline.competition.labels.delimited import read_delimited
+from pipeline.competition.labels.delimited import read_columns, read_delimited
+from pipeline.competition.labels.doubts import note_doubts
 from pipeline.competition.labels.long import read_long
 from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.competition.labels.wide import read_wide, sample_columns
@@ -23,6 +24,7 @@ RESERVED_LABELS = ("id", "fold")  # columns beside the labels in a run's predict
 READERS: dict[str, Callable[[Any, Source], LabelledRows]] = {
     "wide": read_wide,
     "delimited": read_delimited,
+    "columns": read_columns,
     "long": read_long,
     "coco": read_coco,
     "voc": read_voc,
@@ -49,7 +51,7 @@ def read_labels(
     rows = READERS[competition.labels.format](competition.labels, source)
     _check_labels(rows.labels, path)
     _check_exclusive(competition, rows.labels)
-    _note_other_columns(competition, rows, source)
+    note_doubts(rows, _note_other_columns(competition, rows, source), source)
     unknown = int(np.isnan(rows.targets).all(axis=1).sum())
     if unknown:
         listen(Note(f"{path}: nothing is known of {unknown} rows, so they do not affect training or scores"))
@@ -78,8 +80,8 @@ def _check_exclusive(competition: CompetitionConfig, labels: tuple[str, ...]) ->
         )
 
 
-def _note_other_columns(competition: CompetitionConfig, rows: LabelledRows, source: Source) -> None:
-    """Note the columns that are not used: one may be a label that was forgotten."""
+def _note_other_columns(competition: CompetitionConfig, rows: LabelledRows, source: Source) -> list[str]:
+    """Note and return the columns that are not used: one may be a label that was forgotten."""
     config: Any = competition.labels
     used = {
         competition.id,
@@ -89,7 +91,9 @@ def _note_other_columns(competition: CompetitionConfig, rows: LabelledRows, sour
         getattr(config, "column", None),
         getattr(config, "label_column", None),
         *(rows.labels if config.format == "wide" else ()),
+        *(config.columns if config.format == "columns" else ()),
     }
     others = [name for name in rows.frame.columns if name not in used]
     if others:
         source.listen(Note(f"{source.path}: columns that are not labels: {listing(others, 12)}"))
+    return others

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.competition.csvs import dialect_of, read_cells, read_table
+from pipeline.competition.csvs import column_of, dialect_of, read_cells, read_table, with_unique_ids
+from pipeline.competition.paths import is_visible
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing, nearest
-from pipeline.events import Listener
+from pipeline.events import Listener, Note
 
 Targets = NDArray[np.float32]
 
@@ -60,23 +61,60 @@ class Source:
 
     def table(self) -> pd.DataFrame:
         """The table with a row per id. Raises CompetitionError as `read_table`."""
-        return read_table(
-            self.path,
+        return with_unique_ids(self.cells(), self.competition.id, self.path, self.listen)
+
+    def cells(self) -> pd.DataFrame:
+        """The table, in which ids may repeat, with the columns of `competition.join`.
+
+        A path with * names several files with the same columns, whose rows follow each other.
+
+        Raises:
+            CompetitionError: as `read_cells`; the files differ in their columns; a row has no partner in the join.
+        """
+        pattern = "*" in self.path.name and not self.path.exists()
+        paths = (
+            sorted(path for path in self.path.parent.glob(self.path.name) if is_visible(path.name)) if pattern else []
+        )
+        frames = [self._read(path) for path in paths or [self.path]]
+        for path, frame in zip(paths, frames, strict=False):
+            if set(frame.columns) != set(frames[0].columns):
+                raise CompetitionError(
+                    f"{path}: other columns than {paths[0].name}",
+                    expected=listing(frames[0].columns, 12),
+                    got=listing(frame.columns, 12),
+                    remedy=f"correct {self.key}: it may name only tables of one kind",
+                )
+        if pattern:
+            self.listen(Note(f"{self.path}: {len(paths)} tables: {listing(path.name for path in paths)}"))
+        return self._joined(pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        header = self.competition.header
+        return read_cells(
+            path,
             id_column=self.competition.id,
             key=self.key,
-            dialect=dialect_of(self.competition),
+            dialect=replace(dialect_of(self.competition), header=None if header is None else tuple(header)),
             listen=self.listen,
         )
 
-    def cells(self) -> pd.DataFrame:
-        """The table, in which ids may repeat. Raises CompetitionError as `read_cells`."""
-        return read_cells(
-            self.path,
-            id_column=self.competition.id,
-            key=self.key,
-            dialect=dialect_of(self.competition),
-            listen=self.listen,
-        )
+    def _joined(self, frame: pd.DataFrame) -> pd.DataFrame:
+        join = self.competition.join
+        if join is None:
+            return frame
+        path, key = self.root / join.file, "competition.join"
+        dialect = dialect_of(self.competition)
+        other = read_table(path, id_column=join.on, key=f"{key}.file", dialect=dialect, listen=self.listen)
+        keys = [text.strip() for text in column_of(frame, join.on, path=self.path, key=f"{key}.on")]
+        alone = sorted({*keys} - {*other[join.on]})
+        if alone:
+            raise CompetitionError(
+                f"{path}: there is no row for {len(alone)} values of '{join.on}' in {self.path}",
+                got=listing(alone),
+                remedy=f"add these rows, or correct {key}",
+            )
+        added = other.set_index(join.on).loc[keys].drop(columns=frame.columns, errors="ignore")
+        return pd.concat([frame, added.reset_index(drop=True)], axis=1)
 
 
 def settle_labels(found: Sequence[str], listed: Sequence[str] | None, source: Source) -> tuple[str, ...]:

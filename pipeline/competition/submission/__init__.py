@@ -5,11 +5,11 @@ from pipeline.competition.submission.format import (
     SubmissionFormat,
     SubmissionKind,
     asked_images,
-    check_sample,
     keys_for,
     resolve_empty,
     submission_form,
 )
+from pipeline.competition.submission.sample_check import check_sample
 from pipeline.competition.submission.validate import Findings, validate_submission
 from pipeline.competition.submission.write import build_submission, write_submission
 

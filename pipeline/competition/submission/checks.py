@@ -104,16 +104,26 @@ def _names_fault(cell: str, form: SubmissionFormat) -> str:
         return f"blank where a row without labels holds {wanted}"
     if cell != cell.strip():
         return "blanks around the names"
-    return _listed_names_fault(cell.split(form.separator), form)
+    return _items_fault(cell, form)
 
 
 def _ranked_fault(cell: str, form: SubmissionFormat) -> str:
-    names = cell.split(form.separator)
     if not cell.strip():
         return "blank instead of names"
     if cell != cell.strip():
         return "blanks around the names"
-    return f"more than {form.k} names" if len(names) > form.k else _listed_names_fault(names, form)
+    return f"more than {form.k} names" if len(form.layout.split(cell) or ()) > form.k else _items_fault(cell, form)
+
+
+def _items_fault(cell: str, form: SubmissionFormat) -> str:
+    items = form.layout.split(cell)
+    if form.cells == "vector":
+        example = form.layout.join([form.layout.bits[0]] * len(form.labels))
+        good = items is not None and len(items) == len(form.labels) and set(items) <= set(form.layout.bits)
+        return "" if good else f"not written as {example if len(example) < 40 else f'{len(form.labels)} values'}"
+    if items is None:
+        return f"not written as {form.layout.join(form.labels[:2])}"
+    return _listed_names_fault(items, form) if items or form.cells == "joined" else ""
 
 
 def _listed_names_fault(names: list[str], form: SubmissionFormat) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,8 @@ from typing import Literal
 from pipeline.competition.labels import split_keys
 from pipeline.competition.labels.delimited import label_spelling
 from pipeline.competition.labels.rows import Source
-from pipeline.competition.submission.sample import Sample
+from pipeline.competition.submission.layout import CellsKind, Layout, layout_like
+from pipeline.competition.submission.sample import Sample, read_sample
 from pipeline.config import CompetitionConfig, DelimitedLabels, SubmissionConfig
 from pipeline.errors import CompetitionError, ConfigError, SubmissionError, listing
 from pipeline.events import ignore
@@ -36,6 +37,9 @@ class SubmissionFormat:
         empty_token: the delimited cell of a row without any label.
         digits: decimals of a probability; None for nine significant digits.
         k: the most names in a ranked cell.
+        cells: how a cell holds several names: joined, as a list, or as a vector of 0 and 1 for all labels.
+        written: the punctuation of a list or vector.
+        constants: the cells of columns that are no answer.
     """
 
     kind: SubmissionKind
@@ -44,6 +48,14 @@ class SubmissionFormat:
     empty_token: str = ""
     digits: int | None = None
     k: int = 1
+    cells: CellsKind = "joined"
+    written: Layout | None = None
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        """The punctuation of a cell with several names."""
+        return self.written or Layout(joint=self.separator)
 
     @cached_property
     def label_set(self) -> frozenset[str]:
@@ -63,11 +75,24 @@ def submission_form(
     _, token = resolve_empty(submission.empty, labels, submission.format)
     separator = submission.separator or _usual_separator(submission.format, competition)
     spelled = _spelled(labels, submission, competition)
+    written = None
+    if submission.cells != "joined":
+        written = layout_like(_sample_cells(competition), submission.cells, spelled)
     form = SubmissionFormat(
-        submission.format, spelled, separator, token, submission.digits, min(submission.k or 1, len(labels))
+        submission.format,
+        spelled,
+        separator,
+        token,
+        submission.digits,
+        min(submission.k or 1, len(labels)),
+        submission.cells,
+        written,
+        submission.constants,
     )
-    torn = [name for name in form.labels if separator in name or name != name.strip()]
-    if form.kind in ONE_CELL and torn:
+    torn = [
+        name for name in form.labels if form.layout.split(form.layout.join([name])) != [name] or name != name.strip()
+    ]
+    if form.kind in ONE_CELL and form.cells != "vector" and torn:
         raise ConfigError(
             f"the labels {listing(map(repr, torn))} cannot be in a {form.kind} submission",
             expected=f"names without the separator {separator!r}",
@@ -98,25 +123,6 @@ def resolve_empty(empty: str, labels: Sequence[str], kind: SubmissionKind) -> tu
             remedy="choose one of these, or set submission.format: delimited",
         )
     return "none", empty
-
-
-def check_sample(sample: Sample, form: SubmissionFormat) -> None:
-    """Raise SubmissionError if the sample's header cannot hold a submission of this format."""
-    columns = [name for name in sample.columns if name != sample.id_column]
-    if form.kind.startswith("wide"):
-        if set(columns) != set(form.labels):
-            raise SubmissionError(
-                f"{sample.path}: the columns are not the labels",
-                expected=f"a column for each of {listing(form.labels, 12)}",
-                got=f"columns {listing(columns, 12)}",
-                remedy="give the sample submission of this competition, or set submission.format: delimited",
-            )
-    elif len(columns) != 1:
-        raise SubmissionError(
-            f"{sample.path}: a {form.kind} submission has one column beside '{sample.id_column}'",
-            got=f"columns {listing(columns, 12)}",
-            remedy="set submission.format to wide_binary or wide_probability, or give the right sample",
-        )
 
 
 def split_rows(sample: Sample, form: SubmissionFormat) -> tuple[list[str], list[str]]:
@@ -157,6 +163,13 @@ def _spelled(labels: tuple[str, ...], submission: SubmissionConfig, competition:
     path = Path(competition.root) / encoding.names.file
     keys = label_spelling(encoding, Source(competition, path, "competition.labels.names.file", None, (), ignore))
     return tuple(keys[name] for name in labels)
+
+
+def _sample_cells(competition: CompetitionConfig) -> list[str]:
+    """The cells of the sample submission beside the ids; none if there is no such file yet."""
+    if competition.sample_submission is None or not (Path(competition.root) / competition.sample_submission).exists():
+        return []
+    return [cell for cells in read_sample(competition).cells.values() for cell in cells]
 
 
 def _usual_separator(kind: SubmissionKind, competition: CompetitionConfig) -> str:

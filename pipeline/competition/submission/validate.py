@@ -92,6 +92,7 @@ def _row_findings(lines: Sequence[Line], sample: Sample, form: SubmissionFormat)
     if not lines:
         return Findings(("it is empty",))
     header, *rows = lines
+    sample = sample.as_written()
     errors = header_errors(header.cells, sample.columns)
     if errors:
         return Findings(tuple(errors))
@@ -107,9 +108,14 @@ def _row_findings(lines: Sequence[Line], sample: Sample, form: SubmissionFormat)
 def _cell_errors(rows: Sequence[Line], sample: Sample, form: SubmissionFormat) -> list[str]:
     """One sentence per kind of fault, with the first places."""
     check = CELL_CHECKS[form.kind]
-    places = defaultdict(list)
+    places: dict[str, list[str]] = defaultdict(list)
     for column, name in enumerate(sample.columns):
         if name == sample.id_column:
+            continue
+        if name in form.constants:
+            wrong = [row for row in rows if row.cells[column] != form.constants[name]]
+            if wrong:
+                places[f"not the constant '{form.constants[name]}'"] += [f"line {row.number}, {name}" for row in wrong]
             continue
         known: dict[str, str] = {}
         for row in rows:

@@ -13,8 +13,10 @@ from pipeline.errors import SubmissionError
 from pipeline.events import Listener, Note, ignore
 
 
-def require_valid(config: Config, file: Path, listen: Listener) -> None:
+def require_valid(config: Config, file: Path, listen: Listener, *, images: Path | None = None) -> None:
     """Raise an error unless `file` is a valid submission; `listen` gets a note on each warning.
+
+    With a folder `images` of a hidden test set, the rows are those of its files, as in `read_test_set`.
 
     Raises:
         SubmissionError: a scorer would reject the file; the reasons are named.
@@ -22,7 +24,7 @@ def require_valid(config: Config, file: Path, listen: Listener) -> None:
     """
     table = read_train(config.competition, ignore)
     form = submission_form(config.submission, config.competition, table.labels)
-    sample = _asked(config, form, table.ids)
+    sample = _asked(config, form, table.ids, images)
     check_sample(sample, form)
     found = validate_submission(file, sample, form)
     if found.errors:
@@ -36,8 +38,8 @@ def require_valid(config: Config, file: Path, listen: Listener) -> None:
         listen(Note(warning))
 
 
-def _asked(config: Config, form: SubmissionFormat, train_ids: tuple[str, ...]) -> Sample:
+def _asked(config: Config, form: SubmissionFormat, train_ids: tuple[str, ...], images: Path | None) -> Sample:
     competition, submission = config.competition, config.submission
-    if competition.sample_submission is not None and submission.ids != "images":
+    if images is None and competition.sample_submission is not None and submission.ids != "images":
         return read_sample(competition)
-    return read_test_set(competition, submission, form, images=None, train_ids=train_ids, listen=ignore).sample
+    return read_test_set(competition, submission, form, images=images, train_ids=train_ids, listen=ignore).sample

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.competition.labels import encode_delimited
 from pipeline.competition.submission.format import (
     BINARY,
     LONG,
     SubmissionFormat,
     asked_images,
-    check_sample,
     split_rows,
 )
 from pipeline.competition.submission.sample import Sample, require_same_ids
+from pipeline.competition.submission.sample_check import answer_columns, check_sample
 from pipeline.competition.submission.validate import validate_submission
 from pipeline.errors import SubmissionError, listing
 from pipeline.events import Listener, Note
@@ -54,18 +53,22 @@ def build_submission(
         column = {label: number for number, label in enumerate(form.labels)}
         asked, names = split_rows(sample, form)
         chosen = values[[position[id_] for id_ in asked], [column[name] for name in names]]
-        frame[_only_column(sample)] = _numbers(chosen, form)
-        return frame[list(sample.columns)]
+        frame[_only_column(sample, form)] = _numbers(chosen, form)
+        return _complete(frame, sample, form)
     order = [position[id_] for id_ in sample.ids]
     if form.kind == "ranked":
-        frame[_only_column(sample)] = _ranked_cells(probabilities[order], form)
+        frame[_only_column(sample, form)] = _ranked_cells(probabilities[order], form)
     elif form.kind == "delimited":
-        cells = encode_delimited(decisions[order], form.labels, form.separator)
-        frame[_only_column(sample)] = [cell or form.empty_token for cell in cells]
+        frame[_only_column(sample, form)] = _name_cells(decisions[order], form)
     else:
-        columns = {label: _numbers(values[order, number], form) for number, label in enumerate(form.labels)}
+        asked_for = set(sample.columns)  # may be fewer than were trained
+        columns = {
+            label: _numbers(values[order, number], form)
+            for number, label in enumerate(form.labels)
+            if label in asked_for
+        }
         frame = pd.concat([frame, pd.DataFrame(columns, dtype=str)], axis=1)
-    return frame[list(sample.columns)]
+    return _complete(frame, sample, form)
 
 
 def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: SubmissionFormat, listen: Listener) -> None:
@@ -76,7 +79,9 @@ def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: Subm
     """
 
     def write_and_validate(temporary: Path) -> None:
-        temporary.write_bytes(frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
+        written = frame.set_axis(list(sample.as_written().columns), axis=1)
+        written[sample.as_written().id_column] = list(sample.as_written().ids)
+        temporary.write_bytes(written.to_csv(index=False, lineterminator="\n").encode("utf-8"))
         found = validate_submission(temporary, sample, form, name=path.name)
         if found.errors:
             raise SubmissionError(
@@ -92,12 +97,26 @@ def write_submission(path: Path, frame: pd.DataFrame, sample: Sample, form: Subm
 def _ranked_cells(probabilities: NDArray[np.float64], form: SubmissionFormat) -> list[str]:
     """One cell per row of `probabilities` (N, K): the k most probable names, descending; ties in label order."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : form.k]
-    return [form.separator.join(form.labels[label] for label in row) for row in best]
+    return [form.layout.join(form.labels[label] for label in row) for row in best]
 
 
-def _only_column(sample: Sample) -> str:
-    (name,) = (name for name in sample.columns if name != sample.id_column)
+def _name_cells(decisions: NDArray[np.uint8], form: SubmissionFormat) -> list[str]:
+    """One cell per row of `decisions` (N, K): the names with a 1 in label order, or all values of a vector."""
+    if form.cells == "vector":
+        return [form.layout.join(form.layout.bits[value] for value in row) for row in decisions.tolist()]
+    names = np.asarray(form.labels, dtype=object)
+    chosen = [names[row.astype(bool)].tolist() for row in decisions]
+    return [form.layout.join(row) if row else form.empty_token or form.layout.join(row) for row in chosen]
+
+
+def _only_column(sample: Sample, form: SubmissionFormat) -> str:
+    (name,) = answer_columns(sample, form)
     return name
+
+
+def _complete(frame: pd.DataFrame, sample: Sample, form: SubmissionFormat) -> pd.DataFrame:
+    """The frame with the constant columns, in the sample's order."""
+    return frame.assign(**form.constants)[list(sample.columns)]
 
 
 def _numbers(values: NDArray[np.float64] | NDArray[np.uint8], form: SubmissionFormat) -> list[str]:

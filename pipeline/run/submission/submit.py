@@ -83,7 +83,7 @@ def submit(
     `choose_decision_rule` for the decisions.
 
     Args:
-        runs: at least one, all of the same labels.
+        runs: at least one, all of the same labels, in any order.
         views: other views than the runs' own.
         out: where the submission goes; by default to its place in the first run's folder.
         images: a folder that replaces the one of the test images; the file names stay. Where it holds more images

@@ -47,7 +47,7 @@ def predict_test(
     """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability.
 
     Args:
-        runs: all of the same labels; the first one's config has the settings of the prediction.
+        runs: all of the same labels, in any order; the first one's config has the settings and the order of the result.
         test: N images.
         views: other views than the runs' own.
         on_image: called with (images done, all images).
@@ -87,7 +87,8 @@ def predict_test(
         )
         batches = noting_problems(iter(loader))
         logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
-    probabilities = np.mean([sigmoid(each) for each in logits], axis=0)
+    columns = [[run.labels.index(label) for label in runs[0].labels] for run in runs]
+    probabilities = np.mean([sigmoid(each)[:, order] for each, order in zip(logits, columns, strict=True)], axis=0)
     if problems and len(problems) == len(probabilities):
         raise ImageError(
             f"not one of {len(probabilities)} test images can be read",

@@ -82,9 +82,7 @@ def test_cells_that_are_python_or_json_lists(tmp_path: Path) -> None:
         read(tmp_path, {"format": "delimited", "column": "tags", "cells": "list"}, {"train.csv": glued})
 
 
-@pytest.mark.parametrize(
-    "cell", ["{'a': 1}", "[['a']]", "[None]", "[1.5]", "[True]", "cat", "['a'", "['']", "[" * 5000]
-)
+@pytest.mark.parametrize("cell", ["[['a']]", "[None]", "[1.5]", "[True]", "['a'", "['']", "[" * 5000])
 def test_other_lists_are_refused(tmp_path: Path, cell: str) -> None:
     labels = {"format": "delimited", "column": "tags", "cells": "list"}
     with pytest.raises(CompetitionError, match="the labels of '1' are not written as a list"):
