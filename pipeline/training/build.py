@@ -83,7 +83,11 @@ def training_of(
     unused = processes.count() > 1 and (
         config.train.freeze_backbone_epochs > 0 or has_unused_parameters(model, config.images)
     )
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=unused, gradient_as_bucket_view=True)
+    wrapping = DistributedDataParallelKwargs(
+        broadcast_buffers=False,  # those of rank 0 are validated and saved
+        find_unused_parameters=unused,
+        gradient_as_bucket_view=True,
+    )
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[wrapping])
     normalizer.to(accelerator.device)
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -151,6 +152,7 @@ def _meet() -> _Pulse:
             f"{here} processes were started, but there are {gpus} GPUs here", remedy=f"start {gpus}, one for each GPU"
         )
     share_cores(here)
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its new name came after torch 2.6
     try:
         PartialState(cpu=gpus == 0)  # nccl and this process's GPU, or gloo
         _control = dist.new_group(backend="gloo", timeout=_WAIT)
