@@ -84,7 +84,7 @@ AS_ONE: dict[str, Callable[[], Trained]] = {
     "accumulated": lambda: train("train.clip_grad=null", accumulate=2),
     "short last group": lambda: train("train.clip_grad=null", accumulate=4),
     "clipped": lambda: train("train.clip_grad=0.05", batches=2),
-    "held backbone": lambda: train(held=True, batches=2),
+    "held backbone": lambda: train("train.freeze_backbone_epochs=1", held=True, batches=2),
     "activations computed again": lambda: train("train.gradient_checkpointing=true", batches=2),
 }
 
