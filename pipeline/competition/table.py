@@ -52,7 +52,7 @@ class TrainTable:
         return truths_of(self.targets)
 
     def take(self, rows: Sequence[int]) -> TrainTable:
-        """The table of these rows, in their order."""
+        """A table with only these rows, in the order given."""
         return replace(
             self,
             ids=tuple(self.ids[row] for row in rows),

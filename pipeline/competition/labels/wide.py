@@ -63,7 +63,7 @@ def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, sou
 
 
 def sample_columns(competition: CompetitionConfig, listen: Listener) -> tuple[str, ...]:
-    """The sample submission's columns beside the id; none if there is no such file."""
+    """The columns of the sample submission except the id; none if there is no such file."""
     if competition.sample_submission is None:
         return ()
     path = Path(competition.root) / competition.sample_submission
