@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -43,8 +44,13 @@ def cv(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
 def submission(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
     """The exit code of `python make_submission.py WORDS`."""
     monkeypatch.setattr(sys, "argv", ["make_submission.py", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        make_submission.console_script()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            make_submission.console_script()
+    finally:  # the end of the command ignores both signals, and processes that a later test starts would, too
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert isinstance(ended.value.code, int)
     return ended.value.code
 

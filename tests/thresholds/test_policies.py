@@ -11,6 +11,7 @@ from pipeline.metrics.counts import count
 from pipeline.metrics.registry import METRICS, Metric, get_metric
 from pipeline.metrics.targets import Bits, Floats
 from pipeline.thresholds.policies import POLICIES, shrink
+from pipeline.thresholds.row_rules import RowRules
 from tests.thresholds.tables import Scored, by_metric, fitted, quick, scored
 
 ABOVE_ONE = np.nextafter(1.0, 2.0)
@@ -189,6 +190,11 @@ def test_the_order_of_rows_and_labels_changes_nothing(metric: Metric, table: Sco
     for policy in POLICIES:
         once = fitted(policy, metric, targets, probabilities)
         again = fitted(policy, metric, targets[rows][:, labels], probabilities[rows][:, labels])
+        if metric.criterion is not None and metric.criterion.unit == "row" and not np.array_equal(again, once[labels]):
+            # a mean over rows in another order differs in the last bit, which may decide between equal thresholds
+            values = [metric.function(targets, RowRules().apply(probabilities, found)).value for found in (once, again)]
+            assert values[0] == pytest.approx(values[1], abs=1e-12)
+            continue
         np.testing.assert_array_equal(again, once[labels])
 
 
