@@ -55,7 +55,7 @@ def explained_by(explain: Callable[[], str]) -> None:
 
 
 def message() -> str:
-    """What is saved and how to continue."""
+    """The message of an interruption: the saved state, and the command that continues."""
     return f"\ninterrupted: {_state.explain()}"
 
 

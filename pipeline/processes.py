@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def count() -> int:
-    """How many processes train together; 1 where a command runs alone."""
+    """The number of processes that train together; 1 if a command runs alone."""
     return _number("WORLD_SIZE", 1)
 
 
@@ -27,7 +27,7 @@ def local_rank() -> int:
 
 
 def local_count() -> int:
-    """How many of the processes share this machine."""
+    """The number of these processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", count())
 
 

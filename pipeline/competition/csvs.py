@@ -27,7 +27,7 @@ _Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV is written.
+    """The encoding, delimiter and quoting of a CSV.
 
     Attributes:
         encoding: None to find it.

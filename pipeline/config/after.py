@@ -10,7 +10,7 @@ from pipeline.config.section import PositiveInt, Section, Text
 
 
 class ThresholdsConfig(Section):
-    """How thresholds are fitted and carried over to the test set, and whether probabilities are calibrated first."""
+    """The fit of thresholds, their transfer to the test set, and the calibration of probabilities before it."""
 
     policy: Literal["fixed", "global", "per_label", "shrunk", "prevalence", "optuna", "auto"] = "auto"
     transfer: Literal["value", "rate"] = "rate"

@@ -25,7 +25,7 @@ _LONGER = 1.2  # so that the usual images of 1.25 times the crop shrink by 1.5 a
 
 
 class Reading(NamedTuple):
-    """How samples become channels: the part of an `ImageForm` that the decoder needs."""
+    """The part of an `ImageForm` that the decoder needs: it turns samples into channels."""
 
     channels: int
     window: Window | None
@@ -59,7 +59,7 @@ class ImageForm(NamedTuple):
 
     @property
     def reading(self) -> Reading:
-        """How the image is decoded; forms of equal readings share one decoded image."""
+        """The part for the decoder; forms of equal readings share one decoded image."""
         return Reading(self.channels, self.window, self.alpha)
 
 

@@ -120,7 +120,7 @@ class _Draws:
         return np.concatenate(sums).astype(np.float64)
 
     def _drawn(self) -> Bits:
-        """How often each resample draws each group, (R, G).
+        """The number of times that each resample draws each group, (R, G).
 
         A byte is enough: with fewer than 256 groups the number is below 256, with more the odds of 256 are 1e-500.
         """

@@ -151,7 +151,7 @@ def build_backbone(name: str, *, pretrained: bool, feature_stride: int, channels
 
 
 class _Traits(NamedTuple):
-    """How to build a network for images of one size, and which other sizes it reads."""
+    """The options that build a network for images of one size, and the other sizes it reads."""
 
     stage: int  # its index
     options: tuple[tuple[str, Any], ...]  # for timm.create_model

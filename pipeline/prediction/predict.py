@@ -20,7 +20,7 @@ from pipeline.prediction.tta import View
 
 
 class Runtime(NamedTuple):
-    """Where and how a process computes: batches of `batch_size` to predict, and `workers` processes to load them."""
+    """Device and precision of a process, batches of `batch_size` to predict, and `workers` processes to load them."""
 
     device: torch.device
     precision: Precision

@@ -143,7 +143,7 @@ def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> N
 
 
 def _folds_beside(plan: Plan) -> int:
-    """How many folds are trained side by side: only one where several processes train it."""
+    """The number of folds to train side by side; 1 if several processes train each fold."""
     return plan.config.train.parallel_folds if processes.count() == 1 else 1
 
 
@@ -204,7 +204,7 @@ def _locked(run: RunFolder, fold: Fold) -> Iterator[None]:
 
 
 def _owner(folder: FoldFolder) -> str | None:
-    """Which process holds the fold's lock; None if that is not written yet."""
+    """The process that holds the fold's lock; None if its file is not written yet."""
     if not folder.owner.exists():
         return None
     owner = read_json(folder.owner)

@@ -140,7 +140,7 @@ def kind_of(trial: FrozenTrial) -> str:
 
 
 def failure_of(trial: FrozenTrial) -> str:
-    """Why a failed trial has no score."""
+    """The reason that a failed trial has no score."""
     return str(trial.user_attrs.get("failure", "its process died"))
 
 

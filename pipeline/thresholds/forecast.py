@@ -181,7 +181,7 @@ def _notes(folds: int, models: int, groups: Ints | None, effective: float, used:
 
 
 def gain_of_models(metric: Metric, score: float, share: float) -> tuple[float, float]:
-    """What the mean of models adds to a score, and its standard deviation; `share` is 1 - 1 / models."""
+    """The gain of the mean of models over one, and its standard deviation; `share` is 1 - 1 / models."""
     if not metric.greater_is_better:
         return -GAIN["loss"] * share * score, GAIN_DEVIATION["loss"] * share * score
     slope = share * max(0.0, score * (1.0 - score))

@@ -36,7 +36,7 @@ def estimated_rates(targets: Targets, out_of_fold: Floats, test: Floats, groups:
 
 
 def _design_effect(values: Floats, groups: Ints) -> float:
-    """How many times more a sum of values varies because groups share them."""
+    """The factor by which the variance of a sum grows because groups share values."""
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=values)
     return max(1.0, float((sums**2).sum() / (values**2).sum()))
 

@@ -124,7 +124,7 @@ def training_of(
 
 
 def build_runtime(config: Config, *, beside: int = 1) -> Runtime:
-    """Where and how this process computes, with `beside` trainings in all on this machine."""
+    """Device, precision and loading processes of this process, one of `beside` trainings on this machine."""
     device = pick_device()
     return Runtime(
         device,

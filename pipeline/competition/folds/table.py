@@ -18,7 +18,7 @@ FEWEST_PER_FOLD = 100
 
 @dataclass(frozen=True, eq=False)
 class FoldTable:
-    """How evenly folds share the rows and the positives of each label.
+    """The rows and the positives of each label by fold, and their deviation from even folds.
 
     Attributes:
         labels: K names.

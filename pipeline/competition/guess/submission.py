@@ -85,7 +85,7 @@ class SubmissionGuess:
         return {"constants": {name: self.cells[name][0] for name in names}} if names else {}
 
     def _way(self, column: str, labels: LabelGuess) -> dict[str, Any]:
-        """How the sample's cells hold several names, where that is not the way of the training cells."""
+        """The settings for several names in a cell of the sample; none if the training cells are written alike."""
         kind = kind_of_cells(self.cells[column])
         if kind != "joined":
             return {"cells": kind}

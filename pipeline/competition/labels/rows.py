@@ -36,7 +36,7 @@ class LabelledRows:
 
 @dataclass(frozen=True)
 class Source:
-    """Where labels are read from.
+    """The file that labels are read from, and its settings.
 
     Attributes:
         competition: how the files are written.

@@ -101,7 +101,7 @@ def _cells(sample: Sample, form: SubmissionFormat) -> list[str]:
 
 
 def _fault(cell: str, form: SubmissionFormat) -> str:
-    """Why the cell is rejected, or "". Where 0.0 is in the sample, an integer is as good.
+    """The reason to reject the cell, or "". Where 0.0 is in the sample, an integer is as good.
 
     Of labels that are numbers, others than the training table's may be in it: classes without a training image.
     """
