@@ -51,6 +51,11 @@ CONTENDERS: dict[str, tuple[dict[str, Any], float]] = {  # settings, and epochs 
     "plain": ({}, 1.0),
     "recipe": ({}, 1.0),
     "recipe, Q2L without pooled residual": ({"model": {"pooled_residual": False}}, 1.0),
+    "recipe, large head": (
+        {"model": {"hidden_dim": 512, "ffn_dim": 2048, "encoder_layers": 1, "decoder_layers": 2}},
+        1.0,
+    ),
+    "recipe, asymmetric loss": ({"loss": {"gamma_neg": 2.0}}, 1.0),
     "pooling": ({"model": {"head": "gap"}}, 1.0),
     "official recipe": ({"recipe": "official", "train": {"batch_size": 32}}, 1.0),
 }
