@@ -119,7 +119,6 @@ def submit(
     calibrated = fitted.rule.calibrated(predicted.probabilities)
     ids = test_set.table.ids
     frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
-    expected = forecast_test(runs, fitted.rule, predicted.probabilities)
     table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
     table.insert(0, "id", list(ids))
     if out is None:
@@ -128,6 +127,7 @@ def submit(
         write_parquet(first.folder.test, table)
     write_submission(path, frame, test_set.sample, form, notes_into(notes))
     notes += write_broken(_broken_of(path), ids, predicted.problems)
+    expected = forecast_test(runs, fitted, predicted.probabilities)  # the submission is safe by now
     if out is not None:
         together = [file for file in (path, _broken_of(path)) if file.exists()]
         write_marked_parquet(_probabilities_of(out), table, written_with=together)

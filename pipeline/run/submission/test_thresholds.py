@@ -40,6 +40,7 @@ class FittedRule(NamedTuple):
     rates: Mapping[str, float]
     score_notes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    mean: _ScoredMean | None = None  # of several runs
 
 
 def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] | None = None) -> DecisionRule:
@@ -102,7 +103,8 @@ def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
 def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
     first, labels = runs[0], list(runs[0].labels)
     metric = get_metric(first.config.competition.metric, labels)
-    rows, probabilities, scored, notes = _score_mean(runs, rules, metric)
+    mean = _score_mean(runs, rules, metric)
+    rows, probabilities, scored, notes = mean
     decided = rates(scored.cross_fitted_decisions, ~np.isnan(rows.targets))
     transfer = first.config.thresholds.transfer
     return FittedRule(
@@ -116,6 +118,7 @@ def _fit_to_mean(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
             *(f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"),
         ),
         notes=tuple(notes),
+        mean=mean,
     )
 
 
@@ -156,20 +159,22 @@ def _score_mean(runs: Sequence[TrainedRun], rules: RowRules, metric: Metric) -> 
     return _ScoredMean(rows, probabilities, scored, notes)
 
 
-def forecast_test(runs: Sequence[TrainedRun], rule: DecisionRule, probabilities: NDArray[np.float64]) -> Forecast:
+def forecast_test(runs: Sequence[TrainedRun], fitted: FittedRule, probabilities: NDArray[np.float64]) -> Forecast:
     """The forecast of the test score; see `pipeline.thresholds.forecast`.
 
     Args:
         runs: the runs whose models predicted the test.
-        rule: what decides the test rows.
+        fitted: what decides the test rows.
         probabilities: of the test rows (M, K).
     """
     first = runs[0]
     try:
         metric = get_metric(first.config.competition.metric, first.labels)
-        rows, _, scored, _ = _score_mean(runs, rule.rules, metric)
+        rows, _, scored, _ = fitted.mean or _score_mean(runs, fitted.rule.rules, metric)
     except PipelineError as error:  # a custom metric, or a training table that is not here
         return no_forecast(error.problem)
     models = min(len(run.folds) for run in runs)
     groups = rows.group_numbers
-    return forecast(metric, rows.targets, scored, rule, folds=models, models=models, test=probabilities, groups=groups)
+    return forecast(
+        metric, rows.targets, scored, fitted.rule, folds=models, models=models, test=probabilities, groups=groups
+    )
