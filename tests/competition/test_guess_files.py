@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.audit.first_config import NewConfig, new_config
+from pipeline.audit.first_config import NewConfig, new_config, try_config
 from pipeline.competition.table import read_train
 from pipeline.config import load_config
 from pipeline.errors import CompetitionError
@@ -152,7 +153,7 @@ def test_colour_photographs_are_not_the_channels_of_one_image(root: Path) -> Non
     }
     config, written = _new(root, files, "train.csv", "eyes")
     assert (config["competition"]["id"], config["competition"]["images"]["template"]) == ("left", "eyes/{id}")
-    assert "right lead to other images, which are not used" in written.path.read_text()
+    assert "images: right lead to other images, which are not used" in written.path.read_text()
     assert "channel_files" not in config["competition"]["images"]
 
 
@@ -271,6 +272,19 @@ def test_annotations_that_are_no_table(root: Path) -> None:
     for text in ("[1, 2]", '{"info": 1, "labels": []}', "not json"):
         with pytest.raises(CompetitionError, match=r"other\.json: (a JSON of a kind|not a JSON)"):
             _new(root, {"other.json": text}, "other.json", "train")
+
+
+def test_the_recipe_has_its_reason_and_the_turns_can_be_switched_on(root: Path) -> None:
+    table = _table("id,file,x,y,z", lambda row: f"a{row},./train/a{row}.png,{_bits(row)}")
+    config, written = _new(root, {"train.csv": table}, "train.csv", "train")
+    assert config["recipe"] == "finetune_cnn"
+    text = written.path.read_text()
+    assert re.search("^recipe: finetune_cnn  # pretrained CNN; .*docs/recipes.md$", text, re.MULTILINE)
+    assert "lead to other images" not in text  # the id is the name of the row's own image
+    written.path.write_text(text.replace("# augment:", "augment:"))
+    turned = load_config(written.path)
+    assert [*turned.augment.train[0]] == ["D4"]
+    try_config(turned, ignore)
 
 
 def test_new_says_ready_only_for_what_works(root: Path) -> None:
