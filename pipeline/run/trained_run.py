@@ -44,8 +44,7 @@ def open_run(run: RunFolder, chosen: Sequence[int] | None = None) -> TrainedRun:
     """Open a scored run with the folds that it was scored on, or with the `chosen` ones of these and no full fit.
 
     Raises:
-        RunError: no fold is finished, or the run was not scored, or not as its config and its folds are now; or a
-            chosen fold is not among the scored ones.
+        RunError: no fold, or not each chosen one, is finished and scored as the run's config and folds are now.
     """
     config = run.read_config()
     rows = read_folds(run.folds)

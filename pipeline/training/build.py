@@ -30,10 +30,10 @@ from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
+Targets = NDArray[np.float32] | None
 
-def build_loss(
-    config: LossConfig, *, labels: Sequence[str], targets: NDArray[np.float32] | None = None
-) -> MultiLabelLoss:
+
+def build_loss(config: LossConfig, *, labels: Sequence[str], targets: Targets = None) -> MultiLabelLoss:
     """The loss that `config` names, with the parameters that are its own.
 
     Args:
@@ -52,7 +52,7 @@ def build_loss(
     if config.name == "db":
         assert targets is not None
         parameters["db"] = {
-            "trained": torch.from_numpy(targets),
+            "trained": torch.tensor(targets),
             "alpha": config.rebalance_alpha,
             "beta": config.rebalance_beta,
             "mu": config.rebalance_mu,
@@ -82,12 +82,7 @@ def _in_order(name: str, value: float | Mapping[str, float], labels: Sequence[st
 
 
 def build_training(
-    config: Config,
-    *,
-    fold: int,
-    labels: Sequence[str],
-    total_steps: int,
-    targets: NDArray[np.float32] | None = None,
+    config: Config, *, fold: int, labels: Sequence[str], total_steps: int, targets: Targets = None
 ) -> Training:
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold.
 
@@ -108,7 +103,7 @@ def training_of(
     config: Config,
     labels: Sequence[str],
     total_steps: int,
-    targets: NDArray[np.float32] | None = None,
+    targets: Targets = None,
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())

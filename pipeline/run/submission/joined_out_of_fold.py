@@ -59,10 +59,7 @@ class JoinedOutOfFold:
 
 
 def join_out_of_fold(
-    runs: Sequence[RunFolder],
-    train: TrainTable,
-    labels: Sequence[str],
-    folds: Sequence[Sequence[int]] | None = None,
+    runs: Sequence[RunFolder], train: TrainTable, labels: Sequence[str], folds: Sequence[Sequence[int]] | None = None
 ) -> JoinedOutOfFold:
     """Join the out-of-fold probabilities of scored runs with the training table.
 
