@@ -18,6 +18,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, for example runs/demo")
     parser.add_argument("--tta", metavar="VIEW,..", help="views instead of the run's, for example identity,hflip")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: submission.csv in the first run")
+    parser.add_argument(
+        "--folds", metavar="0,2", help="only these folds of each run; thresholds are fitted on their rows"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="another folder of the test images")
     parser.add_argument("--sample", type=Path, metavar="CSV", help="another sample submission")
     return parser.parse_args()
@@ -32,12 +35,14 @@ def main(arguments: argparse.Namespace) -> None:
         from pipeline.console import make_console
         from pipeline.device import keep_freed_memory
         from pipeline.report.tables import print_submitted
+        from pipeline.run.cv import parse_folds
         from pipeline.run.folder import RunFolder
         from pipeline.run.submission.submit import submit
         from pipeline.run.trained_run import open_run
     keep_freed_memory()
     console = make_console()
-    runs = [open_run(RunFolder.at(path)) for path in arguments.runs]
+    folders = [RunFolder.at(path) for path in arguments.runs]
+    runs = [open_run(run, parse_folds(arguments.folds, run.read_config(), run, fresh=False)) for run in folders]
     bars = Progress(console=console, transient=True, disable=not console.is_terminal)
     with contextlib.ExitStack() as held, bars:
         if arguments.out is None:

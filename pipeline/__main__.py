@@ -48,6 +48,20 @@ def _new(given: argparse.Namespace) -> None:
     print_guess(console, *new_config(given.train, given.images, out=given.out, listen=LiveProgress(console)))
 
 
+def _table(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.competition.guess.class_tables import class_table
+        from pipeline.console import make_console
+        from pipeline.files import require_ours, write_csv
+        from pipeline.report.live import LiveProgress
+
+    console = make_console()
+    require_ours(given.out, lambda _: False)
+    table = class_table(given.folder, given.out, LiveProgress(console))
+    write_csv(given.out, table)
+    console.print(f"{given.out}: {len(table)} ids, {table.shape[1] - 1} classes", markup=False)
+
+
 def _check(given: argparse.Namespace) -> None:
     from pipeline.config import load_config
 
@@ -133,6 +147,10 @@ _NEW = (
     Argument("images", "IMAGES_DIR", "the folder of the training images"),
     Argument("--out", "FILE", "the config to write (default: configs/<the competition's folder>.yaml)"),
 )
+_TABLE = (
+    Argument("folder", "FOLDER", "a folder with a folder of images, or a file of ids, for each class"),
+    Argument("--out", "FILE.csv", "the table to write (default: labels.csv)", default=Path("labels.csv")),
+)
 _CHECK = (
     _CONFIG,
     Argument("overrides", "key.path=value", "a value to replace in the config", type=str, nargs="*"),
@@ -163,6 +181,7 @@ _ATTENTION = (
 
 VERBS = {
     "new": Verb("write a first config for a competition", "data/mine/train.csv data/mine/train", _new, _NEW),
+    "table": Verb("write one table from a folder or file per class", "data/mine/train --out train.csv", _table, _TABLE),
     "check": Verb("find mistakes and leaks in the data; train nothing", "configs/demo.yaml", _check, _CHECK),
     "validate": Verb(
         "check that a file is a valid submission", "configs/demo.yaml submission.csv", _validate, _VALIDATE

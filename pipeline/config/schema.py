@@ -93,6 +93,10 @@ def unused_keys(config: Config) -> list[str]:
     used_by = {
         "asl": {"gamma_neg", "gamma_pos", "clip", "differentiate_weight"},
         "bce": {"pos_weight"},
+        "db": {
+            *("gamma", "differentiate_weight", "rebalance_alpha", "rebalance_beta", "rebalance_mu"),
+            *("tolerance_lambda", "tolerance_kappa"),
+        },
         "focal": {"gamma", "alpha", "differentiate_weight"},
     }
     idle = config.loss.model_fields_set - used_by[config.loss.name] - {"name"}

@@ -20,6 +20,8 @@ from pipeline.config.section import (
 
 Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
 
+_UpTo100 = Annotated[float, Field(ge=0, le=100)]  # so that losses stay finite in float32
+
 
 def seconds_of(duration: str) -> float:
     """The seconds of a duration such as 8h30m, 45m or 90s."""
@@ -86,7 +88,7 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """The loss and its parameters; a parameter of another loss is kept but not used."""
 
-    name: Literal["asl", "bce", "focal"] = "asl"
+    name: Literal["asl", "bce", "db", "focal"] = "asl"
     gamma_neg: PerLabelNonNegative = 2.0
     gamma_pos: PerLabelNonNegative = 0.0
     clip: PerLabelBelowOne = 0.0
@@ -94,6 +96,11 @@ class LossConfig(Section):
     gamma: NonNegative = 2.0
     alpha: Share | None = None
     pos_weight: Positive | None = None
+    rebalance_alpha: _UpTo100 = 0.1
+    rebalance_beta: _UpTo100 = 10.0
+    rebalance_mu: _UpTo100 = 0.3
+    tolerance_lambda: Annotated[float, Field(gt=0, le=100)] = 5.0
+    tolerance_kappa: _UpTo100 = 0.05
 
 
 def _positive_or_auto(epochs: int | Literal["auto"]) -> int | Literal["auto"]:

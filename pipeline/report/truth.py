@@ -92,10 +92,10 @@ def print_truth(console: Console, run: RunFolder, truth: Path) -> None:
 
 
 def _since(run: RunFolder, record: SubmissionRecord) -> list[str]:
-    """A note if other folds were scored after the submission was written."""
+    """A note if the run is scored on other folds than the submission."""
     if not run.thresholds.exists() or Thresholds.load(run.thresholds).folds == record.folds[0]:
         return []
-    return [f"other folds were scored since: this is the submission of folds {listing(record.folds[0])}"]
+    return [f"the run is scored on other folds: this is the submission of folds {listing(record.folds[0])}"]
 
 
 def _number(value: float | None) -> str:

@@ -99,7 +99,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
         table, folds = _few_rows(table, folds, per_fold=2 * config.train.batch_size, seed=config.folds.seed)
     config = _with_epochs(config, rows=len(folds) - int(np.bincount(folds[folds >= 0]).max(initial=0)), listen=listen)
     _check_processes(config.train, folds, listen)
-    _build_everything(config, table.labels, listen)
+    _build_everything(config, table, listen)
     some = table.paths[:: -(-len(table.paths) // _LOOKED_AT)]
     lost = few_bits(largest_samples(some), config.images.window)
     if lost is not None:
@@ -183,13 +183,13 @@ def _check_submission_files(config: Config, form: SubmissionFormat, table: Train
         listen(Note(f"{len(missing)} test images are not there (yet): {where}"))
 
 
-def _build_everything(config: Config, labels: tuple[str, ...], listen: Listener) -> None:
+def _build_everything(config: Config, table: TrainTable, listen: Listener) -> None:
     images = config.images
     train_augmentation(config)
-    build_loss(config.loss, labels=labels)
+    build_loss(config.loss, labels=table.labels, targets=table.targets)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.tta, size=images.height_width)
-    model = start_model(config.model, images, labels=labels, listen=listen)
+    model = start_model(config.model, images, labels=table.labels, listen=listen)
     normalizer = build_normalizer(images, model)
     model.eval()
     for view in views:

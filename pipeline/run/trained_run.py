@@ -20,7 +20,8 @@ class TrainedRun:
     """A scored run: all its folds, or those that were finished when it was scored.
 
     Attributes:
-        thresholds: fitted on `folds`.
+        thresholds: fitted on all folds that are scored.
+        folds: those whose models predict: the scored ones, or some of them.
         models: the folders of all models that predict: those of the folds, and of a full fit.
         notes: sentences on folds that are left out, and on a full fit.
     """
@@ -28,6 +29,7 @@ class TrainedRun:
     folder: RunFolder
     config: Config
     thresholds: Thresholds
+    folds: tuple[int, ...]
     models: tuple[FoldFolder, ...]
     train_ids: frozenset[str]
     notes: tuple[str, ...]
@@ -37,17 +39,12 @@ class TrainedRun:
         """The labels, in the order of the run's thresholds."""
         return tuple(self.thresholds.values)
 
-    @property
-    def folds(self) -> tuple[int, ...]:
-        """The folds that scores and thresholds rest on; their models predict."""
-        return self.thresholds.folds
 
-
-def open_run(run: RunFolder) -> TrainedRun:
-    """Open a scored run with the folds that it was scored on: its thresholds belong to these.
+def open_run(run: RunFolder, chosen: Sequence[int] | None = None) -> TrainedRun:
+    """Open a scored run with the folds that it was scored on, or with the `chosen` ones of these and no full fit.
 
     Raises:
-        RunError: no fold is finished, or the run was not scored, or not as its config and its folds are now.
+        RunError: no fold, or not each chosen one, is finished and scored as the run's config and folds are now.
     """
     config = run.read_config()
     rows = read_folds(run.folds)
@@ -78,10 +75,18 @@ def open_run(run: RunFolder) -> TrainedRun:
             f"{run.oof} holds other folds than the thresholds were fitted on",
             remedy="run the same run_cv.py command again; it scores what is finished without training",
         )
-    models = [model for fold in folds for model in run.fold(fold).seed_models(config.train)]
-    full_fit, about_full_fit = _full_fit(run, config)
-    notes = (*_left_out(run, folds, finished, numbers), *about_full_fit)
-    return TrainedRun(run, config, thresholds, (*models, *full_fit), frozenset(rows.index), notes)
+    absent = sorted({*(chosen or ())} - {*folds})
+    if absent:
+        raise RunError(
+            f"{run.path}: fold {absent[0]} is not {'scored' if absent[0] in finished else 'finished'}",
+            expected=f"folds out of {listing(folds)}",
+            remedy="name other folds, or run the same run_cv.py command again, without --folds or with this fold",
+        )
+    used = sorted({*(folds if chosen is None else chosen)})
+    models = [model for fold in used for model in run.fold(fold).seed_models(config.train)]
+    full_fit, about_full_fit = _full_fit(run, config) if chosen is None else ((), [])
+    notes = (*_left_out(run, used, [fold for fold in finished if fold not in folds], numbers), *about_full_fit)
+    return TrainedRun(run, config, thresholds, tuple(used), (*models, *full_fit), frozenset(rows.index), notes)
 
 
 def about_lacking_models(run: RunFolder, config: Config) -> str | None:
@@ -126,12 +131,11 @@ def _not_scored(run: RunFolder, finished: list[int], numbers: list[int]) -> RunE
     )
 
 
-def _left_out(run: RunFolder, folds: list[int], finished: list[int], numbers: list[int]) -> list[str]:
-    """Notes on the folds that the run was not scored on."""
+def _left_out(run: RunFolder, folds: list[int], since: list[int], numbers: list[int]) -> list[str]:
+    """Notes on the folds that are not used, and on those finished `since` the run was scored."""
     mark = folds_mark(folds, numbers)
     if mark is None:
         return []
-    since = [fold for fold in finished if fold not in folds]
     notes = [f"{run.path}: {mark}; thresholds, scores and models are of these alone"]
     if since:
         notes.append(

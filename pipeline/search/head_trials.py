@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.competition.folds.rows import FoldRows, rows_of
+from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.device import autocast, explained_memory_errors, pick_device, resolve_precision
 from pipeline.errors import ConfigError
@@ -88,7 +89,7 @@ class HeadTrials:
         targets = torch.from_numpy(np.array(table.targets, np.float32))
         place = {int(row): position for position, row in enumerate(rows.train)}
         steps = steps_per_epoch(len(rows.train), train)
-        training = _head_training(config, maps.fold, table.labels, total_steps=steps * train.epoch_count)
+        training = _head_training(config, maps, table, total_steps=steps * train.epoch_count)
         done, score = 0, math.nan
 
         def batches(epoch: int) -> Iterator[TrainBatch]:
@@ -132,15 +133,16 @@ class _ToFloat(nn.Module):
         return maps.float()
 
 
-def _head_training(config: Config, fold: int, labels: tuple[str, ...], *, total_steps: int) -> Training:
+def _head_training(config: Config, maps: FoldMaps, table: TrainTable, *, total_steps: int) -> Training:
     """The training of a fold, with feature maps in place of the backbone and without the settings of the backbone."""
     no_backbone = {"gradient_checkpointing": False, "backbone_lr": None, "layer_decay": 1.0, "compile": False}
     config = config.model_copy(update={"train": config.train.model_copy(update=no_backbone)})
-    torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
+    torch.manual_seed(stable_seed(config.train.seed, maps.fold, "weights"))
     plain = config.model.model_copy(update={"pretrained": False, "backbone_weights": None, "weights": None})
-    model = start_model(plain, config.images, labels=labels, listen=ignore)
+    model = start_model(plain, config.images, labels=table.labels, listen=ignore)
     model.backbone = nn.Identity()
-    return training_of(model, _ToFloat(), config=config, labels=labels, total_steps=total_steps)
+    targets = table.targets[maps.rows.train]
+    return training_of(model, _ToFloat(), config=config, labels=table.labels, total_steps=total_steps, targets=targets)
 
 
 @torch.inference_mode()

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from numpy.typing import NDArray
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
@@ -28,13 +30,16 @@ from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
+Targets = NDArray[np.float32] | None
 
-def build_loss(config: LossConfig, *, labels: Sequence[str]) -> MultiLabelLoss:
+
+def build_loss(config: LossConfig, *, labels: Sequence[str], targets: Targets = None) -> MultiLabelLoss:
     """The loss that `config` names, with the parameters that are its own.
 
     Args:
         config: the loss section; a parameter may be a mapping from each label to its number.
         labels: the K labels in the order of the logits.
+        targets: (N, K) of the training rows; `db` counts the labels in them.
 
     Raises:
         ConfigError: such a mapping names an unknown label or lacks one.
@@ -44,6 +49,17 @@ def build_loss(config: LossConfig, *, labels: Sequence[str]) -> MultiLabelLoss:
         "bce": {"pos_weight": config.pos_weight},
         "focal": {"gamma": config.gamma, "alpha": config.alpha},
     }
+    if config.name == "db":
+        assert targets is not None
+        parameters["db"] = {
+            "trained": torch.tensor(targets),
+            "alpha": config.rebalance_alpha,
+            "beta": config.rebalance_beta,
+            "mu": config.rebalance_mu,
+            "lambda_": config.tolerance_lambda,
+            "kappa": config.tolerance_kappa,
+            "gamma": config.gamma,
+        }
     if config.name != "bce":  # which has no focusing weight
         parameters[config.name]["differentiate_weight"] = config.differentiate_weight
     return LOSSES[config.name](**parameters[config.name])
@@ -65,18 +81,29 @@ def _in_order(name: str, value: float | Mapping[str, float], labels: Sequence[st
     return [value[label] for label in labels]
 
 
-def build_training(config: Config, *, fold: int, labels: Sequence[str], total_steps: int) -> Training:
-    """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
+def build_training(
+    config: Config, *, fold: int, labels: Sequence[str], total_steps: int, targets: Targets = None
+) -> Training:
+    """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold.
+
+    `targets` (N, K) are those of its training rows; see `build_loss`.
+    """
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     model = start_model(config.model, config.images, labels=labels, listen=ignore)
     normalizer = build_normalizer(config.images, model)
-    training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps)
+    training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps, targets=targets)
     training.mixer = BatchMixer(**config.augment.mix.model_dump())
     return training
 
 
 def training_of(
-    model: nn.Module, normalizer: nn.Module, *, config: Config, labels: Sequence[str], total_steps: int
+    model: nn.Module,
+    normalizer: nn.Module,
+    *,
+    config: Config,
+    labels: Sequence[str],
+    total_steps: int,
+    targets: Targets = None,
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
@@ -114,7 +141,7 @@ def training_of(
         prepared=prepared,
         ema=ema,
         normalizer=normalizer,
-        loss_function=build_loss(config.loss, labels=labels),
+        loss_function=build_loss(config.loss, labels=labels, targets=targets).to(accelerator.device),
         optimizer=wrapped,
         schedule=schedule,
         accumulate=train.accumulate,

@@ -96,7 +96,11 @@ def train_model(
     train, fold = task.config.train, task.rows.fold
     steps = steps_per_epoch(len(task.rows.train), train)
     training = build_training(
-        task.config, fold=task.rows.seed_part, labels=task.table.labels, total_steps=steps * train.epoch_count
+        task.config,
+        fold=task.rows.seed_part,
+        labels=task.table.labels,
+        total_steps=steps * train.epoch_count,
+        targets=task.table.targets[task.rows.train],
     )
     resume_training(task.folder.checkpoint, training)
     loader = task.open_loader()

@@ -67,8 +67,12 @@ class MultiLabelLoss(nn.Module):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"expected reduction mean or sum, got {reduction!r}")
         with torch.autocast(logits.device.type, enabled=False):
-            total: Tensor = _FocusedSum.apply(logits.float(), targets.float(), self._focus())
+            total = self._sum(logits.float(), targets.float())
             return total if reduction == "sum" else total / known_cells(targets).clamp(min=1)
+
+    def _sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        total: Tensor = _FocusedSum.apply(logits, targets, self._focus())
+        return total
 
     def _focus(self) -> _Focus:
         raise NotImplementedError
@@ -152,9 +156,61 @@ class BinaryCrossEntropy(MultiLabelLoss):
         return _Focus(pos_weight=self.pos_weight)
 
 
+class DistributionBalancedLoss(MultiLabelLoss):
+    """Distribution-balanced loss (Wu et al. 2020): cells weigh by how rare their label is beside the others of the row.
+
+    Label i has n_i positives and m_i negatives in the training rows. A cell of logit z and target y costs
+
+        r * (y * (1 - p)^gamma * -log p + (1 - y) / lambda_ * q^gamma * -log(1 - q))
+        p = sigmoid(z - nu_i), q = sigmoid(lambda_ * (z - nu_i)), nu_i = kappa * log(m_i / n_i)
+        r = alpha + sigmoid(beta * ((1 / n_i) / (sum of y_j / n_j over the row's known labels j) - mu))
+
+    A row without positives gets the limit r = alpha + 1. Counts below 1 count as 1. The authors' code divides kappa by
+    lambda_ and doubles the loss if gamma is not 0; this follows the paper.
+
+    Args:
+        trained: the targets (N, K) of the training rows, from which n_i and m_i are counted.
+        gamma: focus on hard cells; 0 for none.
+        differentiate_weight: let the gradient flow through the focusing weights too.
+    """
+
+    positives: Tensor
+    nu: Tensor
+
+    def __init__(
+        self,
+        *,
+        trained: Tensor,
+        alpha: float = 0.1,
+        beta: float = 10.0,
+        mu: float = 0.3,
+        lambda_: float = 5.0,
+        kappa: float = 0.05,
+        gamma: float = 2.0,
+        differentiate_weight: bool = True,
+    ) -> None:
+        super().__init__()
+        positives, negatives = (cells.float().nansum(dim=0).clamp(min=1) for cells in (trained, 1 - trained))
+        self.register_buffer("positives", positives, persistent=False)
+        self.register_buffer("nu", kappa * (negatives / positives).log(), persistent=False)
+        self.alpha, self.beta, self.mu, self.lambda_ = alpha, beta, mu, lambda_
+        self.focus = _Focus(gamma_pos=gamma, neg_weight=0.0, differentiate_weight=differentiate_weight)
+
+    def _sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        shares = targets.nan_to_num(nan=0.0) / self.positives
+        ratio = 1 / self.positives / shares.sum(dim=1, keepdim=True).clamp(min=_TINY)
+        weights = self.alpha + torch.sigmoid(self.beta * (ratio - self.mu))
+        shifted = logits - self.nu
+        cells = torch.cat([shifted, -self.lambda_ * shifted])  # a negative costs what a positive does at -logit
+        known = torch.cat([weights * targets, weights * (1 - targets) / self.lambda_])
+        total: Tensor = _FocusedSum.apply(cells, known, self.focus)
+        return total
+
+
 LOSSES: dict[str, Callable[..., MultiLabelLoss]] = {
     "asl": AsymmetricLoss,
     "bce": BinaryCrossEntropy,
+    "db": DistributionBalancedLoss,
     "focal": FocalLoss,
 }
 

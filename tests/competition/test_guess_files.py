@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.audit.first_config import NewConfig, new_config
+from pipeline.__main__ import main
+from pipeline.audit.first_config import NewConfig, new_config, try_config
 from pipeline.competition.table import read_train
 from pipeline.config import load_config
 from pipeline.errors import CompetitionError
@@ -152,7 +155,7 @@ def test_colour_photographs_are_not_the_channels_of_one_image(root: Path) -> Non
     }
     config, written = _new(root, files, "train.csv", "eyes")
     assert (config["competition"]["id"], config["competition"]["images"]["template"]) == ("left", "eyes/{id}")
-    assert "right lead to other images, which are not used" in written.path.read_text()
+    assert "images: right lead to other images, which are not used" in written.path.read_text()
     assert "channel_files" not in config["competition"]["images"]
 
 
@@ -271,6 +274,72 @@ def test_annotations_that_are_no_table(root: Path) -> None:
     for text in ("[1, 2]", '{"info": 1, "labels": []}', "not json"):
         with pytest.raises(CompetitionError, match=r"other\.json: (a JSON of a kind|not a JSON)"):
             _new(root, {"other.json": text}, "other.json", "train")
+
+
+@pytest.mark.parametrize("form", ["folders", "lists", "tables"])
+def test_a_folder_or_file_per_class_becomes_a_table_that_new_reads(
+    form: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = {f"a{row}": _bits(row).split(",") for row in ROWS}
+    classes = dict(enumerate(["red fish", "dog", "owl"]))
+    if form == "folders":
+        truth = {
+            f"sets/{name}/{row}.png": ["1" if at == place else "0" for at in classes]
+            for place, name in classes.items()
+            for row in range(4)
+        }
+        _images(root, *truth)
+    (root / "sets").mkdir(exist_ok=True)
+    for place, name in classes.items():
+        bits = {id_: cells[place] for id_, cells in truth.items()}
+        listed = [id_ for id_, bit in bits.items() if bit == "1"]
+        if form == "lists":
+            (root / f"sets/{name}.txt").write_text("\n".join(listed))
+        elif form == "tables":
+            bits.pop("a1" if name == "owl" else "", None)
+            (root / f"sets/{name}.csv").write_text("image,there\n" + "".join(f"{i},{b}\n" for i, b in bits.items()))
+    with pytest.raises(CompetitionError, match="no class files") as caught:
+        _new(root, {}, "sets", "sets" if form == "folders" else "train")
+    command = re.search(r"python -m pipeline (table .*?) writes one table of its 3", caught.value.remedy or "")
+    assert command is not None
+    assert main(shlex.split(command[1])) == 0
+    assert main(shlex.split(command[1])) == 2
+    assert "is there already" in capsys.readouterr().err
+    cells = [line.split(",")[1:] for line in Path("sets_labels.csv").read_text().splitlines()[1:]]
+    assert [cell for row in cells for cell in row if cell not in ("0", "1")] == ([""] if form == "tables" else [])
+    _, written = _new(root, {}, "sets_labels.csv", "sets" if form == "folders" else "train")
+    assert written.problem is None
+    table = read_train(load_config(written.path).competition, ignore)
+    order = [[*classes.values()].index(label) for label in table.labels]
+    read = dict(zip(table.ids, table.targets.astype(int).astype(str).tolist(), strict=True))
+    assert read == {id_: [cells[place] for place in order] for id_, cells in truth.items()}
+
+
+def test_a_file_per_image_is_no_file_per_class(root: Path) -> None:
+    boxes = {f"boxes/a{row}.txt": "0 0.5 0.5 0.1 0.1" for row in ROWS}
+    with pytest.raises(CompetitionError, match="no class files") as caught:
+        _new(root, boxes, "boxes", "train")
+    assert caught.value.remedy == "give a table with a row per image"
+
+
+def test_a_folder_without_classes_is_no_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("train", "absent"):
+        assert main(["table", str(root / folder)]) == 2
+        assert "not a folder of classes" in capsys.readouterr().err
+    assert not Path("labels.csv").exists()
+
+
+def test_the_recipe_has_its_reason_and_the_turns_can_be_switched_on(root: Path) -> None:
+    table = _table("id,file,x,y,z", lambda row: f"a{row},./train/a{row}.png,{_bits(row)}")
+    config, written = _new(root, {"train.csv": table}, "train.csv", "train")
+    assert config["recipe"] == "finetune_cnn"
+    text = written.path.read_text()
+    assert re.search("^recipe: finetune_cnn  # pretrained CNN; .*docs/recipes.md$", text, re.MULTILINE)
+    assert "lead to other images" not in text  # the id is the name of the row's own image
+    written.path.write_text(text.replace("# augment:", "augment:"))
+    turned = load_config(written.path)
+    assert [*turned.augment.train[0]] == ["D4"]
+    try_config(turned, ignore)
 
 
 def test_new_says_ready_only_for_what_works(root: Path) -> None:

@@ -87,6 +87,42 @@ def test_finished_folds_are_scored_on_request_and_submitted_with_these_scores(
     assert "of 0-1" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("chosen", "mark"), [("2,0", "folds 0, 2 of 0-2"), ("1", "fold 1 of 0-2")])
+def test_chosen_folds_give_what_a_run_that_has_only_these_gives(
+    chosen: str, mark: str, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("folds.count=3", "folds.seed=4")
+    assert cv(monkeypatch, tiny_config, *words, "--folds", chosen) == 0
+    partial = RunFolder(Path("runs/tiny"))
+    assert submission(monkeypatch, partial.path) == 0
+    files = (partial.submission, partial.decided, partial.test, partial.submitted)
+    before = [path.read_bytes() for path in files]
+    assert cv(monkeypatch, tiny_config, *words) == 0
+    assert submission(monkeypatch, partial.path) == 0
+    assert partial.test.read_bytes() != before[2]
+    capsys.readouterr()
+    assert submission(monkeypatch, partial.path, "--folds", chosen) == 0
+    assert f"{mark}; thresholds, scores and models are of these alone" in printed(capsys)
+    assert [path.read_bytes() for path in files[:3]] == before[:3]
+    record, alone = json.loads(partial.submitted.read_text()), json.loads(before[3])
+    assert record["folds"] == [sorted(map(int, chosen.split(",")))]
+    assert {**record, "notes": []} == {**alone, "notes": []}
+
+
+@pytest.mark.parametrize(
+    ("folds", "part"),
+    [("0,1", "fold 1 is not finished"), ("1,x", "'1,x' is not a list of fold numbers"), ("finished", "fold 0 of 0-1")],
+)
+def test_folds_that_cannot_be_submitted_are_refused(
+    folds: str, part: str, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--folds", "0") == 0
+    assert submission(monkeypatch, "runs/tiny", "--folds", folds) == (0 if folds == "finished" else 2)
+    shown = capsys.readouterr()
+    assert part in " ".join((shown.out + shown.err).split())
+    assert Path("runs/tiny/submission.csv").exists() == (folds == "finished")
+
+
 def test_finished_folds_are_never_trained_nor_deleted(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

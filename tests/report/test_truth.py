@@ -55,7 +55,7 @@ def test_a_run_that_continued_after_its_submission(
     assert true_score(run, TRUTH) == before
     after = printed(run, capsys)
     assert after.startswith(line)
-    assert "other folds were scored since: this is the submission of folds 0" in after
+    assert "the run is scored on other folds: this is the submission of folds 0" in after
 
     assert submission(monkeypatch, run.path) == 0
     assert "scored since" not in printed(run, capsys)

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.model.build import backbone_of, build_model
 from pipeline.training.build import build_loss, build_training
 from pipeline.training.loop import Training
-from pipeline.training.losses import MultiLabelLoss
+from pipeline.training.losses import DistributionBalancedLoss, MultiLabelLoss
 
 LABELS = ("a", "b", "c")
 MODEL = {
@@ -158,6 +158,17 @@ class TestQueryInit:
         config = make_config(model={"query_init": str(tmp_path / "names.npy"), "head": "gap"})
         with pytest.raises(ConfigError, match=r"model\.head=gap has no label queries"):
             build_training(config, fold=0, labels=LABELS, total_steps=2)
+
+
+def test_the_balanced_loss_counts_the_training_rows_of_its_fold_only() -> None:
+    config = make_config(loss={"name": "db", "rebalance_mu": 0.2, "tolerance_lambda": 2, "tolerance_kappa": 1})
+    table = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1]], np.float32)
+    with torch.random.fork_rng():
+        training = build_training(config, fold=0, labels=LABELS, targets=table[:3], total_steps=2)
+    loss = training.loss_function
+    expected = DistributionBalancedLoss(trained=torch.from_numpy(table[:3]), mu=0.2, lambda_=2, kappa=1)
+    logits = torch.tensor([[0.5, -0.5, 1.0]])
+    assert loss(logits, torch.ones(1, 3)) == expected(logits, torch.ones(1, 3))
 
 
 @pytest.mark.parametrize("name", ["asl", "focal"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def test_a_hook_sees_each_epochs_logits_and_may_end_the_training(task: FoldTask)
     assert not np.array_equal(seen[0].logits, seen[1].logits)
     assert not task.folder.weights.exists()
     assert len(task.folder.epochs.read_text().splitlines()) == 2
+
+
+def test_the_targets_of_the_validation_rows_do_not_reach_the_training(task: FoldTask) -> None:
+    """The balanced loss counts labels, of the training rows alone."""
+    loss = task.config.loss.model_copy(update={"name": "db", "tolerance_kappa": 5.0})
+    turned = task.table.targets.copy()
+    turned[task.rows.validation] = 1 - turned[task.rows.validation]
+    losses = []
+    for name, targets in (("plain", task.table.targets), ("turned", turned)):
+        config, table = task.config.model_copy(update={"loss": loss}), replace(task.table, targets=targets)
+        folder = FoldFolder(task.folder.path.with_name(name))
+        assert train_model(replace(task, config=config, table=table, folder=folder), listen=print)
+        losses.append([json.loads(line)["loss"] for line in folder.epochs.read_text().splitlines()])
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 1), (5, 1), (5, 2), (24, 1)])

@@ -11,18 +11,21 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.training.losses import (
     LOSSES,
     AsymmetricLoss,
     BinaryCrossEntropy,
+    DistributionBalancedLoss,
     FocalLoss,
     MultiLabelLoss,
     known_cells,
 )
 
 NAN = math.nan
+Floats = NDArray[np.float64]
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +163,56 @@ class TestAsymmetricLoss:
             AsymmetricLoss(**options)
 
 
+def db_reference(
+    x: Floats, y: Floats, trained: Floats, *, gamma: float, soft_weight: float, scale: float, kappa: float
+) -> Floats:
+    """Each cell's loss by the formulas of Wu et al. 2020 with alpha 0.1, beta 10 and mu `soft_weight`, in float64."""
+    cells = np.zeros(x.shape)
+    n = [max(np.nansum(trained[:, i]), 1.0) for i in range(x.shape[1])]
+    without = [max(np.nansum(1 - trained[:, i]), 1.0) for i in range(x.shape[1])]
+    for k, i in np.ndindex(x.shape):
+        if np.isnan(y[k, i]):
+            continue
+        repeated = sum(y[k, j] / n[j] for j in range(x.shape[1]) if not np.isnan(y[k, j]))  # C times P^I
+        r = 1 / n[i] / repeated if repeated else np.inf
+        weight = 0.1 + 1 / (1 + np.exp(-10 * (r - soft_weight)))
+        nu = -kappa * -np.log((n[i] + without[i]) / n[i] - 1)
+        positive, negative = np.logaddexp(0, nu - x[k, i]), np.logaddexp(0, scale * (x[k, i] - nu))
+        positive *= (1 - np.exp(-positive)) ** gamma
+        negative *= (1 - np.exp(-negative)) ** gamma / scale
+        cells[k, i] = weight * (y[k, i] * positive + (1 - y[k, i]) * negative)
+    return cells
+
+
+class TestDistributionBalancedLoss:
+    TRAINED = torch.tensor([[1, 0, 1, 0.5], [1, 0, 0, NAN], [1, 0, NAN, 1], [1, 0, 0, 0]])  # always, never, rare, soft
+
+    @given(batches(), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([1.0, 5.0]), st.sampled_from([0.0, 0.05, 1.0]))
+    @settings(deadline=None, max_examples=200)
+    def test_equals_the_float64_reference_and_its_gradient_finite_differences(
+        self, batch: tuple[Tensor, Tensor], gamma: float, scale: float, kappa: float
+    ) -> None:
+        logits, targets = batch
+        trained = self.TRAINED[:, : logits.shape[1]]
+        loss = DistributionBalancedLoss(trained=trained, gamma=gamma, mu=0.2, lambda_=scale, kappa=kappa)
+        value, gradient = loss_and_gradient(loss, logits, targets)
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+        x, y, known = (tensor.numpy().astype(np.float64) for tensor in (logits, targets, trained))
+
+        def cells(x: Floats) -> Floats:
+            return db_reference(x, y, known, gamma=gamma, soft_weight=0.2, scale=scale, kappa=kappa)
+
+        assert value.item() == pytest.approx(cells(x).sum(), rel=1e-5, abs=1e-6)
+        slopes = (cells(x + 1e-6) - cells(x - 1e-6)) / 2e-6  # a cell depends on its own logit only
+        np.testing.assert_allclose(gradient.numpy(), slopes, rtol=1e-3, atol=1e-3)
+
+    def test_without_weights_tolerance_and_focus_it_is_cross_entropy(self) -> None:
+        logits, targets = torch.randn(5, 4), torch.rand(5, 4)
+        loss = DistributionBalancedLoss(trained=self.TRAINED, alpha=0.5, beta=0, lambda_=1, kappa=0, gamma=0)
+        torch.testing.assert_close(loss(logits, targets), F.binary_cross_entropy_with_logits(logits, targets))
+
+
 def parity_cases() -> list[Path]:
     folders = (parent / "shared" / "parity" for parent in Path(__file__).resolve().parents)
     return sorted(next((folder for folder in folders if folder.is_dir()), Path("none")).glob("*.json"))
@@ -225,10 +278,14 @@ class TestFocalLoss:
             FocalLoss(alpha=1.5)
 
 
+def loss_of(name: str, *, labels: int) -> MultiLabelLoss:
+    return LOSSES[name](**({"trained": torch.eye(labels)} if name == "db" else {}))
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
 class TestEveryLoss:
     def test_unknown_cells_change_nothing_and_get_no_gradient(self, name: str) -> None:
-        loss = LOSSES[name]()
+        loss = loss_of(name, labels=4)
         logits, targets = torch.randn(3, 4), torch.randint(0, 2, (3, 4)).float()
         full, _ = loss_and_gradient(loss, logits[:2], targets[:2])
         masked = targets.clone()
@@ -239,17 +296,17 @@ class TestEveryLoss:
         torch.testing.assert_close(loss(logits, masked), full / 8)
 
     def test_nothing_known_costs_nothing(self, name: str) -> None:
-        assert LOSSES[name]()(torch.randn(2, 3), torch.full((2, 3), NAN)) == 0
+        assert loss_of(name, labels=3)(torch.randn(2, 3), torch.full((2, 3), NAN)) == 0
 
     def test_a_sum_over_parts_is_the_mean_over_all(self, name: str) -> None:
-        loss = LOSSES[name]()
+        loss = loss_of(name, labels=4)
         logits, targets = torch.randn(6, 4), torch.randint(0, 2, (6, 4)).float()
         targets[0] = NAN
         parts = [loss(logits[rows], targets[rows], reduction="sum") for rows in (slice(0, 1), slice(1, 6))]
         torch.testing.assert_close(sum(parts) / known_cells(targets), loss(logits, targets))
 
     def test_half_precision_logits_are_computed_in_float32(self, name: str) -> None:
-        loss = LOSSES[name]()
+        loss = loss_of(name, labels=3)
         logits, targets = torch.tensor([[-60000.0, 9.0, -9.0]]).half(), torch.tensor([[1.0, 1.0, 0.0]])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(logits, targets)
@@ -257,7 +314,7 @@ class TestEveryLoss:
         torch.testing.assert_close(value, loss(logits.float(), targets))
 
     def test_leaves_the_gradient_mode_alone_and_keeps_nothing(self, name: str) -> None:
-        loss = LOSSES[name]()
+        loss = loss_of(name, labels=2)
         before = set(vars(loss))
         with torch.no_grad():
             assert not loss(torch.randn(2, 2, requires_grad=True), torch.zeros(2, 2)).requires_grad
@@ -267,13 +324,13 @@ class TestEveryLoss:
 
     def test_refuses_shapes_that_differ_and_unknown_reductions(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
-            LOSSES[name]()(torch.zeros(2, 3), torch.zeros(3, 2))
+            loss_of(name, labels=3)(torch.zeros(2, 3), torch.zeros(3, 2))
         with pytest.raises(ValueError, match="mean or sum"):
-            LOSSES[name]()(torch.zeros(2, 3), torch.zeros(2, 3), reduction="none")
+            loss_of(name, labels=3)(torch.zeros(2, 3), torch.zeros(2, 3), reduction="none")
 
     def test_gradient_scales_with_what_follows(self, name: str) -> None:
         x = torch.randn(2, 3, requires_grad=True)
-        loss = LOSSES[name]()(x, torch.ones(2, 3), reduction="sum")
+        loss = loss_of(name, labels=3)(x, torch.ones(2, 3), reduction="sum")
         (once,) = torch.autograd.grad(loss, x, retain_graph=True)
         (thrice,) = torch.autograd.grad(3 * loss, x)
         torch.testing.assert_close(thrice, 3 * once)

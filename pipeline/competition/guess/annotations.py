@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.competition.guess.class_tables import class_parts
 from pipeline.competition.guess.files import image_files
 from pipeline.competition.guess.guess import Guess
 from pipeline.competition.paths import is_visible
@@ -25,7 +27,7 @@ def guess_annotations(train: Path, images: Path) -> Guess:
     """
     root = Path(os.path.commonpath([train.absolute().parent, images.absolute()]))
     files = image_files(images, root)
-    labels, more, reason = _coco(train) if train.is_file() else _class_files(train)
+    labels, more, reason = _coco(train) if train.is_file() else _class_files(train, files)
     section = _image_section(files, more.pop("names", None))
     competition = {
         "root": os.path.relpath(root),
@@ -72,7 +74,7 @@ def _coco(train: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     return {"format": "coco"}, {"id": "file_name", "names": names}, reason
 
 
-def _class_files(train: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+def _class_files(train: Path, files: list[PurePosixPath]) -> tuple[dict[str, Any], dict[str, Any], str]:
     splits: dict[str, int] = {}
     for path in train.glob("*_*.txt"):
         if is_visible(path.name) and re.fullmatch(
@@ -85,10 +87,13 @@ def _class_files(train: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         reason = f"labels: {splits[split]} files <label>_{split}.txt with lines of an id and -1, 0 or 1, as in VOC"
         return {"format": "voc", "split": split}, {}, reason
     names = sorted(path.name for path in train.iterdir())
+    classes = [path for path in class_parts(train) if path.stem not in {file.stem for file in files}]  # else per image
+    command = shlex.join(["python", "-m", "pipeline", "table", str(train), "--out", f"{train}_labels.csv"])
     raise CompetitionError(
         f"{train}: the folder holds no class files that are known",
         expected="files <label>_<split>.txt with lines of an id and -1, 0 or 1",
         got=listing(names) or "an empty folder",
-        remedy="give a table; lists of the positive ids of each class need a table of all ids and "
-        "competition.labels: {format: per_class, files: 'folder/{label}.txt'}",
+        remedy=f"{command} writes one table of its {len(classes)} classes; give that table"
+        if classes
+        else "give a table with a row per image",
     )

@@ -27,6 +27,8 @@ from pipeline.errors import CompetitionError, listing
 from pipeline.events import Listener, ignore, notes_into
 
 _NO_COLUMN = "\0"  # a name that no column has
+_RECIPE = "recipe: finetune_cnn  # pretrained CNN; finetune_vit: transformer; from_scratch: no weights; docs/recipes.md"
+_TURNS = "# augment: {train: [{D4: {p: 1}}, {RandomBrightnessContrast: {p: 0.5}}]}  # for images from above: all turns"
 
 
 def guess_config(train: Path, images: Path) -> Guess:
@@ -92,6 +94,8 @@ def config_text(guess: Guess, *, train: Path, images: Path, path: Path) -> str:
         f"# Guessed from {train} and the images in {images}. Check each line before you rely on it:",
         *(f"#   {reason}" for reason in guess.reasons),
         f"#   python run_cv.py {path} --debug",
+        _RECIPE,
+        *([] if "augment" in guess.config else [_TURNS]),
     ]
     return "\n".join(lines) + "\n" + body
 
@@ -164,12 +168,12 @@ def _note_more_images(
     columns: dict[str, list[str]], rule: FileRule, files: Sequence[PurePosixPath], root: Path, reasons: list[str]
 ) -> None:
     """Note columns that lead to other images, such as a second view of each row."""
-    taken = {PurePosixPath(cell).name for cell in columns.get(rule.column, ())}
+    stems = {name: {split_extension(PurePosixPath(cell).name)[0] for cell in columns[name]} for name in columns}
+    taken = stems.get(rule.column, set())
     more = [
         name
         for name, cells in columns.items()
-        if not {PurePosixPath(cell).name for cell in cells} & taken
-        and guess_file_rule({name: cells}, files, csv_folder="", root=root) is not None
+        if not stems[name] & taken and guess_file_rule({name: cells}, files, csv_folder="", root=root) is not None
     ]
     if taken and more:
         reasons.append(f"images: {listing(more)} lead to other images, which are not used; one image a row is trained")

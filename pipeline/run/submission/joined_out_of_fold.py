@@ -58,13 +58,16 @@ class JoinedOutOfFold:
         )
 
 
-def join_out_of_fold(runs: Sequence[RunFolder], train: TrainTable, labels: Sequence[str]) -> JoinedOutOfFold:
+def join_out_of_fold(
+    runs: Sequence[RunFolder], train: TrainTable, labels: Sequence[str], folds: Sequence[Sequence[int]] | None = None
+) -> JoinedOutOfFold:
     """Join the out-of-fold probabilities of scored runs with the training table.
 
     Args:
         runs: at least one.
         train: the training table as it is now.
         labels: the labels of all runs, in any order.
+        folds: of each run, the folds whose rows are joined; all scored ones if None.
 
     Raises:
         RunError: a run is not scored, runs validate other rows, or none in common, or the table does not fit the runs
@@ -87,6 +90,8 @@ def join_out_of_fold(runs: Sequence[RunFolder], train: TrainTable, labels: Seque
                 got=f"{len(apart)} ids in one of them only",
                 remedy="use runs on the same training table",
             )
+    if folds is not None:
+        tables = [table[table["fold"].isin(kept)] for table, kept in zip(tables, folds, strict=True)]
     validated = set.intersection(*(set(table.index) for table in tables))
     if not validated:
         raise RunError(

@@ -103,8 +103,9 @@ def predict_test(
 def _mean_out_of_fold(runs: Sequence[TrainedRun]) -> NDArray[np.float64]:
     """The mean out-of-fold probability (K,) of each label over all validated rows of runs, each run counting once."""
     labels = list(runs[0].labels)
-    tables = [read_predictions(run.folder.oof, labels)[labels].to_numpy(np.float64) for run in runs]
-    return np.asarray(np.mean([table.mean(axis=0) for table in tables], axis=0))
+    tables = [read_predictions(run.folder.oof, ["fold", *labels]) for run in runs]
+    used = [table.loc[table["fold"].isin(run.folds), labels] for run, table in zip(runs, tables, strict=True)]
+    return np.asarray(np.mean([table.to_numpy(np.float64).mean(axis=0) for table in used], axis=0))
 
 
 def write_broken(path: Path, ids: Sequence[str], problems: Mapping[int, str]) -> list[str]:

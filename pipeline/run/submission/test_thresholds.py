@@ -75,14 +75,15 @@ def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] |
 
 
 def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
-    """The rule of one run, or for several a new one, fitted on the mean of their out-of-fold probabilities.
+    """The rule of one run; for several, or for some of its folds, one fitted on their mean out-of-fold probabilities.
 
     The settings of that fit are those of the first run.
 
     Raises:
         RunError: a file is missing or damaged, or the runs do not validate the same rows.
     """
-    return _of_one(runs[0], rules) if len(runs) == 1 else _fit_to_mean(runs, rules)
+    scored = len(runs) == 1 and runs[0].folds == runs[0].thresholds.folds
+    return _of_one(runs[0], rules) if scored else _fit_to_mean(runs, rules)
 
 
 def _of_one(run: TrainedRun, rules: RowRules) -> FittedRule:
@@ -134,7 +135,7 @@ class _ScoredMean(NamedTuple):
 def _score_mean(runs: Sequence[TrainedRun], rules: RowRules, metric: Metric) -> _ScoredMean:
     first = runs[0]
     train = read_train(first.config.competition, ignore)
-    rows = join_out_of_fold([run.folder for run in runs], train, list(first.labels))
+    rows = join_out_of_fold([run.folder for run in runs], train, list(first.labels), [run.folds for run in runs])
     probabilities = np.mean([rows.probabilities(place) for place in range(len(runs))], axis=0)
     parts, notes = rows.parts(0, first.config)
     if any((table["fold"] != rows.tables[0]["fold"]).any() for table in rows.tables[1:]):
