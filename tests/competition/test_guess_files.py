@@ -332,14 +332,27 @@ def test_a_folder_without_classes_is_no_table(root: Path, capsys: pytest.Capture
 def test_the_recipe_has_its_reason_and_the_turns_can_be_switched_on(root: Path) -> None:
     table = _table("id,file,x,y,z", lambda row: f"a{row},./train/a{row}.png,{_bits(row)}")
     config, written = _new(root, {"train.csv": table}, "train.csv", "train")
-    assert config["recipe"] == "finetune_cnn"
+    assert config["recipe"] == "auto"
     text = written.path.read_text()
-    assert re.search("^recipe: finetune_cnn  # pretrained CNN; .*docs/recipes.md$", text, re.MULTILINE)
+    assert re.search("^recipe: auto  # finetune_cnn; a transformer: .*docs/recipes.md$", text, re.MULTILINE)
     assert "lead to other images" not in text  # the id is the name of the row's own image
     written.path.write_text(text.replace("# augment:", "augment:"))
     turned = load_config(written.path)
     assert [*turned.augment.train[0]] == ["D4"]
     try_config(turned, ignore)
+
+
+@pytest.mark.parametrize("cell", ["14 1 0 0 1 1", "0.5 10 20 30 40"])
+def test_a_sample_of_boxes_gives_only_its_ids_and_header(root: Path, cell: str) -> None:
+    _images(root, "test/t0.png", "test/t1.png")
+    table = "image_id,class_name,x\n" + "".join(f"a{row},{'Mass' if row % 2 else 'Nodule'},{row}\n" for row in ROWS)
+    sample = f"image_id,PredictionString\nt0,{cell}\nt1,{cell}\n"
+    config, written = _new(root, {"train.csv": table, "sample_submission.csv": sample}, "train.csv", "train")
+    assert written.problem is None
+    assert config["competition"]["test"] == "sample_submission.csv"
+    assert config["competition"]["sample_submission"] is None
+    assert config["submission"]["columns"] == ["image_id", "PredictionString"]
+    assert "is it of another task?" in written.path.read_text()
 
 
 def test_new_says_ready_only_for_what_works(root: Path) -> None:

@@ -27,7 +27,7 @@ from pipeline.errors import CompetitionError, listing
 from pipeline.events import Listener, ignore, notes_into
 
 _NO_COLUMN = "\0"  # a name that no column has
-_RECIPE = "recipe: finetune_cnn  # pretrained CNN; finetune_vit: transformer; from_scratch: no weights; docs/recipes.md"
+_RECIPE = "recipe: auto  # finetune_cnn; a transformer: finetune_vit; pretrained: false: from_scratch; docs/recipes.md"
 _TURNS = "# augment: {train: [{D4: {p: 1}}, {RandomBrightnessContrast: {p: 0.5}}]}  # for images from above: all turns"
 
 
@@ -62,6 +62,11 @@ def guess_config(train: Path, images: Path) -> Guess:
     labels = _labels(others, columns[id_column], sample, train) if long is None else long.labels
     submission, why = sample.section_for(labels)
     reasons += [*labels.reasons, *sample.reasons, why]
+    of_test = sample.competition
+    if sample.has_other_cells(labels):
+        of_test, header, why = sample.only_header(id_column)
+        submission |= header
+        reasons.append(why)
     reasons.append("competition.metric: no file names it; f1_macro until you set the scorer's")
     competition = {
         "root": os.path.relpath(root),
@@ -71,7 +76,7 @@ def guess_config(train: Path, images: Path) -> Guess:
         "images": rule.images,
         **({"labels": labels.section} if labels.section else {}),
         **({"groups": groups} if groups is not None else {}),
-        **sample.competition,
+        **of_test,
         "metric": "f1_macro",
     }
     config = {"competition": competition, **_image_sections(rule), "submission": submission}

@@ -76,6 +76,26 @@ class SubmissionGuess:
         why = f"submission.format: one column '{column}', so it holds the names of the labels"
         return {"format": "delimited", "empty": "argmax", **self._way(column, labels), **constants}, why
 
+    def has_other_cells(self, labels: LabelGuess) -> bool:
+        """Whether the only column of cells holds long texts without any label, such as the boxes of a detection."""
+        if len(self.columns) != 1 or self.columns[0] in labels.labels or "sample_id" in self.competition:
+            return False
+        cells = [cell for cell in self.cells[self.columns[0]] if cell.strip()]
+        words = {word.strip() for cell in cells for mark in _SEPARATORS for word in cell.split(mark)}
+        return bool(cells) and min(len(cell.split()) for cell in cells) > 2 and not words & {*labels.labels}
+
+    def only_header(self, id_column: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Keys of `competition` and `submission` that take the sample's ids and header, not its cells; the evidence."""
+        sample = self.competition["sample_submission"]
+        why = (
+            f"submission: the cells of {sample} hold no label, so it gives only ids and header: is it of another task?"
+        )
+        return (
+            {"test": sample, **self.competition, "sample_submission": None},
+            {"columns": [id_column, *self.columns]},
+            why,
+        )
+
     def _numbers(self, columns: Sequence[str]) -> tuple[str, str]:
         if {cell for name in columns for cell in self.cells[name]} <= {"0", "1", ""}:
             return "binary", "its cells are 0 or 1; if the scorer wants probabilities, set that"
