@@ -42,11 +42,13 @@ def features(table: Any, backbone: str, size: int) -> Floats:
     found = []
     with torch.inference_mode():
         for paths in table.paths:
-            pixels = cv2.resize(cv2.imread(str(paths[0]))[:, :, ::-1], (size, size), interpolation=cv2.INTER_AREA)
+            image: Any = cv2.imread(str(paths[0]))
+            pixels = cv2.resize(image[:, :, ::-1], (size, size), interpolation=cv2.INTER_AREA)
             image = (pixels.astype(np.float32) / 255 - mean) / std
             found.append(network(torch.from_numpy(image.transpose(2, 0, 1)[None])).numpy()[0])
-    table_of_features: Floats = np.stack(found)
-    return (table_of_features - table_of_features.mean(axis=0)) / (table_of_features.std(axis=0) + 1e-6)
+    values = np.stack(found)
+    scaled: Floats = (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6)
+    return scaled
 
 
 def trained(inputs: Floats, targets: Any, seed: int) -> Any:
@@ -59,8 +61,9 @@ def trained(inputs: Floats, targets: Any, seed: int) -> Any:
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
     data = torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets.astype(np.float32))
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(inputs)).split(32):
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(head(data[0][rows]), data[1][rows])
+        order: Any = torch.randperm(len(inputs))
+        for rows in order.split(32):
+            loss: Any = torch.nn.functional.binary_cross_entropy_with_logits(head(data[0][rows]), data[1][rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
