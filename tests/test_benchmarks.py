@@ -12,7 +12,7 @@ from tests.conftest import PROJECT
 
 @pytest.mark.slow
 def test_the_dry_run_prints_the_table() -> None:
-    command = [sys.executable, PROJECT / "benchmarks/gpu.py", "--dry-run"]
+    command = [sys.executable, str(PROJECT / "benchmarks/gpu.py"), "--dry-run"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=480)
     assert ended.returncode == 0, ended.stdout
     lines = ended.stdout.splitlines()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pipeline import interrupts
 from pipeline.device import keep_freed_memory, use_threads
 from pipeline.errors import ConfigError, RunError
-from pipeline.events import Event, Listener, Note
+from pipeline.events import Event, Listener, Mailbox, Note
 from pipeline.files import temporary_name, write_text
 from pipeline.run.folder import RunFolder
 from pipeline.run.parallel_folds import Ended, PlanT, Work, attempt, refuse_the_dead
@@ -85,13 +85,10 @@ def run_on_ray(
     """
     train = plan.config.train
     with _connected(train.ray_address) as ray, _shared_files(plan, run) as shared:
-        from ray.util.queue import Queue
-
         _check_machines(ray, shared)
         cpus, gpus = _room(ray.nodes(), train.parallel_folds)
-        events = Queue(
-            actor_options={"num_cpus": 0, "scheduling_strategy": _on(ray.get_runtime_context().get_node_id())}
-        )
+        here = _on(ray.get_runtime_context().get_node_id())  # the machine that must live anyway
+        events = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
         packed = ray.put(pickle.dumps((task, job, run)))  # unpickled in the working folder
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=1)(_work)
 
@@ -189,21 +186,25 @@ def _room(nodes: Sequence[Mapping[str, Any]], beside: int) -> tuple[int, int]:
 
 def _work(packed: bytes, number: Any, shared: _Shared, threads: int, events: Any) -> Ended:
     """The body of a task, in a process of its own."""
+    import ray
+
     use_threads(threads)
     keep_freed_memory()
 
     def report(event: Event) -> None:
         interrupts.check()
-        events.put((number, event))
+        events.put.remote(number, event)  # a task that waits for an answer gives its cores to another one
 
     def call(*_: object) -> None:
         _refuse(shared.fault())  # this machine may have joined after the check
         task, job, run = pickle.loads(packed)  # noqa: S301 (from our own command)
         task(job, run, number, report)
 
-    events.put((number, None))  # it has begun
+    events.put.remote(number, None)
     with interrupts.caught(str):  # Ray cancels a task as Ctrl-C would
-        return attempt(call, None, None, number, report)
+        ended = attempt(call, None, None, number, report)
+    ray.get(events.put.remote(number, None), timeout=_ANSWER_SECONDS)  # all events before it have arrived
+    return ended
 
 
 def _attend(
@@ -214,7 +215,7 @@ def _attend(
     while tasks:
         done, _ = ray.wait(list(tasks), timeout=_LOOK_SECONDS)
         interrupts.check()
-        for number, event in events.get_nowait_batch(events.qsize()):
+        for number, event in ray.get(events.take.remote(), timeout=_ANSWER_SECONDS):
             running.add(number)
             if event is not None:
                 listen(event)

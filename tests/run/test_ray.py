@@ -13,11 +13,12 @@ from typing import Any
 import optuna
 import pytest
 
+from pipeline.config import load_config
 from pipeline.errors import ConfigError, RunError
 from pipeline.events import Event, FoldFinished, Note, StepFinished, TrialStep
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan
+from pipeline.run.plan import Plan, prepare
 from pipeline.search.search import run_search
 from tests.conftest import PROJECT
 from tests.e2e.commands import cv, ignore, make_plan
@@ -39,6 +40,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_raylet_start_wait_time_s", "200")  # beside other work
         patch.setenv("PYTHONPATH", str(PROJECT))  # of the machines
         from ray.cluster_utils import Cluster
 
@@ -96,8 +98,11 @@ def test_a_fold_whose_machine_died_goes_on_elsewhere_with_the_same_bytes(
     second: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ("folds.count=4", "train.epochs=2", "images.size=32", "competition.root=data", "train.parallel_folds=1")
-    config, events = PROJECT / "configs/demo.yaml", list[Event]()
+    small = ("folds.count=4", "train.epochs=4", "images.size=32", "train.parallel_folds=1", "train.batch_size=8")
+    events = list[Event]()
+
+    def planned(*settings: str) -> Plan:
+        return prepare(load_config(PROJECT / "configs/demo.yaml", [*small, *settings]), debug=True, listen=ignore)
 
     def listen(event: Event) -> None:
         events.append(event)
@@ -105,8 +110,8 @@ def test_a_fold_whose_machine_died_goes_on_elsewhere_with_the_same_bytes(
         if len(begun) == 2:
             second()
 
-    there = trained(make_plan(config, *small, *RAY), RunFolder(Path("runs/there")), listen)
-    assert there == trained(make_plan(config, *small), RunFolder(Path("runs/here")))
+    there = trained(planned(*RAY), RunFolder(Path("runs/there")), listen)
+    assert there == trained(planned(), RunFolder(Path("runs/here")))
     (lost,) = [event for event in events if isinstance(event, Note) and "was lost" in event.sentence]
     fold = int(lost.sentence.split()[1])
     after = [each.step for each in events[events.index(lost) :] if isinstance(each, StepFinished) and each.fold == fold]
