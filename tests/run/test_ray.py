@@ -40,7 +40,6 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("RAY_raylet_start_wait_time_s", "200")  # beside other work
         patch.setenv("PYTHONPATH", str(PROJECT))  # of the machines
         from ray.cluster_utils import Cluster
 
