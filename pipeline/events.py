@@ -106,6 +106,22 @@ Event = (
 Listener = Callable[[Event], None]
 
 
+class Mailbox:
+    """The events of several senders, in order, until they are taken. As an actor of Ray it starts without torch."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Any, Event | None]] = []
+
+    def put(self, sender: Any, event: Event | None) -> None:
+        """Keep an event; None is a sign of life."""
+        self._kept.append((sender, event))
+
+    def take(self) -> list[tuple[Any, Event | None]]:
+        """The senders and events since the last call."""
+        taken, self._kept = self._kept, []
+        return taken
+
+
 def ignore(_event: Event) -> None:
     """Do nothing: the listener of callers who have heard the notes before."""
 

@@ -132,6 +132,8 @@ class TrainConfig(Section):
     seed: int = 0
     workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"
     parallel_folds: Annotated[PositiveInt, After] = 1
+    executor: Annotated[Literal["local", "ray"], After] = "local"
+    ray_address: Annotated[str | None, After] = None
     checkpoint_minutes: Annotated[Positive, After] = 10.0
     seeds: Annotated[PositiveInt, After] = 1
     full_fit: Annotated[bool, After] = False

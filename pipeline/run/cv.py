@@ -23,11 +23,12 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.opening import opened
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
+from pipeline.run.ray_executor import run_on_ray
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
 from pipeline.training.build import build_runtime, load_ensemble
 from pipeline.training.distributed import from_first, in_parts
-from pipeline.training.fold import train_fold
+from pipeline.training.fold import train_fold, train_seed_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.image_inputs import open_sources
@@ -60,9 +61,12 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         from_first(lambda: held.enter_context(opened(plan, run, fresh=fresh)))
         listen(RunOpened())
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
+        on_ray = plan.config.train.executor == "ray"
         if left:
             _open_images(plan, run, listen)  # builds the cache, before folds share it
-        if left and beside > 1:  # also for one fold: the number of threads changes the last digits
+        if left and on_ray:
+            _run_folds_on_ray(plan, run, left, listen)
+        elif left and beside > 1:  # also for one fold: the number of threads changes the last digits
             run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
         else:
             for fold in left:
@@ -71,6 +75,8 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         if plan.config.train.full_fit and folds is None and scores is not None and scores.complete:
             if from_first(lambda: _is_finished(plan, run, FULL_FIT)):
                 listen(FoldFinished(FULL_FIT, resumed=True))
+            elif on_ray:
+                _run_folds_on_ray(plan, run, [FULL_FIT], listen)
             else:
                 run_fold(plan, run, FULL_FIT, listen)
         return scores
@@ -85,8 +91,32 @@ def run_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     Raises:
         RunError: another process works on this fold.
     """
+    with _locked(run, fold):
+        _finish_fold(plan, run, fold, listen)
+
+
+def _run_folds_on_ray(plan: Plan, run: RunFolder, folds: Sequence[Fold], listen: Listener) -> None:
+    """As `run_fold` for each of them. The locks are held here: a lost machine may leave its own behind."""
+    seeds = range(plan.config.train.seeds)
+    with contextlib.ExitStack() as held:
+        for fold in folds:
+            held.enter_context(_locked(run, fold))
+        if len(seeds) > 1:
+            models = [(fold, number) for fold in folds for number in seeds]
+            run_on_ray(_train_seed_model, plan, run, models, plan=plan, listen=listen, what="fold and seed model")
+        run_on_ray(_finish_fold, plan, run, folds, plan=plan, listen=listen)
+
+
+def _train_seed_model(plan: Plan, run: RunFolder, model: tuple[Fold, int], listen: Listener) -> None:
+    fold, number = model
+    with explained_memory_errors():
+        task = build_task(plan, run, fold, folder=run.fold(fold), beside=_folds_beside(plan), listen=listen)
+        train_seed_model(task, number, listen=listen, deadline=plan.deadline)
+
+
+def _finish_fold(plan: Plan, run: RunFolder, fold: Fold, listen: Listener) -> None:
     folder = run.fold(fold)
-    with _locked(run, fold), explained_memory_errors():
+    with explained_memory_errors():
         trained = from_first(lambda: folder.is_trained(plan.config.train))
         task = build_task(plan, run, fold, folder=folder, beside=_folds_beside(plan), listen=listen)
         finished = train_fold(task, listen=listen, deadline=plan.deadline)

@@ -21,18 +21,25 @@ from pipeline.events import Event, Listener, Note
 
 PlanT = TypeVar("PlanT")
 RunT = TypeVar("RunT")
-Work = Callable[[PlanT, RunT, int, Listener], None]
+Work = Callable[[PlanT, RunT, Any, Listener], None]
 
 _START_METHOD = "spawn"  # CUDA does not survive a fork, not even of a process that has only counted the devices
 _LOOK_SECONDS = 1.0  # between two checks for processes that have died
 
 
-class _Ended(NamedTuple):
-    """The last message of a fold's process: nothing, the user's mistake, our fault, or how it was killed."""
+class Ended(NamedTuple):
+    """The end of a fold's process: nothing, the user's mistake, our fault, or how it was killed."""
 
     mistake: PipelineError | None = None
     fault: str | None = None
     death: str | None = None
+
+    def check(self, what: str, number: object) -> None:
+        """Raise the mistake as it was raised there; RuntimeError for a fault of `what` `number`."""
+        if self.mistake is not None:
+            raise self.mistake
+        if self.fault is not None:
+            raise RuntimeError(f"{what} {number} failed:\n{self.fault}")
 
 
 class _Running(NamedTuple):
@@ -79,14 +86,11 @@ def run_side_by_side(
                 fold = waiting.pop(0)
                 running[fold] = _start(context, task, plan, run, fold, place=free.pop(0), threads=threads)
             fold, event = _next_event(running)
-            if not isinstance(event, _Ended):
+            if not isinstance(event, Ended):
                 listen(event)
                 continue
             free.append(_close(running.pop(fold)))
-            if event.mistake is not None:
-                raise event.mistake
-            if event.fault is not None:
-                raise RuntimeError(f"{what} {fold} failed:\n{event.fault}")
+            event.check(what, fold)
             if event.death is not None:
                 dead.append(f"the process of {what} {fold} {event.death}")
                 listen(Note(f"{dead[-1]}; the others go on"))
@@ -95,6 +99,11 @@ def run_side_by_side(
             left.process.terminate()
         for left in running.values():
             _close(left)
+    refuse_the_dead(dead)
+
+
+def refuse_the_dead(dead: Sequence[str]) -> None:
+    """Raise RunError if there are any: sentences about processes that were killed."""
     if dead:
         raise RunError(
             "; ".join(dead),
@@ -130,7 +139,7 @@ def _close(ended: _Running) -> int:
     return ended.place
 
 
-def _next_event(running: Mapping[int, _Running]) -> tuple[int, Event | _Ended]:
+def _next_event(running: Mapping[int, _Running]) -> tuple[int, Event | Ended]:
     """The next event of one of the processes, or its death."""
     lines: list[Any] = [one.events for one in running.values()]
     while True:
@@ -144,9 +153,9 @@ def _next_event(running: Mapping[int, _Running]) -> tuple[int, Event | _Ended]:
                     return fold, one.events.recv()
                 except (EOFError, OSError):  # OSError: killed while it sent an event
                     one.process.join()
-                    return fold, _Ended(death=_how(one.process))
+                    return fold, Ended(death=_how(one.process))
         if dead:
-            return dead[0], _Ended(death=_how(running[dead[0]].process))
+            return dead[0], Ended(death=_how(running[dead[0]].process))
 
 
 def _how(process: BaseProcess) -> str:
@@ -171,17 +180,21 @@ def _run_one(
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
 
-    def report(event: Event | _Ended) -> None:
+    def report(event: Event | Ended) -> None:
         try:
             sender.send(event)
         except OSError:
             os._exit(1)  # the parent was killed
 
-    ended = _Ended()
+    report(attempt(task, plan, run, fold, report))
+
+
+def attempt(task: Work[PlanT, RunT], plan: PlanT, run: RunT, fold: Any, listen: Listener) -> Ended:
+    """Call the task; an error is returned, for the process that raises it."""
     try:
-        task(plan, run, fold, report)
+        task(plan, run, fold, listen)
     except PipelineError as error:
-        ended = _Ended(mistake=error)
-    except Exception:  # noqa: BLE001 (a fault of ours is carried to the parent, which raises it)
-        ended = _Ended(fault=traceback.format_exc())
-    report(ended)
+        return Ended(mistake=error)
+    except Exception:  # noqa: BLE001 (a fault of ours)
+        return Ended(fault=traceback.format_exc())
+    return Ended()

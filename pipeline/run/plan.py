@@ -5,11 +5,13 @@ Nothing is written here but the built-in competition, where the config names it 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +65,13 @@ class Plan:
     metric: Metric
     rules: RowRules
     deadline: float = math.inf  # on the clock of time.monotonic: the end of train.time_budget
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The deadline as a time of day: another machine, which may unpickle the plan, has another monotonic clock."""
+        return {**self.__dict__, "deadline": self.deadline - time.monotonic() + time.time()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, deadline=state["deadline"] - time.time() + time.monotonic())
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
@@ -144,9 +153,16 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
 
 
 def _check_processes(train: TrainConfig, folds: NDArray[np.int64], listen: Listener) -> None:
-    """Raise ConfigError if a process would get one image, too few for a batch norm; note that folds do not run side by
-    side."""
+    """Raise ConfigError if a process would get one image, too few for a batch norm, or if Ray is missing; note that
+    folds do not run side by side."""
     count = processes.count()
+    if train.executor == "ray":
+        processes.require_one("train.executor=ray")
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError(
+                "train.executor=ray: Ray is not installed",
+                remedy="pip install --constraint constraints.txt --editable '.[ray]', or set train.executor=local",
+            )
     if count == 1:
         return
     validated = np.bincount(folds[folds >= 0])

@@ -20,6 +20,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.opening import data_digest
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
+from pipeline.run.ray_executor import run_on_ray
 from pipeline.search.head_trials import open_maps
 from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
@@ -107,15 +108,30 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
 
 
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
-    if search.plan.config.search.proxy == "head":
+    plan, workers = search.plan, range(search.workers)
+    on_ray, settings = plan.config.train.executor == "ray", plan.config.search
+    if settings.proxy == "head" and on_ray:
+        run_on_ray(_make_maps, plan, run, search.folds, plan=plan, listen=listen)
+        if time.monotonic() > plan.deadline:
+            raise TimeUsed
+    elif settings.proxy == "head":
         for fold in search.folds:
-            open_maps(search.plan, run, fold, listen=listen)
-    if search.workers > 1:
-        run_side_by_side(
-            work, search, run, range(search.workers), processes=search.workers, listen=listen, what="worker"
-        )
+            open_maps(plan, run, fold, listen=listen)
+    if on_ray:
+        if (settings.storage or "sqlite").startswith("sqlite"):
+            sentence = "search.storage is a SQLite file, which workers on several machines may damage"
+            listen(Note(sentence, remedy="name a PostgreSQL database, see docs/machines.md"))
+        run_on_ray(work, search, run, workers, plan=plan, listen=listen, what="worker")
+    elif search.workers > 1:
+        run_side_by_side(work, search, run, workers, processes=search.workers, listen=listen, what="worker")
     else:
         work(search, run, 0, listen)
+
+
+def _make_maps(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
+    """The feature maps of a fold, as a task of Ray; none if `train.time_budget` ends first."""
+    with contextlib.suppress(TimeUsed):
+        open_maps(plan, run, fold, listen=listen)
 
 
 def left_out_scores(plan: Plan, run: RunFolder) -> LeftOut:

@@ -54,15 +54,19 @@ def train_fold(task: FoldTask, *, listen: Listener, deadline: float = math.inf) 
     Raises:
         PipelineError: as `train_model` does.
     """
-    train = task.config.train
-    for number, folder in enumerate(task.folder.seed_models(train)):
-        if from_first(folder.weights.exists):
-            continue
-        seed = train.seed + number
-        model = replace(task, config=_config_of(task, seed=seed), folder=folder)
-        if not train_model(model, listen=listen if train.seeds == 1 else _naming(listen, seed), deadline=deadline):
-            return False
-    return True
+    return all(
+        train_seed_model(task, number, listen=listen, deadline=deadline) for number in range(task.config.train.seeds)
+    )
+
+
+def train_seed_model(task: FoldTask, number: int, *, listen: Listener, deadline: float = math.inf) -> bool:
+    """Train one of the models of `train_fold`, counted from 0, unless it is finished; returns whether it is then."""
+    train, folder = task.config.train, task.folder.seed_models(task.config.train)[number]
+    if from_first(folder.weights.exists):
+        return True
+    seed = train.seed + number
+    model = replace(task, config=_config_of(task, seed=seed), folder=folder)
+    return train_model(model, listen=listen if train.seeds == 1 else _naming(listen, seed), deadline=deadline)
 
 
 def train_model(
