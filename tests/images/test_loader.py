@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.errors import ImageError, PipelineError
+from pipeline.errors import ImageError, RunError
 from pipeline.images.augmentation.albumentations_adapter import Spec
 from pipeline.images.augmentation.augment import build_augmentation
 from pipeline.images.dataset import (
@@ -136,7 +136,7 @@ class Killed(Dataset[int]):
 
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(PipelineError, match=r"loads images died(.|\n)*lower train\.workers"):
+    with pytest.raises(RunError, match=r"loads images died(.|\n)*lower train\.workers"):
         list(Loader(Killed(), [[0]], list, workers=1, pin_memory=False))
 
 
