@@ -44,7 +44,7 @@ def loading_workers(asked: int | Literal["auto"], device: torch.device, *, besid
 def free_shared_memory() -> float:
     """The free bytes of /dev/shm, by which processes send each other batches; infinite where a system has none."""
     try:
-        return shutil.disk_usage("/dev/shm").free
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108
     except OSError:
         return math.inf
 

@@ -18,6 +18,7 @@ from pipeline import interrupts
 from pipeline.device import keep_freed_memory, use_threads
 from pipeline.errors import PipelineError, RunError
 from pipeline.events import Event, Listener, Note
+from pipeline.machine import refusal
 
 PlanT = TypeVar("PlanT")
 RunT = TypeVar("RunT")
@@ -182,6 +183,7 @@ def _run_one(
         task(plan, run, fold, report)
     except PipelineError as error:
         ended = _Ended(mistake=error)
-    except Exception:  # noqa: BLE001 (a fault of ours is carried to the parent, which raises it)
-        ended = _Ended(fault=traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 (a fault of ours is carried to the parent, which raises it)
+        refused = refusal(error)
+        ended = _Ended(fault=traceback.format_exc()) if refused is None else _Ended(mistake=refused)
     report(ended)

@@ -29,7 +29,6 @@ from pipeline.training.losses import LOSSES, MultiLabelLoss
 from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
-
 _QUEUES_BYTES = 2**20  # for the locks of the queues to and from loading processes
 
 
@@ -145,7 +144,7 @@ def build_runtime(config: Config, *, beside: int = 1, listen: Listener = ignore)
         alone = free < _QUEUES_BYTES
         listen(
             Note(
-                f"/dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of {workers} loading processes: "
+                f"the shared memory /dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of train.workers={workers}: "
                 + ("this process loads the images itself" if alone else "batches are sent through pipes")
                 + f", which is slower; in Docker start the container with --shm-size={math.ceil(needed / 2**30)}g"
             )
