@@ -144,7 +144,8 @@ def build_runtime(config: Config, *, beside: int = 1, listen: Listener = ignore)
         alone = free < _QUEUES_BYTES
         listen(
             Note(
-                f"the shared memory /dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of train.workers={workers}: "
+                f"the shared memory /dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of "
+                f"train.workers={workers}: "
                 + ("this process loads the images itself" if alone else "batches are sent through pipes")
                 + f", which is slower; in Docker start the container with --shm-size={math.ceil(needed / 2**30)}g"
             )
