@@ -88,7 +88,8 @@ def _refuse_other_database(url: sqlalchemy.URL) -> None:
         return  # Optuna's own error follows
     finally:
         engine.dispose()
-    if tables and "alembic_version" not in tables:
+    half_made = all(name.startswith(("stud", "trial", "version_info")) for name in tables)  # by a killed command
+    if "alembic_version" not in tables and not half_made:
         raise ConfigError(
             f"search.storage: {path} is the database of another program",
             got=f"the tables {listing(tables)}",

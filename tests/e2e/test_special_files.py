@@ -59,6 +59,7 @@ FILES = {
     "b.pth": ["model.backbone_weights=b.pth"],
     "queries.npy": ["model.query_init=queries.npy"],
 }
+SOME = ("data/train.csv", "data/train/t.003.png", "w.safetensors", "w.pth")
 
 
 def replace(path: Path, kind: str) -> None:
@@ -66,8 +67,9 @@ def replace(path: Path, kind: str) -> None:
     KINDS[kind](path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "pipe") for name in FILES), *((name, kind) for name in SOME for kind in KINDS)]
+)
 def test_a_file_of_the_training_that_is_none(
     name: str, kind: str, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,12 +101,10 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize(("name", "reader"), [(name, reader) for name, readers in READ.items() for reader in readers])
-def test_a_pipe_in_a_run_folder(
+def test_a_link_to_a_pipe_in_a_run_folder(
     name: str,
     reader: str,
-    linked: bool,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,9 +114,8 @@ def test_a_pipe_in_a_run_folder(
     monkeypatch.chdir(tmp_path)
     path = Path("runs/tiny", name)
     path.unlink()
-    os.mkfifo(tmp_path / "pipe" if linked else path)
-    if linked:
-        path.symlink_to(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe")
+    path.symlink_to(tmp_path / "pipe")
     assert READERS[reader](monkeypatch) == 2
     message = capsys.readouterr().err
     assert message.count("error: ") == 1
@@ -124,7 +123,7 @@ def test_a_pipe_in_a_run_folder(
     assert {each.name for each in tmp_path.iterdir()} <= {"data", "runs", "tiny.yaml", "pipe"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
 @pytest.mark.parametrize(
     "words",
     [
