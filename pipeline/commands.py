@@ -40,10 +40,10 @@ def run_command(main: Callable[[], None], command: str) -> int:
     return DONE
 
 
-def end_process(code: int) -> NoReturn:
-    """End this process with the exit code of its command; nothing interrupts that."""
-    interrupts.ignore()
-    sys.exit(code)
+def end_process(command: Callable[[], int]) -> NoReturn:
+    """End this process with the exit code of `command`; no signal ends it between the command and its exit."""
+    interrupts.ignore()  # `caught` brings this back at its end
+    sys.exit(command())
 
 
 class RunState(Protocol):
