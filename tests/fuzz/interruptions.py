@@ -183,7 +183,7 @@ def try_signal(name: str, generator: random.Random, usual: float, whole: bytes, 
     reset(name)
     number, to_group = generator.choice([signal.SIGINT, signal.SIGTERM]), generator.random() < 0.5
     process = start(COMMANDS[name], log)
-    time.sleep(generator.uniform(0.02, 0.7 * usual))
+    time.sleep(generator.uniform(0.2, 0.7 * usual))
     if os.waitpid(process, os.WNOHANG) != (0, 0):
         return "had ended before"
     (os.killpg if to_group else os.kill)(process, number)
