@@ -48,7 +48,7 @@ def regular(path: Path) -> Path:
 def refusal(error: BaseException) -> PipelineError | None:
     """The PipelineError for an error by which the machine refused something; None for any other error, a bug."""
     if isinstance(error, OSError) and error.errno in _REMEDIES:
-        where = f"{error.filename}: " if isinstance(error.filename, str | bytes) else ""
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         return PipelineError(f"{where}{error.strerror}", remedy=_REMEDIES[error.errno])
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return PipelineError("no more threads can be started", remedy=_PROCESSES)
