@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
 def console_script() -> None:
     """Run the command line."""
     arguments = parse_arguments()
-    end_process(run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
+    end_process(lambda: run_command(lambda: main(arguments), shlex.join(["python", *sys.argv])))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def run(*words: str) -> None:
 
 def console_script() -> None:
     """Run the command line."""
-    end_process(command(sys.argv[1:]))
+    end_process(lambda: command(sys.argv[1:]))
 
 
 if __name__ == "__main__":

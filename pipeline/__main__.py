@@ -240,7 +240,7 @@ def main(words: Sequence[str]) -> int:
 
 def console_script() -> None:
     """Run the command line."""
-    end_process(main(sys.argv[1:]))
+    end_process(lambda: main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

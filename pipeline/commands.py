@@ -8,6 +8,7 @@ from typing import NoReturn, Protocol
 
 from pipeline import interrupts, processes
 from pipeline.errors import PipelineError
+from pipeline.machine import refusal
 
 DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 
@@ -15,7 +16,8 @@ DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 def run_command(main: Callable[[], None], command: str) -> int:
     """Call `main` and return the exit code: 0 done, 2 a mistake of the user, 130 interrupted.
 
-    A mistake is printed as one message on stderr, without a traceback. After Ctrl-C or SIGTERM the message says what is
+    A mistake is printed as one message on stderr, without a traceback; so is a refusal of the machine, such as a full
+    disk. After Ctrl-C or SIGTERM the message says what is
     saved and how to continue, or start, `command`. A bug is not caught: Python prints its traceback and exits with 1.
     Several processes of one command return the same code, and one of them prints.
     """
@@ -29,18 +31,19 @@ def run_command(main: Callable[[], None], command: str) -> int:
                 if processes.is_first():
                     print(interrupts.message(), file=sys.stderr, flush=True)  # noqa: T201 (a command's terminal)
                 return INTERRUPTED
-            if not isinstance(error, PipelineError):
+            mistake = error if isinstance(error, PipelineError) else refusal(error)
+            if mistake is None:
                 raise
-            if processes.local_rank() == 0 if error.printed_here is None else error.printed_here:
-                print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            if processes.local_rank() == 0 if mistake.printed_here is None else mistake.printed_here:
+                print(f"error: {mistake}", file=sys.stderr, flush=True)  # noqa: T201
             return USERS_MISTAKE
     return DONE
 
 
-def end_process(code: int) -> NoReturn:
-    """End this process with the exit code of its command; nothing interrupts that."""
-    interrupts.ignore()
-    sys.exit(code)
+def end_process(command: Callable[[], int]) -> NoReturn:
+    """End this process with the exit code of `command`; no signal ends it between the command and its exit."""
+    interrupts.ignore()  # `caught` brings this back at its end
+    sys.exit(command())
 
 
 class RunState(Protocol):

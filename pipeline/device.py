@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Literal, cast
@@ -37,6 +39,14 @@ def loading_workers(asked: int | Literal["auto"], device: torch.device, *, besid
     if device.type == "cpu":
         return 0
     return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside - 1))
+
+
+def free_shared_memory() -> float:
+    """The free bytes of /dev/shm, by which processes send each other batches; infinite where a system has none."""
+    try:
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108
+    except OSError:
+        return math.inf
 
 
 @contextlib.contextmanager

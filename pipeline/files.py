@@ -25,6 +25,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline.errors import RunError, listing
+from pipeline.machine import regular
 
 TEMPORARY_PREFIX = ".writing-"
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{8}-[0-9]{1,9}-.")
@@ -171,7 +172,7 @@ def write_marked_parquet(path: Path, frame: pd.DataFrame, written_with: Collecti
 def marked_outputs(path: Path) -> dict[str, str]:
     """The file names and digests that `write_marked_parquet` noted in `path`; none for any other file."""
     try:
-        digests = json.loads((parquet.read_schema(path).metadata or {})[_OUTPUT_MARK])
+        digests = json.loads((parquet.read_schema(regular(path)).metadata or {})[_OUTPUT_MARK])
     except (OSError, ValueError, KeyError):
         return {}
     return {path.name: "", **digests}
@@ -193,9 +194,7 @@ def _all_finite(column: pd.Series[Any]) -> bool:
 def read_text(path: Path) -> str:
     """The UTF-8 text in `path`. Raises RunError where it is missing, not a regular file, or cannot be read."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise RunError(f"{path} is not a regular file", remedy="move it away, or start with --fresh")
-        return path.read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -234,10 +233,12 @@ def read_folds(path: Path) -> pd.DataFrame:
         RunError: it is missing or unreadable.
     """
     try:
-        frame = pd.read_csv(path, dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
+        frame = pd.read_csv(regular(path), dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
         return frame.set_index("id")[["group", "fold"]]
+    except FileNotFoundError:
+        raise _missing(path) from None
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} cannot be read: {error}", remedy="finish the run with run_cv.py first") from None
+        raise RunError(f"{path} cannot be read: {error}", remedy="restore it, or start with --fresh") from None
 
 
 def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
@@ -248,7 +249,7 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
             is not finite.
     """
     try:
-        names = parquet.read_schema(path).names
+        names = parquet.read_schema(regular(path)).names
         missing = [name for name in ["id", *labels] if name not in names]
         frame = pd.read_parquet(path, columns=[name for name in ["id", *labels] if name in names])
     except FileNotFoundError:

@@ -38,7 +38,7 @@ def caught(explain: Callable[[], str]) -> Iterator[None]:
     global _state
     outer, _state = _state, _State(explain)
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda fault: None if fault.exc_type is KeyboardInterrupt else hook(fault)
+    sys.unraisablehook = lambda fault: None if _comes_again(fault.exc_value) else hook(fault)
     before = [signal.signal(number, _handle) for number in _SIGNALS]
     try:
         yield
@@ -114,6 +114,11 @@ def end_children(*, all_of_them: bool = False) -> None:
     for child in children:
         child.join()
     signal.signal(signal.SIGCHLD, before)
+
+
+def _comes_again(error: BaseException | None) -> bool:
+    """Whether a library swallowed what a handler of signals raised: `check` raises it again, or torch does."""
+    return isinstance(error, KeyboardInterrupt) or str(error).startswith("DataLoader worker (pid")
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

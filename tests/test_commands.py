@@ -94,7 +94,7 @@ def main():
         print("begun", flush=True)
         time.sleep(60)
 
-end_process(run_command(main, "python run_cv.py x"))
+end_process(lambda: run_command(main, "python run_cv.py x"))
 """
 
 

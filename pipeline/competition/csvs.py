@@ -17,6 +17,7 @@ import pandas as pd
 from pipeline.config import CompetitionConfig
 from pipeline.errors import CompetitionError, listing, nearest
 from pipeline.events import Listener, Note, ignore
+from pipeline.machine import regular
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _UNNAMED = re.compile(r"\s*(Unnamed: \d+)?\s*")
@@ -134,7 +135,7 @@ def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener, e
         CompetitionError: the file is missing, unreadable, not in the given encoding, or not text.
     """
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except FileNotFoundError:
         raise CompetitionError(
             f"{path}: no such file", remedy=f"put the file there, or correct competition.root or {key}"

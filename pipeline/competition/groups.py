@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Hashable, Sequence
+import signal
+import threading
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from pipeline.config import (
     GroupSource,
 )
 from pipeline.errors import CompetitionError, listing
+
+_SECONDS = 20.0  # a usual expression searches a million ids in two
 
 
 def read_groups(competition: CompetitionConfig, frame: pd.DataFrame, path: Path) -> tuple[str, ...] | None:
@@ -114,7 +119,8 @@ def _texts(source: GroupPattern, competition: CompetitionConfig, frame: pd.DataF
 
 def _by_pattern(source: GroupPattern, ids: Sequence[str], texts: Sequence[str]) -> list[str]:
     pattern = re.compile(source.regex)
-    found = [pattern.search(text) for text in texts]
+    with _limited(source):
+        found = [pattern.search(text) for text in texts]
     groups = [None if match is None else match.group(1) for match in found]
     bare = [id_ for id_, group in zip(ids, groups, strict=True) if not group]
     if bare:
@@ -125,6 +131,32 @@ def _by_pattern(source: GroupPattern, ids: Sequence[str], texts: Sequence[str]) 
             remedy="widen the expression, for example with an alternative for these rows",
         )
     return [str(group) for group in groups]
+
+
+@contextlib.contextmanager
+def _limited(source: GroupPattern) -> Iterator[None]:
+    """Raise CompetitionError in the block after some seconds: Python looks for signals while it matches.
+
+    There is no limit on Windows, nor in a thread, which gets no signals.
+    """
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise CompetitionError(
+            f"competition.groups.regex='{source.regex}' takes more than {_SECONDS:g} seconds to search in all rows",
+            expected="an expression that matches in one way only",
+            remedy="do not repeat what is repeated already, as in (a+)+; write [^_]+ rather than .+ before a _",
+        )
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _from_file(source: GroupFile, competition: CompetitionConfig, ids: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.config.recipes import with_recipe
 from pipeline.config.schema import Config
 from pipeline.config.search import Dimension, SearchConfig, full_key
 from pipeline.errors import ConfigError, listing, nearest
+from pipeline.machine import regular
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -73,7 +74,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such config file",

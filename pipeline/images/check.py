@@ -14,6 +14,7 @@ from pipeline.competition.paths import ImagePaths, nearest_file
 from pipeline.errors import ImageError, listing
 from pipeline.images.decoding.decode import has_end, read_image
 from pipeline.images.geometry import ImageForm, Size
+from pipeline.machine import regular
 
 
 def check_images(
@@ -88,7 +89,7 @@ def _seem_whole(paths: ImagePaths) -> bool:
 def _size_of_whole(path: Path) -> Size | None:
     """The size of a whole JPEG or PNG by its header; None for anything else, which must be decoded."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             if not has_end(*_ends(file)):
                 return None
             file.seek(0)

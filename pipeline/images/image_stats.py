@@ -24,6 +24,7 @@ from pipeline.images.decoding.decode import has_end, read_image
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
 from pipeline.images.geometry import Reading
 from pipeline.images.near_duplicates import SIDE, thumbnail
+from pipeline.machine import regular
 
 _PNG, _PNG_BITS = b"\x89PNG\r\n\x1a\n", 24
 _DEEP = (_PNG, b"\x00\x00\x00\x0cjP  ", b"P5", b"P6")  # PNG, JPEG 2000, PGM and PPM may have 16 bits
@@ -80,7 +81,7 @@ def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
     digest, greys, kind, largest = hashlib.blake2b(digest_size=16), [], ("", 0, 0), 0
     for number, path in enumerate(paths):
         try:
-            data = path.read_bytes()
+            data = regular(path).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             missing = isinstance(error, FileNotFoundError)
             return ImageStats(f"image {path} does not exist" if missing else f"image {path} cannot be opened")
@@ -135,7 +136,7 @@ def largest_samples(paths: Iterable[ImagePaths]) -> list[int]:
     found = []
     for image in paths:
         try:
-            found.append(max(_largest_sample(path.read_bytes()) for path in image))
+            found.append(max(_largest_sample(regular(path).read_bytes()) for path in image))
         except (OSError, ValueError):
             found.append(0)
     return found

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import queues
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipeline import interrupts
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunError
 
 Batch = TypeVar("Batch")
 Batches = Sequence[Sequence[Any]]
 
 _SMALL = 2**16  # bytes
+_LOST = ("DataLoader worker (pid", "Too many open files", "received 0 items", "can't start new thread")
 
 
 class Loader(Generic[Batch]):
     """An iterable over `batches`, lists of a dataset's keys, in their order; every `iter` begins at the first.
 
-    A `PipelineError` in a worker is raised unchanged. torch's global generator is not used.
+    A `PipelineError` in a worker is raised unchanged. torch's global generator is not used. A worker that dies, or
+    that cannot be started, is a `RunError` of the next batch.
 
     Args:
         dataset: returns an item for a key; must be picklable where processes are spawned.
@@ -83,20 +91,72 @@ class Loader(Generic[Batch]):
             yield batch
 
     def _load(self) -> Iterator[Any]:
+        batches = None
         try:
-            with interrupts.blocked():  # Ctrl-C reaches the whole process group; this process ends its workers
+            with (
+                interrupts.blocked(),
+                _watch.waiting(),
+            ):  # Ctrl-C reaches the whole group; this process ends its workers
                 batches = iter(self._loader)
-            for batch in batches:
+            if self._loader.num_workers:
+                _watch.install()
+            while True:
+                with _watch.waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
                 interrupts.check()
-                yield _unpacked(batch)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+                yield _changed(batch, _received)
+        except (OSError, EOFError, RuntimeError) as error:
+            if not self._loader.num_workers or not _is_lost(error):
                 raise
-            raise PipelineError(
-                "a process that loads images died",
-                got=str(error).splitlines()[0],
-                remedy="free some memory or lower train.workers; the same command goes on from what was saved",
+            if batches is not None:
+                batches._shutdown = True  # torch would wait for locks and half-sent batches of the dead worker
+            interrupts.end_children()
+            raise RunError(
+                "a process that loads images died, or cannot be reached",
+                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                remedy="free some memory, lower train.workers, or set it to 0; the same command goes on from what was "
+                "saved",
             ) from error
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a worker died, could not be started or could not be reached; false for an error raised in its code."""
+    own = str(error).startswith("Caught ")  # torch's words
+    return not own and (not isinstance(error, RuntimeError) or str(error).startswith(_LOST))
+
+
+class _Watch:
+    """Lets torch raise for a dead worker only while a batch is awaited, not in whatever the main thread does then."""
+
+    def __init__(self) -> None:
+        self._raise: Callable[[int, FrameType | None], Any] = lambda *_: None
+        self._waiting = False
+
+    def install(self) -> None:
+        """Take the place of torch's handler of SIGCHLD, which it has set when its first workers started."""
+        current = signal.getsignal(signal.SIGCHLD)
+        if callable(current) and current != self._notice:
+            self._raise = current
+            signal.signal(signal.SIGCHLD, self._notice)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """In the block a dead worker raises RuntimeError, also one that died before."""
+        self._waiting = True
+        try:
+            self._raise(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._waiting = False
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self._raise(number, frame)
+
+
+_watch = _Watch()
 
 
 class _Guarded(Dataset[Any]):
@@ -107,31 +167,43 @@ class _Guarded(Dataset[Any]):
 
     def __getitems__(self, keys: list[Any]) -> Any:
         try:
-            return _packed(self._collate([self._dataset[key] for key in keys]))
+            return _changed(self._collate([self._dataset[key] for key in keys]), _sent)
         except PipelineError as error:
             return error
 
 
-def _packed(batch: Any) -> Any:
-    """Turn the small tensors of a batch (a named tuple) into arrays, which a worker sends inside its message.
+def _sent(tensor: Tensor) -> Tensor | NDArray[Any]:
+    """A tensor as a worker sends it: small tables and what finds no room in shared memory as arrays, in the message.
 
     A tensor is sent as shared memory, which takes a connection of its own and thus a millisecond, whatever its size.
+    It moves there now: where that is full, torch's own attempt would lose the batch, which is then awaited for ever.
     """
-    return _changed(batch, _is_small_table, Tensor.numpy)
+    if tensor.ndim <= 2 and tensor.nbytes <= _SMALL:
+        return tensor.numpy()
+    if get_worker_info() is None:
+        return tensor
+    try:
+        return tensor.share_memory_()
+    except RuntimeError:
+        # An array of images is sent as it lies in memory, in the order B, H, W, C.
+        return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).numpy()
 
 
-def _is_small_table(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim <= 2 and value.nbytes <= _SMALL
+def _received(sent: Tensor | NDArray[Any]) -> Tensor:
+    if isinstance(sent, Tensor):
+        return sent
+    tensor = torch.from_numpy(sent)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
-def _unpacked(batch: Any) -> Any:
-    return _changed(batch, lambda value: isinstance(value, np.ndarray), torch.from_numpy)
-
-
-def _changed(batch: Any, which: Callable[[Any], bool], change: Callable[[Any], Any]) -> Any:
-    fields = batch._asdict() if hasattr(batch, "_asdict") else {}
-    changed = {name: change(value) for name, value in fields.items() if which(value)}
-    return batch._replace(**changed) if changed else batch
+def _changed(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """A batch (a named tuple), with `change` of each of its tensors or arrays, also of those in a tuple."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return change(batch)
+    if isinstance(batch, tuple):
+        values = [_changed(value, change) for value in batch]
+        return batch._make(values) if hasattr(batch, "_make") else tuple(values)
+    return batch
 
 
 def _unchanged(batch: Any) -> Any:
@@ -140,3 +212,5 @@ def _unchanged(batch: Any) -> Any:
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001
     cv2.setNumThreads(0)  # torch limits itself to one thread per worker, OpenCV does not
+    # A batch that cannot be sent, for lack of file handles, would be lost and awaited for ever.
+    queues.Queue._on_queue_feeder_error = staticmethod(lambda _error, _batch: os._exit(1))  # type: ignore[attr-defined]

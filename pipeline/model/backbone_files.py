@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, listing
 from pipeline.files import parse_json
+from pipeline.machine import regular
 from pipeline.model.normalize import read_statistics
 from pipeline.model.official.checkpoint import read_checkpoint
 
@@ -44,7 +45,7 @@ def read_backbone_file(location: str) -> BackboneFile:
 
 def _read_folder(folder: Path) -> BackboneFile:
     try:
-        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json(regular(folder / "config.json").read_text(encoding="utf-8"))
         architecture = str(config["architecture"])
         mean, std = read_statistics(config.get("pretrained_cfg", config))
         path = next((folder / name for name in _FILES if (folder / name).is_file()), None)

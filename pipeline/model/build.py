@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import ConfigError, RunError, listing
 from pipeline.events import Listener, Note
+from pipeline.machine import regular
 from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.backbone_weights import load_backbone_weights
 from pipeline.model.loading import LoadReport, load_for_labels
@@ -158,7 +159,7 @@ def build_normalizer(images: ImagesConfig, model: nn.Module) -> PixelNormalizer:
 def _load_queries(path: Path) -> Tensor:
     """The array at `path` (.npy), one embedding per label, as float32."""
     try:
-        values = np.load(path, allow_pickle=False)
+        values = np.load(regular(path), allow_pickle=False)
         embeddings = torch.from_numpy(np.asarray(values, dtype=np.float32))
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise ConfigError(

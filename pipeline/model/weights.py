@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.config import ImagesConfig, ModelConfig
 from pipeline.errors import RunError, listing
 from pipeline.files import parse_json, write_atomically
+from pipeline.machine import regular
 from pipeline.model.backbone import Backbone
 
 
@@ -39,7 +40,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         RunError: the file is missing or broken, or holds a number that is not finite.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             facts = parse_json((file.metadata() or {})["facts"])
     except KeyError:

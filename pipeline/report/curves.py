@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from pipeline.errors import RunError
+from pipeline.machine import regular
 from pipeline.report.figures import save_figure
 from pipeline.run.folder import RunFolder
 
@@ -31,9 +32,9 @@ def read_epochs(run: RunFolder) -> dict[str, Records]:
         if run.search.path in path.parents:
             continue
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = regular(path).read_text(encoding="utf-8").splitlines()
             records = [_record(line) for line in lines]
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} is not readable: {error}", remedy="restore it, or start with --fresh") from None
         if records:
             found[str(path.parent.relative_to(run.path))] = records

@@ -146,7 +146,7 @@ def build_task(
         rows_of(plan.folds, fold),
         _open_images(plan, run, listen),
         folder,
-        build_runtime(plan.config, beside=beside * processes.local_count()),
+        build_runtime(plan.config, beside=beside * processes.local_count(), listen=listen),
     )
 
 

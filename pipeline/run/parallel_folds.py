@@ -18,6 +18,7 @@ from pipeline import interrupts
 from pipeline.device import keep_freed_memory, use_threads
 from pipeline.errors import PipelineError, RunError
 from pipeline.events import Event, Listener, Note
+from pipeline.machine import refusal
 
 PlanT = TypeVar("PlanT")
 RunT = TypeVar("RunT")
@@ -195,6 +196,7 @@ def attempt(task: Work[PlanT, RunT], plan: PlanT, run: RunT, fold: Any, listen: 
         task(plan, run, fold, listen)
     except PipelineError as error:
         return Ended(mistake=error)
-    except Exception:  # noqa: BLE001 (a fault of ours)
-        return Ended(fault=traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 (a fault of ours)
+        refused = refusal(error)
+        return Ended(fault=traceback.format_exc()) if refused is None else Ended(mistake=refused)
     return Ended()

@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.errors import ConfigError, listing
+from pipeline.errors import ConfigError, RunError, listing
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
@@ -29,6 +29,7 @@ def opened_storage(
 
     Raises:
         ConfigError: the URL is wrong, its driver is not installed, or the database cannot be reached.
+        RunError: it fails later, for example on a full disk.
     """
     url = _checked_url(asked, sqlite)
     _refuse_other_database(url)
@@ -59,6 +60,12 @@ def opened_storage(
         sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
     try:
         yield storage
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"search.storage={url}: the database cannot be read or written any more",
+            got=str(error.__cause__ or error).splitlines()[0],
+            remedy="free some space, or start the database again; the same command goes on",
+        ) from error
     finally:
         storage.remove_session()
         storage.engine.dispose()
@@ -81,7 +88,8 @@ def _refuse_other_database(url: sqlalchemy.URL) -> None:
         return  # Optuna's own error follows
     finally:
         engine.dispose()
-    if tables and "alembic_version" not in tables:
+    half_made = all(name.startswith(("stud", "trial", "version_info")) for name in tables)  # by a killed command
+    if "alembic_version" not in tables and not half_made:
         raise ConfigError(
             f"search.storage: {path} is the database of another program",
             got=f"the tables {listing(tables)}",

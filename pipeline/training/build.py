@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from torch import nn
 
 from pipeline import processes
 from pipeline.config import Config, LossConfig
-from pipeline.device import loading_workers, pick_device, resolve_precision
+from pipeline.device import free_shared_memory, loading_workers, pick_device, resolve_precision
 from pipeline.errors import ConfigError, RunError, listing, nearest
-from pipeline.events import ignore
+from pipeline.events import Listener, Note, ignore
 from pipeline.images.geometry import image_form
 from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
 from pipeline.prediction.ensemble import Average
@@ -31,6 +32,7 @@ from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
 Targets = NDArray[np.float32] | None
+_QUEUES_BYTES = 2**20  # for the locks of the queues to and from loading processes
 
 
 def build_loss(config: LossConfig, *, labels: Sequence[str], targets: Targets = None) -> MultiLabelLoss:
@@ -150,15 +152,32 @@ def training_of(
     )
 
 
-def build_runtime(config: Config, *, beside: int = 1) -> Runtime:
-    """Device, precision and loading processes of this process, one of `beside` trainings on this machine."""
+def build_runtime(config: Config, *, beside: int = 1, listen: Listener = ignore) -> Runtime:
+    """Device, precision and loading processes of this process, one of `beside` trainings on this machine.
+
+    `listen` gets a note where /dev/shm, as in a plain Docker container, is too small for the batches of the processes.
+    """
     device = pick_device()
-    return Runtime(
-        device,
-        resolve_precision(config.train.precision, device),
-        batch_size=config.predict.batch_size or config.train.batch_size,
-        workers=loading_workers(config.train.workers, device, beside=beside),
+    workers = loading_workers(config.train.workers, device, beside=beside)
+    batch_size = config.predict.batch_size or config.train.batch_size
+    sizes = {view.size for view in parse_views(config.predict.tta, size=config.images.height_width)}
+    pixels = max(
+        config.train.batch_size * math.prod(config.images.height_width), batch_size * sum(map(math.prod, sizes))
     )
+    needed = beside * (2 * workers + 1) * pixels * config.images.channels  # two batches wait in each, one is read
+    free = free_shared_memory() if workers else math.inf
+    if needed > free:
+        alone = free < _QUEUES_BYTES
+        listen(
+            Note(
+                f"the shared memory /dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of "
+                f"train.workers={workers}: "
+                + ("this process loads the images itself" if alone else "batches are sent through pipes")
+                + f", which is slower; in Docker start the container with --shm-size={math.ceil(needed / 2**30)}g"
+            )
+        )
+        workers = 0 if alone else workers
+    return Runtime(device, resolve_precision(config.train.precision, device), batch_size=batch_size, workers=workers)
 
 
 def build_ensemble(

@@ -32,6 +32,7 @@ from pipeline import interrupts, processes
 from pipeline.config import ImagesConfig
 from pipeline.device import share_cores
 from pipeline.errors import ConfigError, PipelineError, listing
+from pipeline.machine import refusal
 
 T = TypeVar("T")
 
@@ -233,6 +234,7 @@ class _Pulse(threading.Thread):
         self._ending = True
         if isinstance(error, RuntimeError) and _TRANSPORT.search(str(error)):
             error = _lost(error)
+        error = refusal(error) or error
         own = False
         with contextlib.suppress(RuntimeError):
             own = self._publish(error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from pipeline.competition import groups as groups_module
 from pipeline.competition.groups import connect, describe_groups, join_groups
 from pipeline.competition.table import read_train
 from pipeline.config import CompetitionConfig, check_config
@@ -84,3 +86,14 @@ def test_groups_are_described_with_the_largest_and_their_source() -> None:
     assert describe_groups(["b", "a", "b"], sources) == (
         "2 groups of 3 rows, from {chunks: 2}; the largest, 'b', has 2 rows"
     )
+
+
+def test_an_exponential_expression_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups_module, "_SECONDS", 0.2)
+    handler = signal.getsignal(signal.SIGALRM)
+    rows = [f"{'a' * 60}{row}!,x/1.png,1,s" for row in range(3)]
+    monkeypatch.setattr("tests.competition.test_groups.ROWS", rows)
+    with pytest.raises(CompetitionError, match=r"takes more than 0\.2 seconds"):
+        _groups(tmp_path, {"regex": r"^((a+)+)\d$"})
+    assert signal.getsignal(signal.SIGALRM) == handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -5,16 +5,19 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.competition.paths import ImagePaths
-from pipeline.errors import ImageError, PipelineError
+from pipeline.errors import ImageError, RunError
+from pipeline.images import loader as loader_module
 from pipeline.images.augmentation.albumentations_adapter import Spec
 from pipeline.images.augmentation.augment import build_augmentation
 from pipeline.images.dataset import (
@@ -136,8 +139,57 @@ class Killed(Dataset[int]):
 
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(PipelineError, match=r"loads images died(.|\n)*lower train\.workers"):
+    with pytest.raises(RunError, match=r"loads images died(.|\n)*lower train\.workers"):
         list(Loader(Killed(), [[0]], list, workers=1, pin_memory=False))
+
+
+def test_a_worker_that_dies_between_two_batches_is_an_error_of_the_next_one_only(images: TrainImages) -> None:
+    batches = iter(train_loader(images, batches_of(0), workers=1, pin_memory=False))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    for _ in range(1000):  # torch's handler of SIGCHLD would raise here
+        time.sleep(0)
+    with pytest.raises(RunError, match=r"loads images died"):
+        next(batches)
+
+
+def unsendable(items: list[list[int]]) -> object:
+    return lambda: items
+
+
+def test_a_batch_that_cannot_be_sent_is_not_awaited_for_ever() -> None:
+    with pytest.raises(RunError, match=r"loads images died"):
+        list(Loader(Surroundings(), [[0]], unsendable, workers=1, pin_memory=False))
+
+
+def fail(_: list[list[int]]) -> object:
+    raise RuntimeError("a bug")
+
+
+def test_an_error_of_our_own_in_a_worker_keeps_its_name() -> None:
+    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker"):
+        list(Loader(Surroundings(), [[0]], fail, workers=1, pin_memory=False))
+
+
+def no_room(_: Tensor) -> Tensor:
+    raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+
+def test_without_room_in_shared_memory_the_batches_are_the_same(
+    images: TrainImages, write_images: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "_SMALL", 8)  # targets, too
+    alone = list(train_loader(images, batches_of(0), workers=0, pin_memory=False))
+    monkeypatch.setattr(Tensor, "share_memory_", no_room)  # the workers are forks of this process
+    together = list(train_loader(images, batches_of(0), workers=1, pin_memory=False))
+    for one, other in zip(alone, together, strict=True):
+        assert all(a.equal(b) and a.stride() == b.stride() for a, b in zip(one, other, strict=True))
+    views = EvalImages(write_images(2), forms=[FORM, FORM._replace(size=(8, 8))])
+    (batch,) = eval_loader(views, range(2), batch_size=2, workers=1, pin_memory=False)
+    assert [view.shape for view in batch.images] == [(2, 3, 16, 16), (2, 3, 8, 8)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -243,6 +245,17 @@ def test_a_killed_search_continues_and_completes_every_trial(tiny_config: Path, 
     assert (dead["failure"] == "its process died").all()
     assert sorted(trials[trials["kind"] == "retry"]["loss.gamma_neg"]) == sorted(dead["loss.gamma_neg"])
     assert not any((run.search.path / "trials").iterdir())
+
+
+def test_a_database_that_a_killed_command_has_half_made_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with opened_storage(None, path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for name in ("alembic_version", "version_info", "trial_values"):
+            database.execute(f"DROP TABLE {name}")
+    with opened_storage(None, path) as storage:
+        assert storage.get_all_studies() == []
 
 
 def test_a_database_url_may_name_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

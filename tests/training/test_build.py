@@ -14,8 +14,9 @@ from torch import nn
 
 from pipeline.config import Config, changed_training_keys, check_config, dump_config
 from pipeline.errors import ConfigError
+from pipeline.events import notes_into
 from pipeline.model.build import backbone_of, build_model
-from pipeline.training.build import build_loss, build_training
+from pipeline.training.build import build_loss, build_runtime, build_training
 from pipeline.training.loop import Training
 from pipeline.training.losses import DistributionBalancedLoss, MultiLabelLoss
 
@@ -230,3 +231,19 @@ def test_a_compiled_training_step_moves_the_weights_as_a_plain_one() -> None:
     assert results[0].keys() == results[1].keys()  # a checkpoint is the same whether compiled or not
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name], value, rtol=1e-3, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("free", "workers", "words"),
+    [(1e9, 2, []), (64 * 2**10, 0, ["loads the images itself"]), (2**21, 2, ["through pipes", "--shm-size=1g"])],
+)
+def test_a_small_shared_memory_is_noted(
+    free: float, workers: int, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.build.free_shared_memory", lambda: free)
+    config = check_config({"train": {"workers": 2}, "images": {"size": 512}, "model": {"pretrained": False}}, source="")
+    notes: list[str] = []
+    runtime = build_runtime(config, listen=notes_into(notes))
+    assert runtime.workers == workers
+    assert bool(notes) == bool(words)
+    assert all(word in notes[0] for word in words)

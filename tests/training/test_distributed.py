@@ -195,7 +195,7 @@ def exchange():
 
 ACTS = [eval(name) for name in sys.argv[1:3]]
 distributed._GRACE, distributed._MISSED = 8.0, 5
-end_process(run_command(command, "python run_cv.py x"))
+end_process(lambda: run_command(command, "python run_cv.py x"))
 """
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.competition.folds.rows import ALWAYS_TRAIN
 from pipeline.competition.folds.stratify import IntArray, repeated_names
 from pipeline.errors import FoldError, listing, nearest
+from pipeline.machine import regular
 
 
 def read_fold_file(path: Path, ids: Sequence[str]) -> IntArray:
@@ -55,7 +56,7 @@ def _unusable(path: Path, expected: str, got: str, remedy: str) -> FoldError:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig")
+        table = pd.read_csv(regular(path), dtype=str, na_filter=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas raises ValueError on an empty, a torn or a non-UTF-8 file
         raise _unusable(
             path,

@@ -14,6 +14,7 @@ from pipeline.competition.guess.files import image_files
 from pipeline.competition.guess.guess import Guess
 from pipeline.competition.paths import is_visible
 from pipeline.errors import CompetitionError, listing
+from pipeline.machine import regular
 
 _COCO = ("images", "annotations", "categories")
 _NO_SAMPLE = "submission: there is no sample to follow; a column per label is written"
@@ -58,7 +59,7 @@ def _image_section(files: list[PurePosixPath], names: list[str] | None) -> dict[
 
 def _coco(train: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     try:
-        content = json.loads(train.read_text(encoding="utf-8"))
+        content = json.loads(regular(train).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CompetitionError(f"{train}: not a JSON file: {error}", remedy="give a table or a COCO file") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _COCO):
@@ -77,8 +78,10 @@ def _coco(train: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 def _class_files(train: Path, files: list[PurePosixPath]) -> tuple[dict[str, Any], dict[str, Any], str]:
     splits: dict[str, int] = {}
     for path in train.glob("*_*.txt"):
-        if is_visible(path.name) and re.fullmatch(
-            r"(\S+\s+-?[01]\s*)+", path.read_text(encoding="utf-8", errors="replace")
+        if (
+            is_visible(path.name)
+            and path.is_file()
+            and re.fullmatch(r"(\S+\s+-?[01]\s*)+", path.read_text(encoding="utf-8", errors="replace"))
         ):
             split = path.stem.rpartition("_")[2]
             splits[split] = splits.get(split, 0) + 1

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.competition.paths import is_elsewhere, is_visible, paths_from_template, split_extension
 from pipeline.errors import CompetitionError, listing
+from pipeline.machine import regular
 
 _MOST = 0.5  # of the cells of a column lead to files
 
@@ -92,7 +93,7 @@ def _are_grey(rule: FileRule, columns: Mapping[str, Sequence[str]], root: Path) 
 def kind_of_image(path: Path) -> str:
     """Pillow's name of the kind of pixels, such as RGB or L; ? if the file cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(regular(path)) as image:
             return image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return "?"

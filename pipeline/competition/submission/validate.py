@@ -17,6 +17,7 @@ from pipeline.competition.submission.checks import CELL_CHECKS, header_errors, i
 from pipeline.competition.submission.format import SubmissionFormat
 from pipeline.competition.submission.sample import Sample
 from pipeline.errors import SubmissionError, listing
+from pipeline.machine import regular
 
 USUAL_NAME = "submission.csv"
 _SHOWN = 3
@@ -49,7 +50,7 @@ def validate_submission(path: Path, sample: Sample, form: SubmissionFormat, *, n
         SubmissionError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as error:
         raise SubmissionError(f"{path} cannot be read: {error.strerror}", remedy="give the path of a CSV") from None
     called = path.name if name is None else name

@@ -16,6 +16,7 @@ from pipeline.errors import ImageError
 from pipeline.images.decoding.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
 from pipeline.images.geometry import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
+from pipeline.machine import regular
 
 # The ImageError describes a broken file better than the warnings of OpenCV and Pillow.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -148,7 +149,7 @@ def _read_whole(path: Path) -> bytes:
     """The file's bytes. Raises ImageError where it cannot be opened or ends too early."""
     try:
         # Not cv2.imread, which cannot open a non-ASCII path on every system and gives no reason for a failure.
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise _cannot_open(path, error) from error
     if not data:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, listing
+from pipeline.machine import regular
 from pipeline.model.backbone import build_backbone
 from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.official.backbones import backbone_name, backbone_tensors, count_numbered
@@ -142,7 +143,7 @@ def read_checkpoint(path: Path, *, remedy: str) -> Mapping[str, Any]:
     harmless += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
         with torch.serialization.safe_globals(harmless):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(regular(path), map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"{path}: not readable as a checkpoint",

@@ -114,7 +114,7 @@ def submit(
     notes += [f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
-    predicted = predict_test(runs, test_set.table, views=views, on_image=on_image)
+    predicted = predict_test(runs, test_set.table, views=views, listen=notes_into(notes), on_image=on_image)
     decisions = fitted.rule.decide(predicted.probabilities)
     calibrated = fitted.rule.calibrated(predicted.probabilities)
     ids = test_set.table.ids

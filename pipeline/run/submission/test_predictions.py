@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.competition.test_set import TestTable
 from pipeline.device import explained_memory_errors
 from pipeline.errors import ImageError, listing
+from pipeline.events import Listener
 from pipeline.files import read_predictions, write_csv
 from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
 from pipeline.prediction.ensemble import sigmoid
@@ -42,6 +43,7 @@ def predict_test(
     test: TestTable,
     *,
     views: Sequence[str] | None,
+    listen: Listener,
     on_image: Callable[[int, int], None] | None,
 ) -> TestPredictions:
     """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability.
@@ -50,13 +52,14 @@ def predict_test(
         runs: all of the same labels, in any order; the first one's config has the settings and the order of the result.
         test: N images.
         views: other views than the runs' own.
+        listen: receives notes.
         on_image: called with (images done, all images).
 
     Raises:
         ImageError: an image cannot be read, and `predict.broken` is error; or none can be read.
         RunError: weights are missing, broken or for other labels.
     """
-    config, runtime = runs[0].config, build_runtime(runs[0].config)
+    config, runtime = runs[0].config, build_runtime(runs[0].config, listen=listen)
     problems: dict[int, str] = {}
     done = 0
 
