@@ -111,7 +111,7 @@ class Loader(Generic[Batch]):
             if not self._loader.num_workers or not _is_lost(error):
                 raise
             if batches is not None:
-                batches._shutdown = True  # torch would wait for locks and half-sent batches of the dead worker
+                batches._shutdown = True  # type: ignore[attr-defined]  # torch would wait for locks and half-sent batches of the dead worker
             interrupts.end_children()
             raise RunError(
                 "a process that loads images died, or cannot be reached",
@@ -183,7 +183,8 @@ def _sent(tensor: Tensor) -> Tensor | NDArray[Any]:
     if get_worker_info() is None:
         return tensor
     try:
-        return tensor.share_memory_()
+        shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return shared
     except RuntimeError:
         # An array of images is sent as it lies in memory, in the order B, H, W, C.
         return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).numpy()
