@@ -124,16 +124,49 @@ def repeated_names(names: Iterable[str]) -> list[str]:
 
 
 def _stratify(positive: NDArray[np.bool_], count: int, seed: int) -> IntArray:
-    """Iterative stratification of (U, K) booleans to U folds."""
-    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # imports scikit-learn, which takes two seconds
+    """Iterative stratification of (U, K) booleans to U folds.
 
-    if positive.shape[1] == 1:  # the library refuses a single column; a label without positives changes nothing
-        positive = np.column_stack([positive, np.zeros_like(positive)])
-    folds = np.empty(len(positive), dtype=np.int64)
-    splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
-    for fold, (_, validation) in enumerate(splitter.split(positive, positive)):
-        folds[validation] = fold
+    The label with the fewest rows left deals them, each to the fold that lacks most of this label, then most rows; ties
+    are drawn. Draws and result equal `MultilabelStratifiedKFold(count, shuffle=True, random_state=seed)` of
+    iterative-stratification, which counts all rows again for each label.
+    """
+    rng = np.random.RandomState(seed)
+    order = np.arange(len(positive))
+    rng.shuffle(order)
+    shuffled = positive[order]
+    has = np.ascontiguousarray(shuffled.T)  # (K, U)
+    ends = np.cumsum(shuffled.sum(axis=1)).tolist()
+    labels_of = [part.tolist() for part in np.split(np.nonzero(shuffled)[1], ends[:-1])]
+    left = has.sum(axis=1)  # (K,) rows that are not dealt yet
+    lacking = [[1 / count * total] * count for total in left.tolist()]  # by label and fold
+    room = [1 / count * len(order)] * count
+    waiting = np.ones(len(order), dtype=np.bool_)
+    folds = np.empty(len(order), dtype=np.int64)
+
+    def deal(rows: IntArray, wanted: list[float]) -> None:
+        for row in rows.tolist():
+            best = _largest(room, _largest(wanted, range(count)))
+            fold = best[rng.randint(len(best))] if len(best) > 1 else best[0]
+            folds[order[row]] = fold
+            room[fold] -= 1
+            for label in labels_of[row]:
+                lacking[label][fold] -= 1
+        waiting[rows] = False
+
+    while left.any():
+        rarest = np.flatnonzero(left == left[left > 0].min())
+        label = int(rarest[rng.randint(len(rarest))] if len(rarest) > 1 else rarest[0])
+        rows = np.flatnonzero(has[label] & waiting)
+        deal(rows, lacking[label])
+        left -= np.bincount([label for row in rows.tolist() for label in labels_of[row]], minlength=len(left))
+    deal(np.flatnonzero(waiting), room)
     return folds
+
+
+def _largest(values: Sequence[float], among: Sequence[int]) -> list[int]:
+    """Those of the indices `among` at which `values` is largest."""
+    most = max(values[index] for index in among)
+    return [index for index in among if values[index] == most]
 
 
 def _even_out(folds: IntArray, weights: FloatArray, count: int, seed: int) -> IntArray:
