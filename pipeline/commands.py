@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from pipeline import interrupts, processes
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, printable
 
 DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 
@@ -32,7 +32,7 @@ def run_command(main: Callable[[], None], command: str) -> int:
             if not isinstance(error, PipelineError):
                 raise
             if processes.local_rank() == 0 if error.printed_here is None else error.printed_here:
-                print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)  # noqa: T201
             return USERS_MISTAKE
     return DONE
 

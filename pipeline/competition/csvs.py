@@ -15,7 +15,7 @@ from unicodedata import normalize
 import pandas as pd
 
 from pipeline.config import CompetitionConfig
-from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.errors import CompetitionError, listing, nearest, repeated_names
 from pipeline.events import Listener, Note, ignore
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
@@ -101,7 +101,7 @@ def read_cells(
             rows, or an id is blank.
     """
     header, rows = _read_rows(path, id_column, key, dialect, listen)
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = repeated_names(header)
     if repeated:
         raise CompetitionError(
             f"{path}: the header repeats {listing(repeated)}", remedy="give each column its own name"

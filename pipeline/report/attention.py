@@ -87,7 +87,7 @@ def draw_attention(attention: Attention) -> Figure:
         shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
         for axes, (title, heat) in zip(grid[row], shown, strict=True):
             axes.set_axis_off()
-            axes.set_title(title, fontsize=9)
+            axes.set_title(title, fontsize=9, parse_math=False)
             axes.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
             if heat is not None:
                 height, width = attention.image.shape[:2]
@@ -159,4 +159,4 @@ def save_attention(
     )
     out = out or Path(f"{image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)
-    console.print(f"{out}: {listing(attention.labels, 20)}, model of fold {fold}", markup=False)
+    console.print(f"{out}: {listing(attention.labels, 20)}, model of fold {fold}")

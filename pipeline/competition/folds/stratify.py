@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import FoldError, listing
+from pipeline.errors import FoldError, listing, repeated_names
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -116,11 +115,6 @@ def _check_count(count: int, units: int, kind: str) -> None:
             got=str(count),
             remedy="change the number of folds" + (", or the group column" if kind == "groups" else ""),
         )
-
-
-def repeated_names(names: Iterable[str]) -> list[str]:
-    """The names that occur more than once, each once."""
-    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _stratify(positive: NDArray[np.bool_], count: int, seed: int) -> IntArray:

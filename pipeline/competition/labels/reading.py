@@ -16,7 +16,7 @@ from pipeline.competition.labels.long import read_long
 from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.competition.labels.wide import read_wide, sample_columns
 from pipeline.config import CompetitionConfig
-from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.errors import CompetitionError, listing, nearest, repeated_names
 from pipeline.events import Listener, Note
 
 RESERVED_LABELS = ("id", "fold")  # columns beside the labels in a run's prediction files
@@ -60,7 +60,7 @@ def read_labels(
 
 def _check_labels(labels: tuple[str, ...], path: Path) -> None:
     reserved = [name for name in labels if name in RESERVED_LABELS]
-    repeated = [name for name in labels if labels.count(name) > 1]
+    repeated = repeated_names(labels)
     if labels and not reserved and not repeated:
         return
     problem = f"a label may not be called '{reserved[0]}'" if reserved else "no labels were found"

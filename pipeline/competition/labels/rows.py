@@ -140,7 +140,8 @@ def settle_labels(found: Sequence[str], listed: Sequence[str] | None, source: So
 
 
 def _refuse_foreign(found: Sequence[str], labels: Collection[str], remedy: str, path: Path) -> None:
-    foreign = [name for name in found if name not in set(labels)]
+    known = set(labels)
+    foreign = [name for name in found if name not in known]
     if foreign:
         raise CompetitionError(
             f"{path}: unknown label '{foreign[0]}'{nearest(foreign[0], labels)}",
@@ -153,5 +154,5 @@ def _refuse_foreign(found: Sequence[str], labels: Collection[str], remedy: str, 
 def in_order(names: Collection[str]) -> tuple[str, ...]:
     """Names of labels, sorted: by value if all are whole numbers, else alphabetically."""
     if all(name.isascii() and name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+        return tuple(sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
     return tuple(sorted(names))
