@@ -49,7 +49,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "rot90": _quarter_turn,
 }
 
-_SIZE = re.compile(r"size:(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"size:(\d{1,4})(?:x(\d{1,4}))?")
 
 
 def parse_views(names: Sequence[str], *, size: tuple[int, int]) -> tuple[View, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,8 @@ class Source:
             CompetitionError: as `read_cells`; the files differ in their columns; a row has no partner in the join.
         """
         pattern = "*" in self.path.name and not self.path.exists()
-        paths = (
-            sorted(path for path in self.path.parent.glob(self.path.name) if is_visible(path.name)) if pattern else []
-        )
+        names = glob(self.path.name, root_dir=self.path.parent) if pattern else []
+        paths = [self.path.parent / name for name in sorted(names) if is_visible(name)]
         frames = [self._read(path) for path in paths or [self.path]]
         for path, frame in zip(paths, frames, strict=False):
             if set(frame.columns) != set(frames[0].columns):
