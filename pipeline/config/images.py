@@ -66,6 +66,8 @@ class ImagesConfig(Section):
     channels: Annotated[int, Field(gt=0, le=1000)] = 3
     window: tuple[Finite, Finite] | None = None
     alpha: tuple[Byte, Byte, Byte] | None = None
+    max_pixels: Annotated[int, Field(gt=0, le=1 << 30), After] = 200_000_000
+    missing_end: Annotated[Literal["error", "accept"], After] = "error"
     mean: list[Finite] | None = None
     std: list[Positive] | None = None
     broken: Annotated[Literal["error", "skip"], After] = "error"

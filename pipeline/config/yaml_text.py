@@ -54,9 +54,9 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
-        if _UNFIT.search(value):
+        if isinstance(value, str) and _UNFIT.search(value):
             raise ConstructorError(None, None, "a text holds a zero byte or half a character", node.start_mark)
         return value
 
