@@ -8,6 +8,7 @@ from glob import glob
 from pathlib import Path
 from unicodedata import normalize
 
+from pipeline.competition.csvs import refuse_unwritable
 from pipeline.competition.paths import is_visible, split_extension
 from pipeline.config.templates import Placeholder, parse_template
 from pipeline.errors import CompetitionError
@@ -42,6 +43,7 @@ def ids_in_folders(
             expected=f"files such as {template}",
             remedy="give the folder of the test images with --images DIR, or correct competition.images",
         )
+    refuse_unwritable(found, path=folders[0], kind="names of images")
     return tuple(sorted(found))
 
 

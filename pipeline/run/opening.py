@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.errors import RunError
-from pipeline.files import write_csv, write_json
+from pipeline.files import read_folds, write_csv, write_json
 from pipeline.run.environment import describe_environment
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
@@ -51,9 +51,7 @@ def _check_same_data(plan: Plan, run: RunFolder) -> None:
             f"{run.path} was begun with other rows, labels or targets than the training data give now",
             remedy="restore the data it began with, give another --run NAME, or start over with --fresh",
         )
-    old = pd.read_csv(run.folds, dtype=str, keep_default_na=False)
-    new = _fold_frame(plan).astype(str)
-    if dict(zip(old["id"], old["fold"], strict=True)) != dict(zip(new["id"], new["fold"], strict=True)):
+    if read_folds(run.folds)["fold"].to_dict() != dict(zip(plan.table.ids, plan.folds.tolist(), strict=True)):
         raise RunError(
             f"{run.folds} holds other folds than the training data give now",
             remedy="restore the data this run began with, give another --run NAME, or start over with --fresh",

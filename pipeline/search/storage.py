@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from pipeline.errors import ConfigError, listing
+from pipeline.errors import ConfigError, RunError, listing
 
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
@@ -59,6 +59,12 @@ def opened_storage(
         sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
     try:
         yield storage
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"search.storage={url}: the study cannot be read or written",
+            got=str(error.__cause__ or error).splitlines()[0],
+            remedy="restore the database, or start over with --fresh",
+        ) from None
     finally:
         storage.remove_session()
         storage.engine.dispose()

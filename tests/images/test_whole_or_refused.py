@@ -126,6 +126,6 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path, data: bytes) 
 def test_the_limit_is_a_setting(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(jpeg())
-    with pytest.raises(ImageError, match="images.max_pixels"):
+    with pytest.raises(ImageError, match=r"images\.max_pixels"):
         read_image((path,), RGB._replace(max_pixels=44_999))
     assert read_image((path,), RGB._replace(max_pixels=45_000)).shape == (180, 250, 3)

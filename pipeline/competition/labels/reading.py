@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.competition.csvs import refuse_unwritable
 from pipeline.competition.labels.class_files import read_per_class, read_voc
 from pipeline.competition.labels.coco import read_coco
 from pipeline.competition.labels.delimited import read_columns, read_delimited
@@ -49,6 +50,8 @@ def read_labels(
     """
     source = Source(competition, path, key, known, sample_columns(competition, listen) if known is None else (), listen)
     rows = READERS[competition.labels.format](competition.labels, source)
+    refuse_unwritable(rows.labels, path=path, kind="labels")
+    refuse_unwritable(rows.frame[competition.id], path=path, kind="ids")
     _check_labels(rows.labels, path)
     _check_exclusive(competition, rows.labels)
     note_doubts(rows, _note_other_columns(competition, rows, source), source)
