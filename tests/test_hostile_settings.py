@@ -23,7 +23,7 @@ NESTED = "".join(f"{key}: &{key} [{', '.join(['*' + chr(ord(key) - 1)] * 9)}]\n"
     [
         ("a: &a [x, x, x, x, x, x, x, x, x]\n" + NESTED, "more than 1,000,000 values"),
         ("a: &a [*a]", "an alias holds itself"),
-        ("[" * 5000, "nested too deeply|not valid YAML"),
+        ("[" * 100_000, "nested too deeply"),
         ("epochs: 2024-13-45", "does not fit"),
         ("epochs: !!int x", "does not fit"),
         ("epochs: !!timestamp x", "does not fit"),
@@ -39,11 +39,11 @@ NESTED = "".join(f"{key}: &{key} [{', '.join(['*' + chr(ord(key) - 1)] * 9)}]\n"
 def test_yaml_that_is_no_config_is_refused_in_a_short_message(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ConfigError, match=words) as caught:
         load_config(path)
     assert len(str(caught.value)) < 1000
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_aliases_are_read() -> None:

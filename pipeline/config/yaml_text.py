@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-_MOST_LETTERS, _MOST_VALUES = 1 << 22, 1_000_000
+_MOST_LETTERS, _MOST_VALUES, _DEEPEST = 1 << 22, 1_000_000, 50
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -38,6 +38,11 @@ def parse_yaml(text: str) -> Any:
 
 class _Loader(yaml.SafeLoader):
     """Counts values before they are made; refuses a key that occurs twice, where plain YAML keeps the last."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level > _DEEPEST:  # the scanner's time grows with the square of the depth
+            raise ConstructorError(None, None, "nested too deeply", None)
+        super().fetch_flow_collection_start(token)
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
