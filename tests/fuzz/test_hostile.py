@@ -45,7 +45,7 @@ from tests.fuzz.harness import attempt, damaged, findings, mutated, text, value
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
-def shares(few: int, all_: int) -> Any:
+def shares(few: int, all_: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [few, pytest.param(all_, marks=pytest.mark.slow)])
 
 
@@ -86,11 +86,12 @@ LABELS: list[dict[str, Any]] = [
 
 def table(chance: random.Random) -> bytes:
     """A CSV of 1 to 40 rows, mostly sound, with some cells, or its bytes, from an enemy."""
-    cells = {
+    kinds: dict[str, Callable[[], str]] = {
         "numbers": lambda: chance.choice(["0", "1"]),
         "names": lambda: " ".join(chance.sample(["x", "y", "z"], chance.randrange(4))),
         "lists": lambda: str(chance.sample(["x", "y", 1, 0.0], chance.randrange(3))),
-    }[chance.choice(["numbers", "numbers", "names", "lists"])]
+    }
+    cells = kinds[chance.choice(["numbers", "numbers", "names", "lists"])]
     header = ["id", "img_path", "a", "b", "c", *(["d"] * chance.randrange(2))]
     rows = [[f"{number}", f"{number}.png", *(cells() for _ in header[2:])] for number in range(chance.randrange(1, 40))]
     for _ in range(chance.choice((0, 1, 3))):

@@ -17,18 +17,16 @@ from pipeline.files import read_folds, read_predictions
 from pipeline.model.build import load_model
 from pipeline.model.weights import save_tensors
 
+HEAD = "id,group,fold\n"
+
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "id,fold\n",
-        "id,group,fold\n",
-        "id,group,fold\na,,0\na,,1\n",
-        "id,group,fold\na,,x\n",
-        "id,group,fold\na,,-2\n",
-        "id,group,fold\na,,99999999999999999999\n",
-        'id,group,fold\n"a,,0\n',
+        HEAD,
+        *(HEAD + rows for rows in ("a,,0\na,,1\n", "a,,x\n", "a,,-2\n", "a,,9" + "9" * 20, '"a,,0')),
     ],
 )
 def test_damaged_folds_are_refused(tmp_path: Path, text: str) -> None:
