@@ -235,7 +235,7 @@ def damage_run(run: Path, seed: int) -> None:
         path.unlink()
         path.mkdir()
     elif kind == 2:
-        shutil.copy(chance.choice(files), path)
+        path.write_bytes(chance.choice(files).read_bytes())
     elif path.suffix == ".json" and kind < 7:
         path.write_text(json.dumps(mutated(json.loads(data), chance)), errors="replace")
     elif path.suffix == ".yaml" and kind < 7:
