@@ -43,6 +43,13 @@ def dense_labels(rows: int) -> Targets:
     return targets
 
 
+def attributes(rows: int) -> Targets:
+    """(rows, 1103): 3.2 of many rare labels per image."""
+    shares = 1 / np.arange(1, 1104)
+    targets: Targets = np.random.default_rng(0).random((rows, 1103)) < (3.2 * shares / shares.sum()).clip(0, 0.9)
+    return targets
+
+
 def patients(count: int) -> tuple[Targets, NDArray[np.int64]]:
     """(rows, 11) and each row's patient: 1 to 172 images of one, near 9 on average, which share much."""
     rng = np.random.default_rng(0)
@@ -116,6 +123,7 @@ def main() -> None:
     for name, targets, patient in (
         ("80 sparse labels", sparse_labels(100_000 // part), None),
         ("40 dense labels", dense_labels(100_000 // part), None),
+        ("1,103 rare labels", attributes(109_237 // part), None),
         ("11 labels, groups", *patients(3_255 // part)),
     ):
         shown = f"{name}: {len(targets):,} rows"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 from pipeline import interrupts, processes
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, printable
 from pipeline.machine import refusal
 
 DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
@@ -35,7 +35,7 @@ def run_command(main: Callable[[], None], command: str) -> int:
             if mistake is None:
                 raise
             if processes.local_rank() == 0 if mistake.printed_here is None else mistake.printed_here:
-                print(f"error: {mistake}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"error: {printable(str(mistake))}", file=sys.stderr, flush=True)  # noqa: T201
             return USERS_MISTAKE
     return DONE
 

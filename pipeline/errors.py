@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
+from collections import Counter
 from collections.abc import Iterable
+
+_COMMANDS = re.compile(r"[^\n\t\x20-\x7e\xa0-\u200d\u2010-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
+_CUT = reprlib.Repr()
+_CUT.maxstring = _CUT.maxother = _CUT.maxlong = 80
+_LONGEST = 300  # letters of an item in a list
 
 
 class PipelineError(Exception):
@@ -64,14 +72,29 @@ class SubmissionError(PipelineError):
     """A submission, or the sample it must follow, is not valid."""
 
 
+def printable(text: str) -> str:
+    """`text` with characters that command a terminal, turn its direction or are half a pair as escapes: \\x1b."""
+    return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown(value: object) -> str:
+    """`repr(value)`, cut where it is long or deep."""
+    return _CUT.repr(value)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The words "; did you mean 'x'?" for the closest of `choices`, or an empty string."""
     found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once, each once."""
+    return [name for name, times in Counter(names).items() if times > 1]
+
+
 def listing(items: Iterable[object], limit: int = 5) -> str:
     """`items` joined by commas; those after `limit` are counted: "a, b, c and 7 more"."""
     names = [str(item) for item in items]
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    first = ", ".join(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in names[:limit])
+    return first if len(names) <= limit else f"{first} and {len(names) - limit} more"

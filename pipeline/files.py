@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -230,15 +231,21 @@ def read_folds(path: Path) -> pd.DataFrame:
     """The `folds.csv` of a run, indexed by id, with the columns `group` (text, empty without groups) and `fold` (int).
 
     Raises:
-        RunError: it is missing or unreadable.
+        RunError: it is missing or unreadable, repeats an id, or holds no row or a fold below -1.
     """
     try:
-        frame = pd.read_csv(regular(path), dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
-        return frame.set_index("id")[["group", "fold"]]
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} cannot be read: {error}", remedy="restore it, or start with --fresh") from None
+        text = read_text(path)
+        frame = pd.read_csv(io.StringIO(text), dtype={"id": str, "group": str, "fold": int}, keep_default_na=False)
+        folds = frame.set_index("id")[["group", "fold"]]
+    except (ValueError, KeyError, OverflowError) as error:
+        raise RunError(f"{path} is damaged: {error}", remedy="restore it, or start over with --fresh") from None
+    if folds.index.has_duplicates or folds["fold"].min() < -1 or folds.empty:
+        raise RunError(
+            f"{path} is damaged",
+            expected="each id once, with a fold from -1 on",
+            remedy="restore it, or start over with --fresh",
+        )
+    return folds
 
 
 def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
@@ -252,11 +259,12 @@ def read_predictions(path: Path, labels: list[str]) -> pd.DataFrame:
         names = parquet.read_schema(regular(path)).names
         missing = [name for name in ["id", *labels] if name not in names]
         frame = pd.read_parquet(path, columns=[name for name in ["id", *labels] if name in names])
+        repeated = not missing and bool(frame["id"].duplicated().any())
     except FileNotFoundError:
         raise _missing(path) from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 (pyarrow and pandas raise errors of any type on damaged files)
         raise RunError(f"{path} is not readable as parquet: {error}", remedy="start with --fresh") from None
-    if missing or frame["id"].duplicated().any():
+    if missing or repeated:
         raise RunError(
             f"{path} does not fit this run",
             expected=f"unique ids and a column for each of the {len(labels)} labels",

@@ -7,7 +7,7 @@ import sys
 
 from tests.conftest import PROJECT
 
-SLOW = ("iterstrat", "matplotlib", "scipy.stats", "sklearn")
+SLOW = ("matplotlib", "scipy.stats", "sklearn")
 
 
 def test_the_commands_import_no_slow_library_at_their_start() -> None:

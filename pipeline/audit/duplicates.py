@@ -13,6 +13,7 @@ from pipeline.competition.paths import ImagePaths
 from pipeline.config import GroupImages, GroupSource
 from pipeline.errors import ImageError
 from pipeline.images.decoding.decode import read_image
+from pipeline.images.geometry import Reading
 from pipeline.images.image_stats import ImageStats
 from pipeline.images.near_duplicates import near_pairs
 
@@ -110,7 +111,7 @@ def _same_pixels(ours: ImagePaths, theirs: ImagePaths) -> bool:
         return False
     try:
         return all(
-            np.array_equal(read_image((a,), channels=3), read_image((b,), channels=3))
+            np.array_equal(read_image((a,), Reading(channels=3)), read_image((b,), Reading(channels=3)))
             for a, b in zip(ours, theirs, strict=True)
         )
     except ImageError:

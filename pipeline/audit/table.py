@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
 from pipeline.audit.findings import Audit, Finding, Pair
+from pipeline.console import print_marked
 from pipeline.errors import listing
 
 _SHOWN = 5
@@ -19,15 +19,15 @@ def print_audit(console: Console, audit: Audit) -> None:
             _print_finding(console, finding)
     errors, warnings = len(audit.errors), len(audit.of("warning"))
     counted = f"{errors} errors, {warnings} warnings"
-    console.print(f"[green]ready[/] ({counted})" if audit.ready else f"[red]not ready[/] ({counted})")
+    print_marked(console, *(("ready", "green") if audit.ready else ("not ready", "red")), f"({counted})")
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
-    console.print(f"[{_STYLES[finding.level]}]{finding.level}:[/] {escape(finding.message)}")
+    print_marked(console, f"{finding.level}:", _STYLES[finding.level], finding.message)
     if finding.items:
-        console.print(f"    {escape(listing(map(_item, finding.items), _SHOWN))}")
+        console.print(f"    {listing(map(_item, finding.items), _SHOWN)}")
     if finding.remedy:
-        console.print(f"    remedy: {escape(finding.remedy)}")
+        console.print(f"    remedy: {finding.remedy}")
 
 
 def _item(item: object) -> str:

@@ -15,7 +15,7 @@ from unicodedata import normalize
 import pandas as pd
 
 from pipeline.config import CompetitionConfig
-from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.errors import CompetitionError, listing, nearest, repeated_names
 from pipeline.events import Listener, Note, ignore
 from pipeline.machine import regular
 
@@ -23,6 +23,7 @@ _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _UNNAMED = re.compile(r"\s*(Unnamed: \d+)?\s*")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ENCODING_NAMES = {"cp949": "CP949 (Korean)", "cp1252": "Windows-1252 (Latin-1)", "latin-1": "Latin-1"}
+_UNWRITABLE = re.compile("[\r\ud800-\udfff]")
 _Rows = list[list[str]]
 
 
@@ -102,13 +103,14 @@ def read_cells(
             rows, or an id is blank.
     """
     header, rows = _read_rows(path, id_column, key, dialect, listen)
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = repeated_names(header)
     if repeated:
         raise CompetitionError(
             f"{path}: the header repeats {listing(repeated)}", remedy="give each column its own name"
         )
     frame = pd.DataFrame(rows, columns=header, dtype=str)
     ids = [id_.strip() for id_ in column_of(frame, id_column, path=path, key="competition.id")]
+    refuse_unwritable(ids, path=path, kind="ids")
     refuse_blank(ids, [f"row {row}" for row in range(1, len(ids) + 1)], path=path, column=id_column)
     if not ids:
         raise CompetitionError(f"{path}: the table has no rows", remedy="give the complete file")
@@ -314,6 +316,23 @@ def column_of(frame: pd.DataFrame, name: str, *, path: Path, key: str) -> list[s
             remedy=f"correct {key} or the file",
         )
     return frame[name].tolist()
+
+
+def refuse_unwritable(names: Iterable[str], *, path: Path, kind: str) -> None:
+    """Raise CompetitionError for a name that a CSV in UTF-8 does not give back: with a carriage return, or half a pair.
+
+    Args:
+        names: ids or labels.
+        path: where they are from.
+        kind: of the names, in the plural.
+    """
+    bad = [ascii(name) for name in names if _UNWRITABLE.search(name)]
+    if bad:
+        raise CompetitionError(
+            f"{path}: {len(bad)} {kind} hold a carriage return or half of a character",
+            got=listing(bad),
+            remedy=f"write these {kind} without it, in all tables",
+        )
 
 
 def refuse_blank(values: Sequence[str], rows: Sequence[str], *, path: Path, column: str) -> None:

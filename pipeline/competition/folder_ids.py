@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from unicodedata import normalize
 
+from pipeline.competition.csvs import refuse_unwritable
 from pipeline.competition.paths import is_visible, split_extension
 from pipeline.config.templates import Placeholder, parse_template
 from pipeline.errors import CompetitionError
@@ -26,12 +28,12 @@ def ids_in_folders(
     Raises:
         CompetitionError: there is no such image.
     """
-    pattern, glob = _pattern(template, channels)
+    pattern, wanted = _pattern(template, channels)
     whole_name = with_extension or bool(split_extension(template)[1])
     found = set()
     for root in folders:
-        for path in root.glob(glob):
-            name = normalize("NFC", path.relative_to(root).as_posix())
+        for path in glob(wanted, root_dir=root, include_hidden=True):
+            name = normalize("NFC", Path(path).as_posix())
             stem, extension = split_extension(name) if is_visible(name) else (name, "")
             match = pattern.fullmatch(stem + extension if whole_name else stem) if extension else None
             found |= {_as_written(match["id"], template)} if match else set()
@@ -41,6 +43,7 @@ def ids_in_folders(
             expected=f"files such as {template}",
             remedy="give the folder of the test images with --images DIR, or correct competition.images",
         )
+    refuse_unwritable(found, path=folders[0], kind="names of images")
     return tuple(sorted(found))
 
 
@@ -51,16 +54,16 @@ def has_image_extension(id_: str) -> bool:
 
 def _pattern(template: str, channels: Sequence[str]) -> tuple[re.Pattern[str], str]:
     """A pattern for a file's path below its folder, with a group `id`, and a glob that finds all such files."""
-    expression, glob = "", ""
+    expression, wanted = "", ""
     for part in parse_template(template):
         if isinstance(part, str):
             expression += re.escape(part)
-            glob += re.sub(r"([*?[])", r"[\1]", part)
+            wanted += re.sub(r"([*?[])", r"[\1]", part)
             continue
-        glob += "" if glob.endswith("*") else "*"  # `**` would match folders
+        wanted += "" if wanted.endswith("*") else "*"  # `**` would match folders
         expression += _group(part, channels, again="(?P<id>" in expression)
-    open_end = not has_image_extension(template) and not glob.endswith("*")
-    return re.compile(expression), glob + "*" * open_end
+    open_end = not has_image_extension(template) and not wanted.endswith("*")
+    return re.compile(expression), wanted + "*" * open_end
 
 
 def _group(part: Placeholder, channels: Sequence[str], *, again: bool) -> str:

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import TypeAlias
 from unicodedata import normalize
@@ -127,7 +128,7 @@ def _fill(place: Placeholder, cells: Sequence[str]) -> list[str]:
     texts = [cell if place.part is None else cell[place.part] for cell in cells]
     if not place.is_number:
         return [format(text, place.spec) for text in texts]
-    wrong = [text for text in texts if not re.fullmatch(r"\s*[-+]?[0-9]+\s*", text)]
+    wrong = [text for text in texts if not re.fullmatch(r"\s*[-+]?[0-9]{1,999}\s*", text)]
     if wrong:
         raise CompetitionError(
             f"the image template needs numbers for {{{place.name}:{place.spec}}}, but {len(wrong)} values are none",
@@ -146,8 +147,8 @@ def _folders(root: Path, patterns: Sequence[str]) -> list[Path]:
     """The folders of all `patterns`, in this order; the folders of one pattern are sorted."""
     found: list[Path] = []
     for pattern in patterns:
-        matches = sorted(path for path in root.glob(pattern) if path.is_dir()) if "*" in pattern else []
-        found += matches or [root / pattern]
+        names = glob(pattern, root_dir=root, include_hidden=True, recursive=True) if "*" in pattern else []
+        found += sorted(root / name for name in names if (root / name).is_dir()) or [root / pattern]
     return found
 
 

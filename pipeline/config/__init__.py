@@ -35,6 +35,7 @@ from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
 from pipeline.config.search import Dimension, SearchConfig, full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
+from pipeline.config.yaml_text import parse_yaml
 
 __all__ = [
     "LABEL_FORMATS",
@@ -80,6 +81,7 @@ __all__ = [
     "is_integer",
     "kept_keys",
     "load_config",
+    "parse_yaml",
     "searchable_keys",
     "seconds_of",
     "training_values",

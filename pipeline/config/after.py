@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import PositiveInt, Section, Text
+from pipeline.config.section import MOST, PositiveInt, Section, Text
 
 
 class ThresholdsConfig(Section):
@@ -43,7 +43,7 @@ class SubmissionConfig(Section):
     empty: str = "none"
     cells: Literal["joined", "list", "vector"] = "joined"
     constants: dict[Text, Text] = {}
-    min_labels: Annotated[int, Field(ge=0)] = 0
+    min_labels: Annotated[int, Field(ge=0, le=MOST)] = 0
     max_labels: PositiveInt | None = None
     digits: Annotated[int, Field(ge=1, le=17)] | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None

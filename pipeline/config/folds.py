@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from pipeline.config.section import PositiveInt, Section, Text
+from pipeline.config.section import PositiveInt, Section, Seed, Text
 
 
 class GroupColumn(Section):
@@ -82,6 +82,6 @@ Groups = Annotated[tuple[GroupSource, ...], Field(min_length=1), BeforeValidator
 class FoldsConfig(Section):
     """The number of folds and their seed, or a file with folds."""
 
-    count: Annotated[int, Field(ge=2)] = 5
-    seed: int = 0
+    count: Annotated[int, Field(ge=2, le=1000)] = 5
+    seed: Seed = 0
     file: str | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import After, Positive, PositiveInt, Section, Text
+from pipeline.config.section import After, Finite, Pixels, Positive, Section, Text
 from pipeline.config.templates import columns_of
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -61,12 +61,14 @@ class ImageFiles(Section):
 class ImagesConfig(Section):
     """Size, channels and normalisation of the images that the model gets, and the cache."""
 
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] = 384
+    size: Pixels | tuple[Pixels, Pixels] = 384
     fit: Literal["stretch", "crop", "pad"] = "stretch"
-    channels: PositiveInt = 3
-    window: tuple[float, float] | None = None
+    channels: Annotated[int, Field(gt=0, le=1000)] = 3
+    window: tuple[Finite, Finite] | None = None
     alpha: tuple[Byte, Byte, Byte] | None = None
-    mean: list[float] | None = None
+    max_pixels: Annotated[int, Field(gt=0, le=1 << 30), After] = 200_000_000
+    missing_end: Annotated[Literal["error", "accept"], After] = "error"
+    mean: list[Finite] | None = None
     std: list[Positive] | None = None
     broken: Annotated[Literal["error", "skip"], After] = "error"
     cache: Annotated[str, After] = "auto"

@@ -14,8 +14,11 @@ from pipeline.config.metric import METRIC_TAGS, anchored_metric
 from pipeline.config.recipes import with_recipe
 from pipeline.config.schema import Config
 from pipeline.config.search import Dimension, SearchConfig, full_key
-from pipeline.errors import ConfigError, listing, nearest
+from pipeline.config.yaml_text import parse_yaml
+from pipeline.errors import ConfigError, listing, nearest, printable, shown
 from pipeline.machine import regular
+
+_LONGEST_LINE, _MOST_LINES = 1000, 30  # of the message on mistakes
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -48,8 +51,10 @@ def check_config(data: Mapping[str, Any], *, source: str, complete: bool = False
     except ValidationError as error:
         mistakes = [_sentence(dict(details)) for details in error.errors(include_url=False)]
         plural = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        lines = [f"  - {mistake[:_LONGEST_LINE]}" for mistake in mistakes[:_MOST_LINES]]
+        lines += [f"  and {len(mistakes) - _MOST_LINES} more"] if len(mistakes) > _MOST_LINES else []
         raise ConfigError(
-            f"{source}: {plural} in the configuration\n" + "\n".join(f"  - {mistake}" for mistake in mistakes),
+            "\n".join([f"{source}: {plural} in the configuration", *lines]),
             remedy="correct these keys; configs/base.yaml lists every key with its meaning",
         ) from None
 
@@ -59,22 +64,9 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that occurs twice in one mapping; plain YAML silently keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' occurs twice", node.value[position][0].start_mark
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        text = regular(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such config file",
@@ -82,12 +74,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", remedy="give a readable UTF-8 YAML file") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        raise ConfigError(
-            f"{path}: not valid YAML{line}: {getattr(error, 'problem', error)}", remedy="correct that line"
-        ) from None
+    try:
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}", remedy="correct that line") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -108,9 +98,11 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             f"the override '{override}' is not of the form key.path=value",
             remedy="write it like train.epochs=10 or model.head=gap",
         )
+    if printable(override) != override:
+        raise ConfigError(f"the override '{override}' holds letters that cannot be printed", remedy="write it again")
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except ValueError:
         value = text  # plain text such as {id}.jpg, which is a broken mapping in YAML
     if names[:2] == ["search", "space"] and len(names) > 2:
         names, value = names[:2], _changed_space(data, names[2:], value)
@@ -170,8 +162,8 @@ def _sentence(details: Mapping[str, Any]) -> str:
     if details["type"] == "union_tag_invalid":
         return f"{key}.format: unknown format '{details['ctx']['tag']}'; choose one of {', '.join(LABEL_FORMATS)}"
     got = details.get("input")
-    shown = "" if isinstance(got, Mapping | BaseModel) else f", got {got!r}"
-    return f"{key}{': ' if key else ''}{details['msg'].removeprefix('Value error, ')}{shown}"
+    found = "" if isinstance(got, Mapping | BaseModel) else f", got {shown(got)}"
+    return f"{key}{': ' if key else ''}{details['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _known_keys(location: Sequence[Any]) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.config.recipes import Recipe
 from pipeline.config.search import SearchConfig, full_key, refuse_kept
 from pipeline.config.section import After, Section
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from pipeline.errors import repeated_names
 
 
 class Config(Section):
@@ -43,7 +44,7 @@ class Config(Section):
                 refuse_kept(keys[-1], dimension.each_choice)
             except ValueError as error:
                 mistakes.append(str(error))
-        mistakes += [f"'{key}' occurs twice" for key in sorted(set(keys)) if keys.count(key) > 1]
+        mistakes += [f"'{key}' occurs twice" for key in repeated_names(keys)]
         if mistakes:
             raise ValueError(f"search.space: {'; '.join(mistakes)}")
         return self

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.config.images import ImagesConfig
-from pipeline.config.section import After, Positive, PositiveInt, Section
+from pipeline.config.section import After, Finite, Positive, PositiveInt, Section, Seed
 from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
 from pipeline.errors import listing, nearest
 
@@ -36,8 +36,8 @@ class Dimension(Section):
     Choices are a list, or a mapping from a name to a value where the values are lists or sections.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: Finite | None = None
+    high: Finite | None = None
     log: bool = False
     step: Positive | None = None
     choices: list[Any] | dict[str, Any] | None = None
@@ -77,7 +77,7 @@ class Dimension(Section):
 class SearchConfig(Section):
     """An Optuna study over other training keys."""
 
-    trials: PositiveInt = 30
+    trials: Annotated[int, Field(gt=0, le=1_000_000)] = 30
     timeout: Positive | None = None
     space: Annotated[dict[str, Dimension], Field(min_length=1)] = {
         "loss.gamma_neg": Dimension(low=0, high=6),
@@ -88,12 +88,12 @@ class SearchConfig(Section):
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "hyperband", "wilcoxon", "none"] = "median"
     judge: Literal["auto", "map", "metric"] = "auto"
-    folds: Annotated[list[int], Field(min_length=1)] = [0]
+    folds: Annotated[list[int], Field(min_length=1, max_length=1000)] = [0]
     epochs: PositiveInt | None = None
     proxy: Literal["none", "head"] = "none"
     storage: str | None = None
     then: Literal["cv", "stop"] = "cv"
-    seed: int = 0
+    seed: Seed = 0
 
 
 def searchable_keys() -> dict[str, Any]:

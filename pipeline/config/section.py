@@ -27,9 +27,15 @@ def _as_text(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# The bounds are far beyond any use: a slip of the keyboard is an error here, and not a lack of memory hours later.
+MOST = 1_000_000_000
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Pixels = Annotated[int, Field(gt=0, le=16_384)]
+NonNegative = Annotated[float, Field(ge=0, le=1e30)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+Gamma = Annotated[float, Field(ge=0, le=1000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,7 +56,7 @@ def _number_or_per_label(kind: Any, wanted: str) -> Callable[[Any], float | dict
 
 
 PerLabelNonNegative = Annotated[
-    float | dict[str, float], PlainValidator(_number_or_per_label(NonNegative, "a number of at least 0"))
+    float | dict[str, float], PlainValidator(_number_or_per_label(Gamma, "a number from 0 to 1000"))
 ]
 PerLabelBelowOne = Annotated[
     float | dict[str, float], PlainValidator(_number_or_per_label(BelowOne, "a number from 0 up to, not including, 1"))

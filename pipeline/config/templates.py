@@ -68,6 +68,8 @@ def holds_id(template: str) -> bool:
 def _placeholder(match: re.Match[str]) -> Placeholder:
     name, part, spec = match.groups()
     spec = spec or ""
+    if re.search(r"\d{4}", spec):
+        raise ValueError(f"'{spec}' in '{match.group()}' is too wide: a format has up to three digits")
     try:
         format(1 if spec.endswith(_NUMBER_ENDS) else "a", spec)
     except ValueError:

@@ -8,17 +8,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.section import (
+    MOST,
     After,
+    Gamma,
     NonNegative,
     PerLabelBelowOne,
     PerLabelNonNegative,
     Positive,
     PositiveInt,
     Section,
+    Seed,
     Share,
 )
 
-Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
+Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?$")]  # 8h30m
 
 _UpTo100 = Annotated[float, Field(ge=0, le=100)]  # so that losses stay finite in float32
 
@@ -29,11 +32,14 @@ def seconds_of(duration: str) -> float:
     return float(sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in numbers))
 
 
+Width = Annotated[int, Field(gt=0, le=65_536)]
+
+
 class MixConfig(Section):
     """Mixing of the images of a training batch; 0 switches a method off."""
 
-    mixup: NonNegative = 0.0
-    cutmix: NonNegative = 0.0
+    mixup: Gamma = 0.0
+    cutmix: Gamma = 0.0
     probability: Share = 1.0
 
 
@@ -63,17 +69,17 @@ class ModelConfig(Section):
     pretrained: bool = True
     backbone_weights: str | None = None
     weights: str | None = None
-    feature_stride: PositiveInt = 32
-    hidden_dim: PositiveInt = 512
-    heads: PositiveInt = 4
-    ffn_dim: PositiveInt = 2048
-    encoder_layers: Annotated[int, Field(ge=0)] = 1
-    decoder_layers: PositiveInt = 2
+    feature_stride: Annotated[int, Field(gt=0, le=1024)] = 32
+    hidden_dim: Width = 512
+    heads: Annotated[int, Field(gt=0, le=1024)] = 4
+    ffn_dim: Width = 2048
+    encoder_layers: Annotated[int, Field(ge=0, le=100)] = 1
+    decoder_layers: Annotated[int, Field(gt=0, le=100)] = 2
     self_attention: Literal["none", "first", "others", "all"] = "none"
     input_projection: bool = True
     pre_norm: bool = False
     pooled_residual: bool = False
-    query_groups: PositiveInt | None = None
+    query_groups: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
     query_init: str | None = None
     freeze: list[Literal["stem", "batch_norm"]] = []
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -93,7 +99,7 @@ class LossConfig(Section):
     gamma_pos: PerLabelNonNegative = 0.0
     clip: PerLabelBelowOne = 0.0
     differentiate_weight: bool = True
-    gamma: NonNegative = 2.0
+    gamma: Gamma = 2.0
     alpha: Share | None = None
     pos_weight: Positive | None = None
     rebalance_alpha: _UpTo100 = 0.1
@@ -104,8 +110,8 @@ class LossConfig(Section):
 
 
 def _positive_or_auto(epochs: int | Literal["auto"]) -> int | Literal["auto"]:
-    if epochs != "auto" and epochs < 1:
-        raise ValueError("should be greater than 0, or auto")
+    if epochs != "auto" and not 1 <= epochs <= MOST:
+        raise ValueError(f"should be from 1 to {MOST:,}, or auto")
     return epochs
 
 
@@ -118,7 +124,7 @@ class TrainConfig(Section):
     lr: Positive = 1e-4
     backbone_lr: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    freeze_backbone_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_backbone_epochs: Annotated[int, Field(ge=0, le=MOST)] = 0
     weight_decay: NonNegative = 0.01
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -129,13 +135,13 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     sync_batch_norm: bool = True
     select: Literal["last", "best"] = "last"
-    seed: int = 0
-    workers: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], After] = "auto"
-    parallel_folds: Annotated[PositiveInt, After] = 1
+    seed: Seed = 0
+    workers: Annotated[Annotated[int, Field(ge=0, le=1000)] | Literal["auto"], After] = "auto"
+    parallel_folds: Annotated[Annotated[int, Field(gt=0, le=1000)], After] = 1
     executor: Annotated[Literal["local", "ray"], After] = "local"
     ray_address: Annotated[str | None, After] = None
     checkpoint_minutes: Annotated[Positive, After] = 10.0
-    seeds: Annotated[PositiveInt, After] = 1
+    seeds: Annotated[Annotated[int, Field(gt=0, le=1000)], After] = 1
     full_fit: Annotated[bool, After] = False
     time_budget: Annotated[Duration | None, After] = None
 

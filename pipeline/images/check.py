@@ -39,9 +39,8 @@ def check_images(
 
     def problem(image: ImagePaths) -> str | None:
         try:
-            if decode or not _seem_whole(image):
-                channels, window, alpha = form.reading
-                read_image(image, channels=channels, window=window, alpha=alpha)
+            if decode or not _seem_whole(image, form.max_pixels):
+                read_image(image, form.reading)
         except ImageError as error:
             return error.problem
         return None
@@ -80,10 +79,10 @@ def refuse_images(problems: Sequence[str], paths: Sequence[ImagePaths]) -> None:
     )
 
 
-def _seem_whole(paths: ImagePaths) -> bool:
-    """Whether all files are JPEG or PNG with a valid header and an end marker, and of one size."""
+def _seem_whole(paths: ImagePaths, max_pixels: int) -> bool:
+    """Whether all files are JPEG or PNG with a valid header and an end marker, of one size within the limit."""
     sizes = {_size_of_whole(path) for path in paths}
-    return len(sizes) == 1 and None not in sizes
+    return len(sizes) == 1 and all(size is not None and size[0] * size[1] <= max_pixels for size in sizes)
 
 
 def _size_of_whole(path: Path) -> Size | None:

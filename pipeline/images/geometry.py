@@ -17,6 +17,7 @@ Size: TypeAlias = tuple[int, int]
 Window: TypeAlias = tuple[float, float]
 Colour: TypeAlias = tuple[int, int, int]
 
+MAX_PIXELS = 200_000_000
 _AT_ONCE = 4  # channels that OpenCV resizes
 # Up to this factor linear interpolation is as near to a Lanczos filter on photographs as averaging (both 41 to 42 dB),
 # and takes a third of the time; from a factor of 2 on it skips pixels.
@@ -28,8 +29,10 @@ class Reading(NamedTuple):
     """The part of an `ImageForm` that the decoder needs: it turns samples into channels."""
 
     channels: int
-    window: Window | None
-    alpha: Colour | None
+    window: Window | None = None
+    alpha: Colour | None = None
+    max_pixels: int = MAX_PIXELS
+    without_end: bool = False
 
 
 class ImageForm(NamedTuple):
@@ -41,6 +44,8 @@ class ImageForm(NamedTuple):
         channels: C.
         window: the sample values that become 0 and 255; None: the full range of 8 or 16 bits.
         alpha: the RGB colour behind transparent pixels; None: transparency is ignored.
+        max_pixels: images with more pixels are refused.
+        without_end: whether a JPEG may lack its end marker, if all of its pixels are there.
         bound: `size` is an upper bound: an image keeps its size where it has no more pixels than `size`, and neither
             side is more than 1.2 times as long. For images that are cut and resized later; `fit` is stretch.
     """
@@ -50,6 +55,8 @@ class ImageForm(NamedTuple):
     channels: int
     window: Window | None = None
     alpha: Colour | None = None
+    max_pixels: int = MAX_PIXELS
+    without_end: bool = False
     bound: bool = False
 
     @property
@@ -60,7 +67,7 @@ class ImageForm(NamedTuple):
     @property
     def reading(self) -> Reading:
         """The part for the decoder; forms of equal readings share one decoded image."""
-        return Reading(self.channels, self.window, self.alpha)
+        return Reading(self.channels, self.window, self.alpha, self.max_pixels, self.without_end)
 
 
 def to_form(image: Pixels, form: ImageForm) -> Pixels:
@@ -128,4 +135,12 @@ def _pad_evenly(image: Pixels, size: Size) -> Pixels:
 
 def image_form(images: ImagesConfig) -> ImageForm:
     """The form of an image at the training size."""
-    return ImageForm(images.height_width, images.fit, images.channels, images.window, images.alpha)
+    return ImageForm(
+        images.height_width,
+        images.fit,
+        images.channels,
+        images.window,
+        images.alpha,
+        images.max_pixels,
+        images.missing_end == "accept",
+    )

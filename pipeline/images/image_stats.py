@@ -20,11 +20,11 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
-from pipeline.images.decoding.decode import has_end, read_image
+from pipeline.images.decoding.decode import EncodedImage, has_end, read_image, read_whole
+from pipeline.images.decoding.jpeg import START, decode_jpeg
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
-from pipeline.images.geometry import Reading
+from pipeline.images.geometry import MAX_PIXELS, Reading
 from pipeline.images.near_duplicates import SIDE, thumbnail
-from pipeline.machine import regular
 
 _PNG, _PNG_BITS = b"\x89PNG\r\n\x1a\n", 24
 _DEEP = (_PNG, b"\x00\x00\x00\x0cjP  ", b"P5", b"P6")  # PNG, JPEG 2000, PGM and PPM may have 16 bits
@@ -81,14 +81,14 @@ def _image_stats(paths: ImagePaths, reading: Reading) -> ImageStats:
     digest, greys, kind, largest = hashlib.blake2b(digest_size=16), [], ("", 0, 0), 0
     for number, path in enumerate(paths):
         try:
-            data = regular(path).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-            missing = isinstance(error, FileNotFoundError)
-            return ImageStats(f"image {path} does not exist" if missing else f"image {path} cannot be opened")
+            file = read_whole(path, reading)
+        except ImageError as error:
+            return ImageStats(error.problem)
+        data = file.data
         digest.update(data)
         largest = max(largest, _largest_sample(data))
         found = _kind(data)
-        grey = None if found is None or not has_end(data[:8], data[-8:]) else _grey(data, *found)
+        grey = None if found is None or not has_end(data[:8], data[-8:]) else _grey(file, *found)
         if grey is None:  # the pipeline's own decoder reads unusual files, and gives the reason where it cannot
             try:
                 grey = _grey_as_read(path, reading, alone=len(paths) == 1)
@@ -136,8 +136,8 @@ def largest_samples(paths: Iterable[ImagePaths]) -> list[int]:
     found = []
     for image in paths:
         try:
-            found.append(max(_largest_sample(regular(path).read_bytes()) for path in image))
-        except (OSError, ValueError):
+            found.append(max(_largest_sample(read_whole(path, Reading(1)).data) for path in image))
+        except ImageError:
             found.append(0)
     return found
 
@@ -146,7 +146,7 @@ def _largest_sample(data: bytes) -> int:
     """The largest sample of a file with 16 bits, without its alpha; 0 for other files and those that cannot be read."""
     if is_tiff(data):
         try:
-            samples = read_tiff(data, 3)
+            samples = read_tiff(data, 3, max_pixels=MAX_PIXELS)
         except (ValueError, cv2.error):
             return 0
     elif data.startswith(_DEEP) and (not data.startswith(_PNG) or data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"):
@@ -171,17 +171,24 @@ def _kind(data: bytes) -> tuple[str, int, int] | None:
 def _grey_as_read(path: Path, reading: Reading, *, alone: bool) -> NDArray[np.uint8]:
     """Grey of a file, which is an image `alone` or one of its channels: luma of colours, the mean of other bands."""
     channels = reading.channels if alone and reading.channels not in (1, 3) else 1
-    pixels = read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha)
+    pixels = read_image((path,), reading._replace(channels=channels))
     grey = pixels[:, :, 0] if channels == 1 else pixels.mean(axis=2).round().astype(np.uint8)
     return np.ascontiguousarray(grey)
 
 
-def _grey(data: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
+def _grey(file: EncodedImage, mode: str, width: int, height: int) -> NDArray[np.uint8] | None:
     """Grey pixels, of a JPEG only as many as needed; 16-bit samples over their own range, or all may be black."""
-    deep = mode.startswith(("I", "F"))
+    data, deep = file.data, mode.startswith(("I", "F"))
     largest = min(width, height) // _ENOUGH
-    reduced = next((flag for scale, flag in _REDUCED.items() if scale <= largest), cv2.IMREAD_GRAYSCALE)
-    flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH if deep else reduced
+    scale = next((scale for scale in _REDUCED if scale <= largest), 1)
+    if data.startswith(START):
+        try:
+            pixels = decode_jpeg(data, grey=True, scale=scale)
+        except ValueError:
+            return None
+        if pixels is not None and file.orientation == 1:
+            return pixels[:, :, 0]
+    flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH if deep else _REDUCED.get(scale, cv2.IMREAD_GRAYSCALE)
     try:
         grey = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:
@@ -198,7 +205,7 @@ def _all_constant(paths: ImagePaths, reading: Reading) -> bool:
     """Whether the whole image is constant: a reduced decode may have averaged a fine pattern away."""
     channels = reading.channels if len(paths) == 1 and reading.channels != 1 else 3
     try:
-        whole = [read_image((path,), channels=channels, window=reading.window, alpha=reading.alpha) for path in paths]
+        whole = [read_image((path,), reading._replace(channels=channels)) for path in paths]
     except ImageError:  # it was decoded above, so it is not broken; a run reports why it cannot use it
         return False
     return all(int(np.ptp(pixels.reshape(-1, channels), axis=0).max()) == 0 for pixels in whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 
 from pipeline.competition.paths import ImagePaths
+from pipeline.errors import ImageError
 from pipeline.images.caching.cache_format import open_jpegs, open_pixels
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import ImageForm, Pixels
@@ -36,6 +38,13 @@ class ImageSources(NamedTuple):
 
     train: ImageSource
     evaluation: ImageSource
+
+
+def _damaged(file: Path, index: int) -> ImageError:
+    return ImageError(
+        f"the cache {file} is damaged in row {index}",
+        remedy=f"delete it, and the same command builds it again: rm {shlex.quote(str(file))}",
+    )
 
 
 class DecodedSource:
@@ -78,6 +87,8 @@ class CachedSource:
         """A copy of row `index`."""
         height, width = map(int, self._sizes[index])
         channels = self._shape[2]
+        if not 0 < height * width * channels <= self._pixels.shape[1]:
+            raise _damaged(self._file, index)
         return self._pixels[index, : height * width * channels].reshape(height, width, channels).copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,7 +117,8 @@ class JpegSource:
         data = self._data[start : int(self._ends[index])]
         grey = self._shape[2] == 1
         image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-        assert image is not None, (self._file, index)
+        if image is None:
+            raise _damaged(self._file, index)
         pixels = image if grey else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
         return np.atleast_3d(np.asarray(pixels, np.uint8))
 

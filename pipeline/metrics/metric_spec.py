@@ -12,8 +12,8 @@ from pipeline.metrics.custom_metric import custom_function
 
 Options = dict[str, Any]
 
-_F_NAME = re.compile(r"f(\d+(?:\.\d+)?)_(macro|micro|samples|weighted)")
-_MAP_NAME = re.compile(r"map@([1-9]\d*)")
+_F_NAME = re.compile(r"f(\d{1,3}(?:\.\d{1,9})?)_(macro|micro|samples|weighted)")
+_MAP_NAME = re.compile(r"map@([1-9]\d{0,8})")
 
 
 def metric_name(spec: str | MetricConfig) -> str:

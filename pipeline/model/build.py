@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -81,6 +82,34 @@ def build_model(
     )
 
 
+def decoder_numbers(config: ModelConfig, num_labels: int) -> int:
+    """The numbers in the weights of the encoder, the decoder and their queries, biases and norms aside."""
+    if config.head == "gap":
+        return 0
+    width, layers = config.hidden_dim, config.encoder_layers + config.decoder_layers
+    return (
+        layers * (4 * width**2 + 2 * width * config.ffn_dim)
+        + (num_labels + (config.query_groups or num_labels)) * width
+    )
+
+
+def require_memory(config: ModelConfig, num_labels: int, views: Sequence[tuple[int, int, int]]) -> None:
+    """Raise ConfigError where the decoder's weights, with an image (H, W, C) of `views`, are more than the free memory.
+
+    An image takes 4 bytes per sample, and its first feature map at least 64 per pixel.
+    """
+    image = max(height * width * (4 * channels + 64) for height, width, channels in views)
+    needed, free = 4 * decoder_numbers(config, num_labels) + image, psutil.virtual_memory().available
+    if needed > free:
+        raise ConfigError(
+            "the model does not fit into memory",
+            expected=f"at most {free / 2**30:.1f} GiB, which are free",
+            got=f"{needed / 2**30:.1f} GiB for the weights of model.hidden_dim={config.hidden_dim}, "
+            f"model.ffn_dim={config.ffn_dim}, {config.encoder_layers} + {config.decoder_layers} layers, and an image",
+            remedy="lower images.size, the sizes in predict.tta, model.hidden_dim, model.ffn_dim or the layers",
+        )
+
+
 def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[str], listen: Listener) -> nn.Module:
     """A network for `labels` with the starting values that the config names; notes what it took from the files.
 
@@ -126,6 +155,13 @@ def load_model(path: Path, *, device: torch.device) -> TrainedModel:
         mean, std = read_statistics(facts.get("pixels", {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise RunError(f"{path}: its facts describe no model: {error}", remedy="train again with --fresh") from None
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if decoder_numbers(config, len(labels)) > numbers:  # before it is built: a file from anywhere may ask for any size
+        raise RunError(
+            f"{path}: its facts describe a larger model than it holds",
+            got=f"{numbers:,} numbers",
+            remedy="restore the file, or train again with --fresh",
+        )
     model = build_model(config, images, num_labels=len(labels), pretrained=False)
     try:
         model.load_state_dict(tensors)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, nearest, repeated_names
 
 
 class View(NamedTuple):
@@ -49,7 +49,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "rot90": _quarter_turn,
 }
 
-_SIZE = re.compile(r"size:(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"size:(\d{1,4})(?:x(\d{1,4}))?")
 
 
 def parse_views(names: Sequence[str], *, size: tuple[int, int]) -> tuple[View, ...]:
@@ -61,7 +61,7 @@ def parse_views(names: Sequence[str], *, size: tuple[int, int]) -> tuple[View, .
     Raises:
         ConfigError: an unknown or repeated name.
     """
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    repeated = repeated_names(names)
     if not names or repeated:
         raise ConfigError(
             f"predict.tta: {'no view is named' if not names else f'{repeated[0]} is named twice'}",

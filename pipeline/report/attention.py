@@ -27,6 +27,8 @@ from pipeline.run.trained_run import open_run
 from pipeline.thresholds.calibration import Calibration
 from pipeline.thresholds.row_rules import RowRules
 
+_MOST = 20  # rows of labels that were not asked for by name; each takes about a second
+
 
 class Attention(NamedTuple):
     """The attention of one model for labels of one image.
@@ -53,7 +55,7 @@ def read_attention(
     device: torch.device,
     calibration: Calibration | None = None,
 ) -> Attention:
-    """The attention of `trained` for `labels`, or if None for the predicted labels (at least the most probable one).
+    """The attention of `trained` for `labels`, or if None for the 20 most probable of the predicted ones, at least one.
 
     Raises:
         RunError: the model has no label queries, or labels share them.
@@ -87,7 +89,7 @@ def draw_attention(attention: Attention) -> Figure:
         shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
         for axes, (title, heat) in zip(grid[row], shown, strict=True):
             axes.set_axis_off()
-            axes.set_title(title, fontsize=9)
+            axes.set_title(title, fontsize=9, parse_math=False)
             axes.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
             if heat is not None:
                 height, width = attention.image.shape[:2]
@@ -104,7 +106,7 @@ def _chosen_rows(
 ) -> list[int]:
     order = [int(row) for row in np.argsort(-probabilities)]
     if labels is None:
-        return [row for row in order if probabilities[row] >= thresholds[row]] or order[:1]
+        return [row for row in order if probabilities[row] >= thresholds[row]][:_MOST] or order[:1]
     for name in labels:
         if name not in known:
             raise ConfigError(
@@ -159,4 +161,4 @@ def save_attention(
     )
     out = out or Path(f"{image[0].stem}-attention.png")
     save_figure(draw_attention(attention), out)
-    console.print(f"{out}: {listing(attention.labels, 20)}, model of fold {fold}", markup=False)
+    console.print(f"{out}: {listing(attention.labels, 20)}, model of fold {fold}")

@@ -108,17 +108,16 @@ def print_comparison(console: Console, first: RunFolder, second: RunFolder) -> N
     unit = "groups" if found.grouped else "rows"
     for run, value in zip(runs, found.scores, strict=True):
         mark = f" ({BEST_EPOCH_NOTE})" if run.read_config().train.select == "best" else ""
-        console.print(f"{run.path}: {found.metric} {value:.4f} cross-fitted{mark}", markup=False)
+        console.print(f"{run.path}: {found.metric} {value:.4f} cross-fitted{mark}")
     console.print(
         f"second minus first: {found.difference:+.4f}, 95 % interval {found.spread.low:+.4f} to "
         f"{found.spread.high:+.4f} over {found.resamples:,} paired resamples of {unit} ({found.rows} rows); "
         f"the second is better in {100 * found.better:.0f} % of them",
-        markup=False,
     )
     for run in runs:
         if part := _folds_mark(run):
-            console.print(f"{run.path}: {part}", markup=False)
+            console.print(f"{run.path}: {part}")
     if found.unshared:
-        console.print(f"{found.unshared} rows are left out: only one run has validated them so far", markup=False)
+        console.print(f"{found.unshared} rows are left out: only one run has validated them so far")
     if found.spread.low <= 0 <= found.spread.high:
-        console.print("the interval contains 0: these rows do not show that one run is better", markup=False)
+        console.print("the interval contains 0: these rows do not show that one run is better")

@@ -68,7 +68,7 @@ def draw_curves(trainings: Mapping[str, Records]) -> Figure:
         for label, records in trainings.items():
             known = [record for record in records if record.get(name) is not None]
             axes.plot([record["epoch"] for record in known], [record[name] for record in known], label=label)
-        axes.set_title("training loss" if name == "loss" else f"{name} on the validation rows")
+        axes.set_title("training loss" if name == "loss" else f"{name} on the validation rows", parse_math=False)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
@@ -80,4 +80,4 @@ def save_curves(console: Console, run: RunFolder, out: Path) -> None:
     mpl.use("agg")
     trainings = read_epochs(run)
     save_figure(draw_curves(trainings), out)
-    console.print(f"{out}: {', '.join(trainings)}", markup=False)
+    console.print(f"{out}: {', '.join(trainings)}")

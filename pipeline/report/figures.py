@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -89,6 +90,7 @@ def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[
                 color=COLOURS[caption.verdict],
                 fontsize=8,
                 annotation_clip=False,
+                parse_math=False,  # a name may hold $
             )
     return figure
 
@@ -125,7 +127,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` as a PNG atomically. Raises RunError if the path holds a file that is not ours."""
     require_ours(path, _is_ours)
     metadata = {"Software": _SOFTWARE}
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90, metadata=metadata))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of matplotlib, on letters that its font lacks
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=90, metadata=metadata))
 
 
 def _is_ours(path: Path) -> bool:
@@ -140,4 +144,4 @@ def save_sheet(console: Console, run: RunFolder, out: Path, *, count: int) -> No
     """Draw `count` training images with their out-of-fold predictions and save them as a PNG."""
     mpl.use("agg")
     save_figure(sheet_of_run(run, count=count), out)
-    console.print(f"{out}: green found, brown (missed), red wrong?; probabilities are out-of-fold", markup=False)
+    console.print(f"{out}: green found, brown (missed), red wrong?; probabilities are out-of-fold")

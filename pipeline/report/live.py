@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline import interrupts
@@ -43,9 +42,9 @@ class LiveProgress:
         self._bars: dict[str, TaskID] = {}
         self._printed: set[str] = set()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[state]}"),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[state]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -73,7 +72,7 @@ class LiveProgress:
             self._show_step(f"trial {event.trial} ", event.step)
         elif isinstance(event, TrialFinished):
             self._end_bars(f"trial {event.trial} ")
-            self._console.print(escape(_trial_line(event)))
+            self._console.print(_trial_line(event))
         elif isinstance(event, EpochFinished):
             self._console.print(f"{_name(event.fold, event.seed)}  {_epoch_line(event.record)}")
         elif isinstance(event, FoldNote):
@@ -90,7 +89,7 @@ class LiveProgress:
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > _LINE_SECONDS:
             self._last_line = now
-            self._console.print(f"{name}  step {event.step} of {event.steps}  {state}  {rate}", markup=False)
+            self._console.print(f"{name}  step {event.step} of {event.steps}  {state}  {rate}")
         self._show(name, event.step, event.steps, f"{state}  {rate}")
 
     def _end_bars(self, prefix: str) -> None:

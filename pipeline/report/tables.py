@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.competition.folds import FoldTable, fold_table, folds_mark
 from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import unused_keys
-from pipeline.console import number, print_note
+from pipeline.console import number, print_marked, print_note
 from pipeline.errors import PipelineError
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
@@ -40,7 +39,7 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
     drawn.add_column("deviation", justify="right")
     rows = list(zip(table.labels, table.positives, table.label_deviations, strict=True))
     for label, positives, deviation in _shown(rows, lambda row: int(row[1].sum())):
-        drawn.add_row(escape(label), *map(str, positives), _percent(deviation))
+        drawn.add_row(label, *map(str, positives), _percent(deviation))
     drawn.caption = _left_out(rows, "the rarest and the most frequent ones; all in folds.csv")
     drawn.add_section()
     drawn.add_row("rows", *map(str, table.sizes), _percent(table.size_deviation))
@@ -49,9 +48,9 @@ def print_fold_table(console: Console, table: FoldTable) -> None:
         console.print(f"{table.always_train} rows always train (fold -1)")
     warnings = table.warnings()
     for warning in warnings[:_MOST_WARNINGS]:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        print_marked(console, "warning:", "yellow", warning)
     if len(warnings) > _MOST_WARNINGS:
-        console.print(f"[yellow]warning:[/] and {len(warnings) - _MOST_WARNINGS} more labels miss a fold")
+        print_marked(console, "warning:", "yellow", f"and {len(warnings) - _MOST_WARNINGS} more labels miss a fold")
 
 
 def print_scores(console: Console, scores: Scores) -> None:
@@ -71,24 +70,24 @@ def print_scores(console: Console, scores: Scores) -> None:
         for name, score in scores.further.items()
     ]
     if further:
-        console.print("cross-fitted, and at threshold 0.5: " + "   ".join(further), markup=False)
+        console.print("cross-fitted, and at threshold 0.5: " + "   ".join(further))
     for note in scores.notes:
         print_note(console, note)
 
 
 def print_guess(console: Console, path: Path, problem: PipelineError | None) -> None:
     """Print where a new config is, whether it can be run, and the next step."""
-    console.print(f"{path} is written; look at each line", markup=False)
+    console.print(f"{path} is written; look at each line")
     if problem is None:
         tried = "the table, an image and a row of a submission were tried"
-        console.print(f"ready ({tried}); then: python run_cv.py {path} --debug", markup=False)
+        console.print(f"ready ({tried}); then: python run_cv.py {path} --debug")
     else:
-        console.print(f"not ready: {problem}", markup=False)
+        console.print(f"not ready: {problem}")
 
 
 def print_validated(console: Console, file: Path) -> None:
     """Print that a file is a valid submission."""
-    console.print(f"{escape(str(file))}: valid", soft_wrap=True)
+    console.print(f"{file!s}: valid", soft_wrap=True)
 
 
 def print_submitted(console: Console, written: Submitted) -> None:
@@ -100,16 +99,13 @@ def print_submitted(console: Console, written: Submitted) -> None:
     drawn.add_column("out-of-fold share", justify="right")
     rows = list(written.positives.items())
     for label, count in _shown(rows, lambda row: row[1]):
-        drawn.add_row(
-            escape(label), str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label])
-        )
+        drawn.add_row(label, str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label]))
     drawn.caption = _left_out(rows, "the rarest and the most frequent ones")
     console.print(drawn)
     console.print(f"{written.path}: {written.rows} rows, valid; {written.predictions} predictions averaged per image")
     console.print(
         f"cross-validated {written.metric}: {number(written.cross_fitted)} (cross-fitted; "
         f"in-sample {number(written.in_sample)})",
-        markup=False,
     )
     test = written.forecast
     if not math.isnan(test.value):
@@ -135,7 +131,7 @@ def _label_table(scores: Scores) -> Table:
     rows = list(scores.labels.items())
     for label, row in _shown(rows, lambda item: item[1].average_precision or 0.0):
         figures = [row.average_precision, row.auc, row.threshold, row.precision, row.recall, row.f1]
-        drawn.add_row(escape(label), str(row.positives), *map(number, figures))
+        drawn.add_row(label, str(row.positives), *map(number, figures))
     drawn.caption = _left_out(rows, "those of the lowest and the highest AP; all in scores.json")
     return drawn
 
@@ -179,9 +175,7 @@ def _percent(value: float) -> str:
 
 def print_plan(console: Console, plan: Plan, run: RunFolder) -> None:
     """Print the size of the data, the run folder, the folds, and the keys that have no effect."""
-    console.print(
-        f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}", markup=False
-    )
+    console.print(f"{len(plan.table.ids)} images, {len(plan.table.labels)} labels; the run goes to {run.path}")
     print_fold_table(console, fold_table(plan.folds, plan.table.positives, plan.table.labels))
     for note in unused_keys(plan.config):
         print_note(console, note)
@@ -197,7 +191,7 @@ def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Scores |
         lacking = None if run.finished_folds(plan.config.train) else about_lacking_models(run, plan.config)
         if lacking is not None:
             seeds = plan.config.train.seeds
-            console.print(f"no fold has a model for each of train.seeds={seeds}: {lacking}", markup=False)
+            console.print(f"no fold has a model for each of train.seeds={seeds}: {lacking}")
         else:
             console.print("scores follow when more is finished: run it again without --folds, and without --fresh")
         return

@@ -87,7 +87,6 @@ def print_truth(console: Console, run: RunFolder, truth: Path) -> None:
         f"true test {name} {found[name]:.4f} (cross-validation said {_number(promised.cross_fitted)} "
         f"cross-fitted, {_number(promised.in_sample)} in-sample); "
         f"true test mAP {found['map']:.4f} (said {_number(promised.map)}){notes}",
-        markup=False,
     )
 
 

@@ -17,7 +17,6 @@ _PACKAGES = (
     "accelerate",
     "albumentations",
     "imagecodecs",
-    "iterative-stratification",
     "numpy",
     "opencv-python-headless",
     "optuna",

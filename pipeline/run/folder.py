@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from filelock import ReadWriteLock, Timeout
 
-from pipeline.config import Config, changed_training_keys, check_config, dump_config
+from pipeline.config import Config, changed_training_keys, check_config, dump_config, parse_yaml
 from pipeline.config.training import TrainConfig
 from pipeline.errors import ConfigError, RunError, listing
 from pipeline.events import Fold
@@ -134,12 +133,9 @@ class RunFolder:
             )
         text = read_text(self.config)
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RunError(
-                f"{self.config}: not readable as YAML: {error}",
-                remedy="restore the file or start with --fresh",
-            ) from None
+            data = parse_yaml(text)
+        except ValueError as error:
+            raise RunError(f"{self.config}: {error}", remedy="restore the file or start with --fresh") from None
         return check_config(data or {}, source=str(self.config), complete=True)
 
     def require_ours(self) -> None:

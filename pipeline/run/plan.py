@@ -36,7 +36,7 @@ from pipeline.images.geometry import image_form
 from pipeline.images.image_stats import few_bits, largest_samples
 from pipeline.metrics.custom_metric import try_custom_metric
 from pipeline.metrics.registry import Metric, get_metric
-from pipeline.model.build import build_normalizer, start_model
+from pipeline.model.build import build_normalizer, require_memory, start_model
 from pipeline.prediction.tta import parse_views
 from pipeline.run.image_groups import with_image_groups
 from pipeline.seeds import stable_seed
@@ -205,6 +205,7 @@ def _build_everything(config: Config, table: TrainTable, listen: Listener) -> No
     build_loss(config.loss, labels=table.labels, targets=table.targets)
     resolve_precision(config.train.precision, pick_device())
     views = parse_views(config.predict.tta, size=images.height_width)
+    require_memory(config.model, len(table.labels), [(*view.size, images.channels) for view in views])
     model = start_model(config.model, images, labels=table.labels, listen=listen)
     normalizer = build_normalizer(images, model)
     model.eval()

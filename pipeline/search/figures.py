@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import optuna.visualization.matplotlib as draw
 from matplotlib import pyplot
+from matplotlib.text import Text
 from optuna.exceptions import ExperimentalWarning
 
 from pipeline.files import write_atomically
@@ -66,7 +67,7 @@ def _titles(scores: Sequence[float], *, name: str, count: int) -> dict[str, str]
 
 
 def _save(make: Callable[[], Any], folder: SearchFolder, name: str, *, title: str) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mpl.rc_context({"text.parse_math": False}):  # names may hold $
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", UserWarning)  # of matplotlib, on layouts
         axes = np.atleast_1d(make())
@@ -78,6 +79,9 @@ def _save(make: Callable[[], Any], folder: SearchFolder, name: str, *, title: st
             figure.suptitle(title, fontsize=10)
         rows, columns = axes.shape if axes.ndim == 2 else (1, len(axes))
         figure.set_size_inches(max(7.0, 3.6 * columns), max(4.2, 3.0 * rows))
+        figure.draw_without_rendering()
+        for text in figure.findobj(Text):  # powers of ten at an axis
+            text.set_parse_math("\\mathdefault" in text.get_text())
         write_atomically(
             folder.figure(name),
             lambda temporary: figure.savefig(temporary, format="png", dpi=90, bbox_inches="tight"),

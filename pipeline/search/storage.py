@@ -62,10 +62,10 @@ def opened_storage(
         yield storage
     except (SQLAlchemyError, StorageInternalError) as error:
         raise RunError(
-            f"search.storage={url}: the database cannot be read or written any more",
+            f"search.storage={url}: the study cannot be read or written",
             got=str(error.__cause__ or error).splitlines()[0],
-            remedy="free some space, or start the database again; the same command goes on",
-        ) from error
+            remedy="free some space, start the database again or restore it; else start over with --fresh",
+        ) from None
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -71,7 +71,12 @@ def begin_study(study: optuna.Study, settings: Mapping[str, Any], *, own: Values
             study.enqueue_trial(dict(own), user_attrs={"kind": "own values"}, skip_if_exists=True)
         study.set_user_attr("settings", json.dumps(settings))
         return
-    begun = json.loads(study.user_attrs["settings"])
+    try:
+        begun = dict(json.loads(study.user_attrs["settings"]))
+    except (TypeError, ValueError):
+        raise RunError(
+            f"the search in {where} was not begun by this pipeline", remedy="give another --run NAME"
+        ) from None
     changed = [key for key in sorted({*begun, *settings}) if begun.get(key) != settings.get(key)]
     if changed:
         lines = "\n".join(f"  - {key}: {begun.get(key)!r} in the search, {settings.get(key)!r} now" for key in changed)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import print_note, short
@@ -89,13 +88,13 @@ def _trial_table(facts: SearchFacts) -> Table:
     for name in ("rank", "trial", "score", "against own", "seconds"):
         drawn.add_column(name, justify="right")
     for name in names:
-        drawn.add_column(escape(name), justify="right")
+        drawn.add_column(name, justify="right")
     for trial in shown:
         against = "own values" if trial == own else _difference(trial, own)
         seconds = "-" if trial.seconds is None else f"{trial.seconds:.0f}"
         rank = str(complete.index(trial) + 1)
         cells = [rank, str(trial.number), f"{trial.score:.4f}", against, seconds]
-        drawn.add_row(*cells, *(escape(short(trial.chosen.get(name))) for name in names))
+        drawn.add_row(*cells, *(short(trial.chosen.get(name)) for name in names))
     return drawn
 
 
@@ -114,7 +113,7 @@ def _parameter_table(facts: SearchFacts) -> Table:
     for parameter in [by_name[name] for name in facts.ranked[:_SHOWN_PARAMETERS]]:
         importance = "-" if parameter.importance is None else f"{parameter.importance:.0%}"
         own, best = short(parameter.own), short(parameter.best)
-        drawn.add_row(escape(parameter.name), importance, escape(own), escape(best), escape(parameter.good))
+        drawn.add_row(parameter.name, importance, own, best, parameter.good)
     if len(by_name) > _SHOWN_PARAMETERS:
         drawn.caption = f"and {len(by_name) - _SHOWN_PARAMETERS} less important ones"
     return drawn
@@ -131,7 +130,7 @@ class LeftOut(NamedTuple):
 def print_found(console: Console, facts: SearchFacts, folder: SearchFolder) -> None:
     """Print the result of a search, and the files that hold it."""
     print_search(console, facts)
-    console.print(f"best values: {folder.best}; every trial: {folder.trials}; figures beside them", markup=False)
+    console.print(f"best values: {folder.best}; every trial: {folder.trials}; figures beside them")
 
 
 def print_left_out(console: Console, scores: LeftOut) -> None:

@@ -86,7 +86,7 @@ def _cached(
 
     kept_as: CacheFormat = "jpeg" if images.cache_format == "jpeg" else "raw"
     try:
-        return cache.open(forms, kept_as=kept_as, threads=os.cpu_count() or 1, progress=report)
+        return cache.open(forms, kept_as=kept_as, threads=os.cpu_count() or 1, progress=report, listen=listen)
     except OSError as error:
         if optional:
             listen(Note(f"images are decoded anew in every epoch: {cache.folder} cannot be written: {error}"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.folds import ALWAYS_TRAIN, fold_table, read_fold_file, stratified_folds
 from pipeline.competition.folds.deal import deal_folds
-from pipeline.competition.folds.stratify import _even_out
+from pipeline.competition.folds.stratify import _even_out, _stratify_large
 from pipeline.competition.table import TrainTable
 from pipeline.config import check_config
 from pipeline.errors import FoldError
@@ -60,6 +60,21 @@ def library_folds(positive: NDArray[np.bool_], count: int, seed: int) -> NDArray
     for fold, (_, validation) in enumerate(splitter.split(positive, positive)):
         folds[validation] = fold
     return folds
+
+
+@settings(deadline=None)
+@given(problems(grouped=False), st.integers(0, 2**32 - 1))
+def test_the_stratification_equals_the_library(problem: Problem, seed: int) -> None:
+    _, targets, _, _, count = problem
+    positive = targets > 0
+    # the library refuses a single column; a label without positives changes nothing
+    expected = library_folds(np.column_stack([positive, np.zeros(len(positive), bool)]), count, seed)
+    np.testing.assert_array_equal(_stratify_large(positive, count, seed), expected)
+
+
+def test_many_rare_labels_are_dealt_as_by_the_library() -> None:
+    positive = np.random.default_rng(0).random((2000, 300)) < 0.5 / np.arange(1, 301)
+    np.testing.assert_array_equal(_stratify_large(positive, 5, 0), library_folds(positive, 5, 0))
 
 
 @settings(deadline=None)

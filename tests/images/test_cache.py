@@ -21,6 +21,7 @@ from PIL import Image
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError, ImageError
+from pipeline.events import notes_into
 from pipeline.images.caching import cache_writer
 from pipeline.images.caching.cache import ImageCache
 from pipeline.images.caching.cache_format import CacheFormat, JpegRows
@@ -400,3 +401,19 @@ def test_raw_pixels_need_less_room_by_the_rows_that_exist(write_images: Write, t
     cache.open([FORM], kept_as="raw", threads=1)
     assert cache.raw_bytes([FORM, LARGE]) == 3 * (8 + 20 * 20 * 3)
     assert cache.free_bytes() == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+
+
+@pytest.mark.parametrize("kept_as", FORMATS)
+def test_a_damaged_cache_is_noted_and_built_again(write_images: Write, tmp_path: Path, kept_as: CacheFormat) -> None:
+    paths, folder = write_images(3), tmp_path / "cache"
+    (source,), _ = opened(paths, folder, kept_as=kept_as)
+    whole, file = pixels(source), ImageCache(paths, folder=folder).file(FORM, kept_as)
+    data = file.read_bytes()
+    for damaged in (data[:-5], b"", b"x" * len(data), data + b"\0"):
+        file.write_bytes(damaged)
+        notes: list[str] = []
+        cache = ImageCache(paths, folder=folder)
+        (again,) = cache.open([FORM], kept_as=kept_as, threads=1, listen=notes_into(notes))
+        assert len(notes) == 1
+        assert "is damaged and built again" in notes[0]
+        np.testing.assert_array_equal(pixels(again), whole)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from pipeline.errors import ImageError
 from pipeline.images.check import check_images, require_images
 from pipeline.images.decoding.decode import load_image, read_image
-from pipeline.images.geometry import Fit, ImageForm, Pixels, fit_image
+from pipeline.images.geometry import Fit, ImageForm, Pixels, Reading, fit_image
 from tests.images.conftest import exif_orientation
 
 ALL_CHANNELS = (1, 3, 4)
@@ -35,7 +35,7 @@ def written(folder: Path, data: bytes, name: str = "image") -> Path:
 
 
 def read(path: Path, *, channels: int) -> Pixels:
-    return read_image((path,), channels=channels)
+    return read_image((path,), Reading(channels=channels))
 
 
 def difference(one: Pixels, other: Pixels) -> float:

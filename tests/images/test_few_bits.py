@@ -34,8 +34,8 @@ def test_the_window_is_found(tmp_path: Path, name: str, bands: int, bits: int) -
     assert lost is not None
     window = yaml.safe_load(lost[1].removeprefix("set images.window: "))
     assert window == [0, (1 << bits) - 1]
-    assert len(np.unique(read_image(paths, channels=channels))) <= (1 << (bits - 8)) + 1
-    assert len(np.unique(read_image(paths, channels=channels, window=tuple(window)))) > 200
+    assert len(np.unique(read_image(paths, Reading(channels=channels)))) <= (1 << (bits - 8)) + 1
+    assert len(np.unique(read_image(paths, Reading(channels=channels, window=tuple(window))))) > 200
     assert few_bits([stats.largest], window) is None
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import ImageError
 from pipeline.images.check import check_images
 from pipeline.images.decoding.decode import load_forms, load_image, read_image
 from pipeline.images.decoding.samples import to_channels, to_uint8, turn_upright
-from pipeline.images.geometry import ImageForm, Pixels, fit_image
+from pipeline.images.geometry import ImageForm, Pixels, Reading, fit_image
 from tests.images.conftest import exif_orientation
 
 WHITE = (255, 255, 255)
@@ -59,8 +59,8 @@ def test_samples_without_a_range_of_their_own_need_a_window(tmp_path: Path, dtyp
     samples: Array = np.arange(48).reshape(4, 4, 3)[:, :, :bands].astype(dtype)
     paths = tiff(tmp_path, samples)
     with pytest.raises(ImageError, match=r"images\.window: \[LOW, HIGH\]"):
-        read_image(paths, channels=3)
-    image = read_image(paths, channels=3, window=(0, 51))
+        read_image(paths, Reading(channels=3))
+    image = read_image(paths, Reading(channels=3, window=(0, 51)))
     colours = samples.repeat(3, axis=2) if bands == 1 else samples[:, :, ::-1]  # OpenCV writes BGR
     np.testing.assert_array_equal(image, colours * 5)
 
@@ -70,7 +70,7 @@ def test_a_window_of_sixteen_bit_png_leaves_its_alpha_alone(tmp_path: Path) -> N
     samples[:, :, 3] = 65535
     path = tmp_path / "image.png"
     path.write_bytes(cv2.imencode(".png", samples)[1].tobytes())
-    image = read_image((path,), channels=4, window=(0, 4095))
+    image = read_image((path,), Reading(channels=4, window=(0, 4095)))
     np.testing.assert_array_equal(image[:, :, :3], np.round(samples[:, :, 2::-1] * (255 / 4095)))
     assert (image[:, :, 3] == 255).all()
 
@@ -93,16 +93,18 @@ def test_alpha_is_laid_over_a_colour(tmp_path: Path, picture: Pixels, mode: str,
         full = stored.convert("RGBA")
     expected = Image.alpha_composite(Image.new("RGBA", full.size, (10, 200, 30, 255)), full).convert("RGB")
     reference = np.asarray(expected.convert({1: "L", 3: "RGB"}[channels])).reshape(37, 53, channels)
-    image_over = read_image(paths, channels=channels, alpha=(10, 200, 30))
+    image_over = read_image(paths, Reading(channels=channels, alpha=(10, 200, 30)))
     assert np.abs(image_over.astype(int) - reference).max() <= 2
-    dropped = read_image(paths, channels=channels)
+    dropped = read_image(paths, Reading(channels=channels))
     assert np.abs(dropped.astype(int) - image_over).max() > 20
 
 
 def test_an_image_without_alpha_does_not_change_with_the_colour(tmp_path: Path, picture: Pixels) -> None:
     for kind in ("PNG", "JPEG", "TIFF"):
         paths = saved(tmp_path, Image.fromarray(picture), kind)
-        np.testing.assert_array_equal(read_image(paths, channels=3, alpha=WHITE), read_image(paths, channels=3))
+        np.testing.assert_array_equal(
+            read_image(paths, Reading(channels=3, alpha=WHITE)), read_image(paths, Reading(channels=3))
+        )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -120,8 +122,8 @@ def test_images_with_and_without_alpha_are_turned_upright(
     (png,) = saved(tmp_path, image, "PNG", "reference.png", exif=exif)  # Pillow 13 muddles turned TIFFs with alpha
     with Image.open(png) as stored:
         upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGBA"))
-    np.testing.assert_array_equal(read_image(paths, channels=4), upright)
-    np.testing.assert_array_equal(read_image(paths, channels=3), upright[:, :, :3])
+    np.testing.assert_array_equal(read_image(paths, Reading(channels=4)), upright)
+    np.testing.assert_array_equal(read_image(paths, Reading(channels=3)), upright[:, :, :3])
 
 
 def test_orientations_beyond_eight_are_none(picture: Pixels) -> None:
@@ -131,26 +133,26 @@ def test_orientations_beyond_eight_are_none(picture: Pixels) -> None:
 def test_an_inverted_cmyk_jpeg_of_adobe_has_its_colours(tmp_path: Path, picture: Pixels) -> None:
     paths = saved(tmp_path, Image.fromarray(picture).convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in paths[0].read_bytes()
-    assert np.abs(read_image(paths, channels=3).astype(float) - picture).mean() < 3
+    assert np.abs(read_image(paths, Reading(channels=3)).astype(float) - picture).mean() < 3
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 9), value, np.uint8)) for value in (50, 100, 200)]
     paths = saved(tmp_path, frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(read_image(paths, channels=1), np.full((8, 9, 1), 50))
+    np.testing.assert_array_equal(read_image(paths, Reading(channels=1)), np.full((8, 9, 1), 50))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_grey_pages_are_channels_where_their_number_fits(tmp_path: Path, count: int) -> None:
     pages = [Image.fromarray(np.full((6, 7), 30 * number, np.uint8)) for number in range(count)]
     paths = saved(tmp_path, pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    image = read_image(paths, channels=count)
+    image = read_image(paths, Reading(channels=count))
     assert image.flags.c_contiguous
     np.testing.assert_array_equal(image, np.broadcast_to(30 * np.arange(count), (6, 7, count)))
-    first = read_image(paths, channels=1)
+    first = read_image(paths, Reading(channels=1))
     np.testing.assert_array_equal(first, np.zeros((6, 7, 1)))
     with pytest.raises(ImageError, match="has 1 channels"):
-        read_image(paths, channels=count + 6)
+        read_image(paths, Reading(channels=count + 6))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -171,12 +173,12 @@ def test_tiffs_of_any_number_of_bands(tmp_path: Path, dtype: type, bands: int, o
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, stored, **{"photometric": "minisblack", "planarconfig": "contig", **options})
     window = None if dtype == np.uint8 else (0, 255)
-    np.testing.assert_array_equal(read_image((path,), channels=bands, window=window), samples)
+    np.testing.assert_array_equal(read_image((path,), Reading(channels=bands, window=window)), samples)
     data = path.read_bytes()
     for length in (9, len(data) // 2, len(data) - 20):
         path.write_bytes(data[:length])
         with pytest.raises(ImageError):
-            read_image((path,), channels=bands, window=window)
+            read_image((path,), Reading(channels=bands, window=window))
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
@@ -191,7 +193,7 @@ def test_colour_models_of_tiffs_agree_with_pillow(
     paths = saved(tmp_path, kinds.get(mode) or image.convert(mode), "TIFF", compression=compression)
     with Image.open(paths[0]) as stored:
         reference = np.asarray(stored.convert("RGBA"))
-    assert np.abs(read_image(paths, channels=4).astype(int) - reference).max() <= (1 if mode == "CMYK" else 0)
+    assert np.abs(read_image(paths, Reading(channels=4)).astype(int) - reference).max() <= (1 if mode == "CMYK" else 0)
 
 
 def test_a_tiff_may_count_from_white(tmp_path: Path, picture: Pixels) -> None:
@@ -203,14 +205,14 @@ def test_a_tiff_may_count_from_white(tmp_path: Path, picture: Pixels) -> None:
     ]
     for stored, expected in cases:
         tifffile.imwrite(path, stored, photometric="miniswhite")
-        np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], expected)
+        np.testing.assert_array_equal(read_image((path,), Reading(channels=1))[:, :, 0], expected)
 
     tifffile.imwrite(path, grey)
     with tifffile.TiffFile(path) as file:
         place = file.pages.first.tags["PhotometricInterpretation"].offset
     data = path.read_bytes()
     path.write_bytes(data[:place] + b"\xff\xff" + data[place + 2 :])  # without this tag it counts from black
-    np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], grey)
+    np.testing.assert_array_equal(read_image((path,), Reading(channels=1))[:, :, 0], grey)
 
 
 def test_premultiplied_alpha_of_a_tiff_is_divided_out(tmp_path: Path, picture: Pixels) -> None:
@@ -218,7 +220,7 @@ def test_premultiplied_alpha_of_a_tiff_is_divided_out(tmp_path: Path, picture: P
     path = tmp_path / "image.tif"
     stored = np.concatenate([picture * alpha // 255, alpha], axis=2).astype(np.uint8)
     tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"])
-    image = read_image((path,), channels=4)
+    image = read_image((path,), Reading(channels=4))
     np.testing.assert_array_equal(image[:, :, 3:], alpha)
     assert np.abs(np.where(alpha > 0, image[:, :, :3].astype(int) - picture, 0)).max() <= 2
 
@@ -290,7 +292,7 @@ def test_a_tiff_that_cannot_be_read_whole_is_refused(
     path = tmp_path / "image.tif"
     write(path, picture[:, :, 0])
     with pytest.raises(ImageError, match=words):
-        read_image((path,), channels=3)
+        read_image((path,), Reading(channels=3))
 
 
 def test_each_file_of_an_image_is_one_grey_channel(tmp_path: Path, picture: Pixels) -> None:
@@ -309,7 +311,7 @@ def test_each_file_of_an_image_is_one_grey_channel(tmp_path: Path, picture: Pixe
         load_image(paths, form)
     assert "another size" in str(check_images([paths], form, threads=1))
     with pytest.raises(ImageError, match=r"has 4 files"):
-        read_image(paths, channels=3)
+        read_image(paths, Reading(channels=3))
 
 
 @pytest.mark.parametrize("channels", [2, 5, 9])
@@ -342,9 +344,9 @@ def test_a_jpeg_is_decoded_no_smaller_than_at_least(
 ) -> None:
     stored = (800, 600) if orientation == 6 else (600, 800)
     paths = smooth_jpeg(tmp_path, stored, exif=exif_orientation(orientation))
-    image = read_image(paths, channels=channels, at_least=at_least)
+    image = read_image(paths, Reading(channels=channels), at_least=at_least)
     assert image.shape == (600 // scale, 800 // scale, channels)
-    whole = fit_image(read_image(paths, channels=channels), size=image.shape[:2], fit="stretch")
+    whole = fit_image(read_image(paths, Reading(channels=channels)), size=image.shape[:2], fit="stretch")
     assert np.abs(image.astype(float) - whole).mean() < 2
 
 
@@ -352,7 +354,7 @@ def test_a_form_of_a_large_jpeg_is_near_the_whole_one_fitted(tmp_path: Path) -> 
     paths = smooth_jpeg(tmp_path, (600, 800))
     forms = (ImageForm((64, 96), "crop", 3), ImageForm((50, 50), "stretch", 3), ImageForm((64, 64), "pad", 1))
     for form, image in zip(forms, load_forms(paths, forms), strict=True):
-        whole = fit_image(read_image(paths, channels=form.channels), size=form.size, fit=form.fit)
+        whole = fit_image(read_image(paths, Reading(channels=form.channels)), size=form.size, fit=form.fit)
         assert image.shape == form.shape
         assert np.abs(image.astype(float) - whole).mean() < 2
 
@@ -362,4 +364,4 @@ def test_the_extension_of_a_file_is_ignored(tmp_path: Path) -> None:
     Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(stream, "PNG")
     path = tmp_path / "wrong.jpg"
     path.write_bytes(stream.getvalue())
-    np.testing.assert_array_equal(read_image((path,), channels=1)[:, :, 0], np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(read_image((path,), Reading(channels=1))[:, :, 0], np.arange(12).reshape(3, 4))

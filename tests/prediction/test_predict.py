@@ -115,9 +115,9 @@ def test_every_image_is_decoded_once_for_all_folds_views_and_runs(
     decoded: list[bytes] = []
     original = decode._decode
 
-    def counting(data: bytes, *arguments: Any) -> Samples:
-        decoded.append(data)
-        return original(data, *arguments)
+    def counting(file: decode.EncodedImage, *arguments: Any) -> Samples:
+        decoded.append(file.data)
+        return original(file, *arguments)
 
     monkeypatch.setattr(decode, "_decode", counting)
     assert [logits.shape for logits in predicted(ensembles, paths)] == [(5, 3), (5, 3)]

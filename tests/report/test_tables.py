@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.competition.folds import fold_table
-from pipeline.console import make_console
+from pipeline.console import PlainConsole, make_console
 from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, StepFinished
 from pipeline.metrics.label_table import per_label_table
 from pipeline.metrics.registry import get_metric
@@ -24,7 +24,7 @@ LABELS = ["[cat]", "dog [/x]"]
 
 def _console() -> tuple[Console, io.StringIO]:
     text = io.StringIO()
-    return Console(file=text, width=140, highlight=False), text
+    return PlainConsole(file=text, width=140), text
 
 
 def _scores(metric_name: str, *, of_folds: int = 2) -> Scores:

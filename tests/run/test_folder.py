@@ -74,6 +74,6 @@ def test_a_strangers_config_executes_nothing(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.config.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path}/owned']")
-    with pytest.raises(RunError, match="not readable as YAML"):
+    with pytest.raises(RunError, match="not valid YAML"):
         run.read_config()
     assert not (tmp_path / "owned").exists()

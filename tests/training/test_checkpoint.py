@@ -82,3 +82,27 @@ def test_tensors_without_our_facts_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, path)
     with pytest.raises(RunError, match="facts"):
         load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("records", [{"epoch": 7}]),
+        ("records", None),
+        ("sums", {"loss": 0.0}),
+        ("schedule", {"last_epoch": 1}),
+        ("param_groups", []),
+        ("param_groups", [{"lr": "fast"}]),
+    ],
+)
+def test_a_state_of_another_shape_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    training, path = make_training(0), tmp_path / "state"
+    step(training)
+    save_training(path, training)
+    tensors, facts = load_tensors(path)
+    save_tensors(path, tensors, {**facts, key: value})
+    with pytest.raises(RunError, match="does not hold the state of this training"):
+        resume_training(path, make_training(0))
+    save_tensors(path, {**tensors, "optimizer.0.exp_avg": torch.zeros(9, 9)}, facts)
+    with pytest.raises(RunError, match="a state of shape"):
+        resume_training(path, make_training(0))

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.competition.folds.rows import ALWAYS_TRAIN
-from pipeline.competition.folds.stratify import IntArray, repeated_names
-from pipeline.errors import FoldError, listing, nearest
+from pipeline.competition.folds.stratify import IntArray
+from pipeline.errors import FoldError, listing, nearest, repeated_names
 from pipeline.machine import regular
 
 

@@ -19,7 +19,7 @@ from pipeline.competition.labels.list_cells import (
 )
 from pipeline.competition.labels.rows import LabelledRows, Source, Targets, in_order, settle_labels
 from pipeline.config import ColumnsLabels, DelimitedLabels
-from pipeline.errors import CompetitionError, listing
+from pipeline.errors import CompetitionError, listing, repeated_names
 from pipeline.events import Note, ignore
 
 _COMMON_SEPARATORS = ("|", ",", ";")
@@ -122,7 +122,8 @@ def label_spelling(config: DelimitedLabels, source: Source) -> dict[str, str]:
     names = [name.strip() for name in values]
     keys = frame[config.names.key].tolist()
     if not all(names) or len(set(names)) < len(names):
-        wrong = [key for key, name in zip(keys, names, strict=True) if not name or names.count(name) > 1]
+        twice = {"", *repeated_names(names)}
+        wrong = [key for key, name in zip(keys, names, strict=True) if name in twice]
         raise CompetitionError(
             f"{path}: column '{config.names.value}' does not give each key its own name",
             got=f"keys {listing(wrong)}",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.competition.csvs import refuse_unwritable
 from pipeline.competition.labels.class_files import read_per_class, read_voc
 from pipeline.competition.labels.coco import read_coco
 from pipeline.competition.labels.delimited import read_columns, read_delimited
@@ -16,7 +17,7 @@ from pipeline.competition.labels.long import read_long
 from pipeline.competition.labels.rows import LabelledRows, Source
 from pipeline.competition.labels.wide import read_wide, sample_columns
 from pipeline.config import CompetitionConfig
-from pipeline.errors import CompetitionError, listing, nearest
+from pipeline.errors import CompetitionError, listing, nearest, repeated_names
 from pipeline.events import Listener, Note
 
 RESERVED_LABELS = ("id", "fold")  # columns beside the labels in a run's prediction files
@@ -49,6 +50,8 @@ def read_labels(
     """
     source = Source(competition, path, key, known, sample_columns(competition, listen) if known is None else (), listen)
     rows = READERS[competition.labels.format](competition.labels, source)
+    refuse_unwritable(rows.labels, path=path, kind="labels")
+    refuse_unwritable(rows.frame[competition.id], path=path, kind="ids")
     _check_labels(rows.labels, path)
     _check_exclusive(competition, rows.labels)
     note_doubts(rows, _note_other_columns(competition, rows, source), source)
@@ -60,7 +63,7 @@ def read_labels(
 
 def _check_labels(labels: tuple[str, ...], path: Path) -> None:
     reserved = [name for name in labels if name in RESERVED_LABELS]
-    repeated = [name for name in labels if labels.count(name) > 1]
+    repeated = repeated_names(labels)
     if labels and not reserved and not repeated:
         return
     problem = f"a label may not be called '{reserved[0]}'" if reserved else "no labels were found"

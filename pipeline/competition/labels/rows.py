@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,8 @@ class Source:
             CompetitionError: as `read_cells`; the files differ in their columns; a row has no partner in the join.
         """
         pattern = "*" in self.path.name and not self.path.exists()
-        paths = (
-            sorted(path for path in self.path.parent.glob(self.path.name) if is_visible(path.name)) if pattern else []
-        )
+        names = glob(self.path.name, root_dir=self.path.parent) if pattern else []
+        paths = [self.path.parent / name for name in sorted(names) if is_visible(name)]
         frames = [self._read(path) for path in paths or [self.path]]
         for path, frame in zip(paths, frames, strict=False):
             if set(frame.columns) != set(frames[0].columns):
@@ -140,7 +140,8 @@ def settle_labels(found: Sequence[str], listed: Sequence[str] | None, source: So
 
 
 def _refuse_foreign(found: Sequence[str], labels: Collection[str], remedy: str, path: Path) -> None:
-    foreign = [name for name in found if name not in set(labels)]
+    known = set(labels)
+    foreign = [name for name in found if name not in known]
     if foreign:
         raise CompetitionError(
             f"{path}: unknown label '{foreign[0]}'{nearest(foreign[0], labels)}",
@@ -153,5 +154,5 @@ def _refuse_foreign(found: Sequence[str], labels: Collection[str], remedy: str, 
 def in_order(names: Collection[str]) -> tuple[str, ...]:
     """Names of labels, sorted: by value if all are whole numbers, else alphabetically."""
     if all(name.isascii() and name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
+        return tuple(sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
     return tuple(sorted(names))

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ConfigError
+from pipeline.events import Listener, Note, ignore
 from pipeline.images.caching.cache_format import ROW_FORMATS, CacheFormat, row_bytes
 from pipeline.images.caching.cache_writer import PartialCache, build
 from pipeline.images.check import refuse_images
@@ -71,12 +72,14 @@ class ImageCache:
         kept_as: CacheFormat,
         threads: int,
         progress: Callable[[int], None] | None = None,
+        listen: Listener = ignore,
     ) -> tuple[ImageSource, ...]:
         """The images in each of `forms`.
 
         Missing forms are built in `threads` threads, with each image decoded once for all forms. An interrupted
         build continues where it stopped; a second process waits for the first, then shares the result.
         `progress` is called in this thread with the number of images done so far; never when nothing is built.
+        A damaged file is noted and built again.
 
         Raises:
             ImageError: some images cannot be read; all of them are counted, the first ones named.
@@ -84,11 +87,15 @@ class ImageCache:
             OSError: a cache file cannot be written.
         """
         wanted = sorted({self.file(form, kept_as): form for form in forms}.items())
-        if not self.holds(forms, kept_as):
+        if not all(self._is_whole(form, kept_as) for form in forms):
             self.folder.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as locks:
                 for file, _ in wanted:  # sorted, so that two processes with the same files do not wait for each other
                     locks.enter_context(FileLock(file.with_suffix(".lock")))
+                for file, form in wanted:
+                    if file.exists() and not self._is_whole(form, kept_as):
+                        listen(Note(f"the cache {file} is damaged and built again"))
+                        file.unlink()
                 missing = [self._partial(form, kept_as) for file, form in wanted if not file.exists()]
                 if missing:
                     self._require_room(forms, kept_as)
@@ -98,6 +105,16 @@ class ImageCache:
 
     def _partial(self, form: ImageForm, kept_as: CacheFormat) -> PartialCache:
         return PartialCache(self.file(form, kept_as), form, ROW_FORMATS[kept_as](len(self.paths), form))
+
+    def _is_whole(self, form: ImageForm, kept_as: CacheFormat) -> bool:
+        """Whether the file has the header and the length of these images."""
+        rows, count = ROW_FORMATS[kept_as](len(self.paths), form), len(self.paths)
+        try:
+            with self.file(form, kept_as).open("rb") as stream:
+                same = stream.read(len(rows.fixed)) == rows.fixed
+                return same and rows.end_of(stream, count) == os.fstat(stream.fileno()).st_size
+        except (OSError, ValueError):
+            return False
 
     def _require_room(self, forms: Sequence[ImageForm], kept_as: CacheFormat) -> None:
         needed, free = self.raw_bytes(forms) if kept_as == "raw" else 0, self.free_bytes()

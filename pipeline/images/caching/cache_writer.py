@@ -110,7 +110,7 @@ class PartialCache:
         """The number of saved rows; 0 where it is missing or broken, or larger than the file allows."""
         try:
             rows = int(json.loads(self.saved.read_text())["rows"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return 0
         length = self._stream.seek(0, os.SEEK_END)
         try:

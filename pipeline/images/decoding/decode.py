@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,18 +17,21 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
+from pipeline.images.decoding.jpeg import END, START, decode_jpeg
 from pipeline.images.decoding.samples import Samples, to_channels, to_uint8, turn_upright
 from pipeline.images.decoding.tiff import is_tiff, read_tiff
-from pipeline.images.geometry import Colour, ImageForm, Pixels, Reading, Size, Window, to_form
+from pipeline.images.geometry import ImageForm, Pixels, Reading, Size, to_form
 from pipeline.machine import regular
 
 # The ImageError describes a broken file better than the warnings of OpenCV and Pillow.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = None  # images.max_pixels is the limit
 
 AGAIN = "copy or download the file again, or take its row out of the table"
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_MANY = 25_000_000  # pixels; a larger image is in memory for one thread at a time
+_LARGE = threading.RLock()
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # from this value on, height and width are swapped
 _REDUCED = {  # by scale: flags that decode a JPEG at 1 / scale of its size, in colour and grey
     8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
@@ -32,6 +39,17 @@ _REDUCED = {  # by scale: flags that decode a JPEG at 1 / scale of its size, in 
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
     1: (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE),
 }
+
+
+class EncodedImage(NamedTuple):
+    """The content of an image file, with the size (H, W) and EXIF orientation of its header.
+
+    The size is as stored, (0, 0) where the header is not known or a TIFF's.
+    """
+
+    data: bytes
+    size: Size
+    orientation: int
 
 
 def load_image(paths: ImagePaths, form: ImageForm) -> Pixels:
@@ -49,21 +67,20 @@ def load_forms(paths: ImagePaths, forms: Sequence[ImageForm]) -> tuple[Pixels, .
         ImageError: as `read_image`.
     """
     if len(paths) != 1:
-        bands = {reading: read_image(paths, **reading._asdict()) for reading in {form.reading for form in forms}}
+        bands = {reading: read_image(paths, reading) for reading in {form.reading for form in forms}}
         return tuple(to_form(bands[form.reading], form) for form in forms)
-    data = _read_whole(paths[0])
-    scales = _scales(data, [form.size for form in forms])
+    file = read_whole(paths[0], forms[0].reading)
+    scales = _scales(file, [form.size for form in forms])
     keys = [(form.reading, scale) for form, scale in zip(forms, scales, strict=True)]
-    decoded = {key: _read_file(paths[0], data, *key) for key in dict.fromkeys(keys)}
-    return tuple(to_form(decoded[key], form) for key, form in zip(keys, forms, strict=True))
+    with _room(file):
+        decoded = {key: _read_file(paths[0], file, *key) for key in dict.fromkeys(keys)}
+        return tuple(to_form(decoded[key], form) for key, form in zip(keys, forms, strict=True))
 
 
 def read_image(
     paths: ImagePaths,
+    reading: Reading,
     *,
-    channels: int,
-    window: Window | None = None,
-    alpha: Colour | None = None,
     at_least: Size | None = None,
 ) -> Pixels:
     """Decode one image to (H, W, channels) uint8, RGB order, C-contiguous, EXIF orientation applied.
@@ -74,28 +91,29 @@ def read_image(
 
     Args:
         paths: one file, or one per channel.
-        channels: of the result; 4 appends the file's alpha to RGB, or 255 where it has none.
-        window: the sample values that become 0 and 255, see `to_uint8`; the alpha of a PNG has no window.
-        alpha: the colour behind transparent pixels where channels is 1 or 3; None drops transparency.
+        reading: as in `ImageForm`; 4 channels append the file's alpha to RGB, or 255 where it has none; the alpha of a
+            PNG has no window; the colour behind transparent pixels applies to 1 and 3 channels.
         at_least: a JPEG that is much larger than this (H, W) in both axes is decoded at 1/2, 1/4 or 1/8 of its
             size, but no smaller than this one. That is several times faster.
 
     Raises:
-        ImageError: a file is missing, empty, truncated or not an image; its samples need a window; its channels
-            cannot be converted to `channels`; the files of one image differ in size.
+        ImageError: a file is missing, empty, truncated, too large or not an image; its samples need a window; its
+            channels cannot be converted to `channels`; the files of one image differ in size.
     """
     if len(paths) == 1:
-        data = _read_whole(paths[0])
-        scale = 1 if at_least is None else _scales(data, [at_least])[0]
-        return _read_file(paths[0], data, Reading(channels, window, alpha), scale)
-    if len(paths) != channels:
+        file = read_whole(paths[0], reading)
+        scale = 1 if at_least is None else _scales(file, [at_least])[0]
+        with _room(file):
+            return _read_file(paths[0], file, reading, scale)
+    if len(paths) != reading.channels:
         raise ImageError(
             f"image {paths[0]} has {len(paths)} files",
-            expected=f"one file, or one for each of {channels} channels",
+            expected=f"one file, or one for each of {reading.channels} channels",
             got=f"{len(paths)} files",
             remedy="set images.channels to the number of competition.images.channel_files",
         )
-    bands = [_read_file(path, _read_whole(path), Reading(1, window, alpha), 1) for path in paths]
+    one = reading._replace(channels=1)
+    bands = [_read_file(path, read_whole(path, one), one, 1) for path in paths]
     for path, band in zip(paths, bands, strict=True):
         if band.shape != bands[0].shape:
             raise ImageError(
@@ -109,21 +127,27 @@ def read_image(
 
 def has_end(head: bytes, tail: bytes) -> bool:
     """Whether a JPEG or PNG ends with its end marker; False for other kinds, which have none."""
-    if head.startswith(_JPEG):
-        return tail.endswith(_JPEG_END)
+    if head.startswith(START):
+        return tail.endswith(END)
     return head.startswith(_PNG) and tail.endswith(_PNG_END)
 
 
-def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
-    """Decode the `data` of `path` to (H, W, channels), at 1 / `scale` of its size if it is a JPEG."""
-    channels, window, alpha = reading
+def _room(file: EncodedImage) -> AbstractContextManager[object]:
+    """Hold the lock for large images while this one is decoded, if it is large, or a TIFF."""
+    known, pixels = file.size != (0, 0), file.size[0] * file.size[1]
+    return contextlib.nullcontext() if known and pixels <= _MANY else _LARGE
+
+
+def _read_file(path: Path, file: EncodedImage, reading: Reading, scale: int) -> Pixels:
+    """Decode `file`, read from `path`, to (H, W, channels), at 1 / `scale` of its size if it is a JPEG."""
+    channels, window, alpha = reading.channels, reading.window, reading.alpha
     try:
-        samples = _decode(data, channels, alpha, scale)
+        samples = _decode(file, reading, scale)
     except (ValueError, cv2.error, MemoryError) as error:
         got = error.err if isinstance(error, cv2.error) else str(error)
         raise _not_an_image(path, got) from error
     try:
-        if samples.shape[2] == 4 and window is not None and not is_tiff(data):
+        if samples.shape[2] == 4 and window is not None and not is_tiff(file.data):
             image = np.concatenate([to_uint8(samples[:, :, :3], window), to_uint8(samples[:, :, 3:], None)], axis=2)
         else:
             image = to_uint8(samples, window)
@@ -145,8 +169,12 @@ def _read_file(path: Path, data: bytes, reading: Reading, scale: int) -> Pixels:
         ) from error
 
 
-def _read_whole(path: Path) -> bytes:
-    """The file's bytes. Raises ImageError where it cannot be opened or ends too early."""
+def read_whole(path: Path, reading: Reading) -> EncodedImage:
+    """The file with its header, and with the end that `reading` lets a JPEG lack.
+
+    Raises:
+        ImageError: it cannot be opened, ends too early, or has too many pixels by its header.
+    """
     try:
         # Not cv2.imread, which cannot open a non-ASCII path on every system and gives no reason for a failure.
         data = regular(path).read_bytes()
@@ -154,8 +182,18 @@ def _read_whole(path: Path) -> bytes:
         raise _cannot_open(path, error) from error
     if not data:
         raise ImageError(f"image {path} is empty", got="0 bytes", remedy=AGAIN)
+    (height, width), orientation = _size_and_orientation(data)
+    if height * width > reading.max_pixels:
+        raise ImageError(
+            f"image {path} has {width} x {height} pixels",
+            expected=f"at most {reading.max_pixels:,} pixels",
+            got=f"{width * height:,}",
+            remedy="shrink the image, or set images.max_pixels",
+        )
+    if reading.without_end and data.startswith(START) and not data.endswith(END):
+        data += END  # the decoder refuses it if pixels are missing
     _require_whole(path, data)
-    return data
+    return EncodedImage(data, (height, width), orientation)
 
 
 def _cannot_open(path: Path, error: OSError | ValueError) -> ImageError:
@@ -173,7 +211,7 @@ def _require_whole(path: Path, data: bytes) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, Warning):
+    except (UnidentifiedImageError, Warning):
         return  # Pillow does not know this kind: the decoder decides
     except (OSError, SyntaxError) as error:
         raise ImageError(f"image {path} is truncated", got=str(error), remedy=AGAIN) from error
@@ -181,16 +219,21 @@ def _require_whole(path: Path, data: bytes) -> None:
         raise ImageError(f"image {path} is damaged", got=repr(error), remedy=AGAIN) from error
 
 
-def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Samples:
+def _decode(file: EncodedImage, reading: Reading, scale: int) -> Samples:
     """Samples (H, W, n) in the file's own type, RGB order, upright. Raises ValueError or cv2.error."""
+    data, channels, alpha = file.data, reading.channels, reading.alpha
     if is_tiff(data):
-        return read_tiff(data, channels)
+        return read_tiff(data, channels, max_pixels=reading.max_pixels)
+    if data.startswith(START):
+        pixels = decode_jpeg(data, grey=channels == 1, scale=scale)
+        if pixels is not None and file.orientation == 1:
+            return pixels
     buffer = np.frombuffer(data, np.uint8)
-    if (channels not in (1, 3) or alpha is not None) and not data.startswith(_JPEG):
+    if (channels not in (1, 3) or alpha is not None) and not data.startswith(START):
         image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape[2:] == (4,):
             # OpenCV turns all other images upright, but not these.
-            return turn_upright(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), _size_and_orientation(data)[1])
+            return turn_upright(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), file.orientation)
     colour, grey = _REDUCED[scale]
     image = cv2.imdecode(buffer, (grey if channels == 1 else colour) | cv2.IMREAD_ANYDEPTH)
     if image is None:
@@ -198,10 +241,10 @@ def _decode(data: bytes, channels: int, alpha: Colour | None, scale: int) -> Sam
     return np.atleast_3d(image) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _scales(data: bytes, sizes: Sequence[Size]) -> list[int]:
+def _scales(file: EncodedImage, sizes: Sequence[Size]) -> list[int]:
     """For each size the largest of 8, 4, 2 and 1 by which a JPEG can be reduced and still have this size; else 1."""
-    own, orientation = _size_and_orientation(data) if data.startswith(_JPEG) else ((0, 0), 1)
-    own = own[::-1] if orientation >= _FIRST_TURNED else own
+    own = file.size if file.data.startswith(START) else (0, 0)
+    own = own[::-1] if file.orientation >= _FIRST_TURNED else own
     return [next((scale for scale in _REDUCED if _reaches(own, scale, wanted)), 1) for wanted in sizes]
 
 
@@ -210,11 +253,14 @@ def _reaches(own: Size, scale: int, wanted: Size) -> bool:
 
 
 def _size_and_orientation(data: bytes) -> tuple[Size, int]:
-    """(H, W) as stored and the EXIF orientation as Pillow reads them; (0, 0) and 1 where it cannot."""
+    """(H, W) as stored and the EXIF orientation as Pillow reads them; (0, 0) and 1 for a TIFF or where it cannot."""
+    if is_tiff(data):
+        return (0, 0), 1
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-            return (height, width), int(image.getexif().get(_ORIENTATION, 1))
+            exif = image.getexif() if data.startswith(START) or image.info.get("exif") else {}  # else a PNG is decoded
+            return (height, width), int(exif.get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 (as above; the decoder reports the problem)
         return (0, 0), 1
 

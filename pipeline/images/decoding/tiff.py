@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tifffile
@@ -18,7 +19,7 @@ _GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 _JPEG, _JPEG_END, _JPEG_TAIL = 7, b"\xff\xd9", 8  # some writers fill up a few bytes behind the end
 _PREMULTIPLIED = 1
 _WHOLE_BYTES, _PARTS = (8, 16, 32, 64), (1, 2, 4)  # bits of a sample
-_MOST_PIXELS, _MOST_SAMPLES = 200_000_000, 1 << 30
+_MOST_BYTES = 1 << 32  # of the samples of all pages
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the ImageError describes what matters
 
@@ -28,14 +29,14 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in _HEADS
 
 
-def read_tiff(data: bytes, channels: int) -> Samples:
+def read_tiff(data: bytes, channels: int, *, max_pixels: int) -> Samples:
     """The bands (H, W, n) of a TIFF in the file's own sample type, colours in RGB order, upright.
 
     Where it has exactly `channels` grey pages of one size, each page is a band; otherwise the first page is read.
     Palettes and CMYK become RGB of 8 bits; 1, 2 and 4 bits of grey are scaled to 8; alpha is not premultiplied.
 
     Raises:
-        ValueError: it cannot be decoded, or only in part; the message gives the reason.
+        ValueError: it has more than `max_pixels`, or cannot be decoded, or only in part; the message gives the reason.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -43,7 +44,9 @@ def read_tiff(data: bytes, channels: int) -> Samples:
             pages = [page.aspage() for page in found]
             grey = all(page.photometric in _GREY and page.samplesperpixel == 1 for page in pages)
             alike = grey and len({(page.shape, page.dtype) for page in pages}) == 1
-            samples = np.concatenate([_read(page, data) for page in (pages if alike else pages[:1])], axis=2)
+            pages = pages if alike else pages[:1]
+            _require_small(pages, max_pixels)
+            samples = np.concatenate([_read(page, data) for page in pages], axis=2)
             return turn_upright(samples, int(pages[0].tags.valueof(_ORIENTATION, 1)))
     except Exception as error:  # tifffile and its codecs raise errors of any type on damaged files
         raise ValueError(f"a TIFF that cannot be decoded: {error}") from error
@@ -74,11 +77,20 @@ def _read(page: TiffPage, data: bytes) -> Samples:
     return samples
 
 
+def _require_small(pages: Sequence[TiffPage], max_pixels: int) -> None:
+    first = pages[0]
+    pixels = first.imagelength * first.imagewidth
+    bands, depth = len(pages) * first.samplesperpixel, 1 if first.dtype is None else first.dtype.itemsize
+    if pixels > max_pixels or pixels * bands * depth > _MOST_BYTES:
+        raise ValueError(
+            f"{first.imagewidth} x {first.imagelength} pixels of {bands} bands; at most {max_pixels:,} pixels "
+            f"(images.max_pixels) and {_MOST_BYTES >> 30} GiB are read"
+        )
+
+
 def _require_readable(page: TiffPage) -> None:
-    """Raise ValueError for a page that is too large, or whose samples have no meaning here."""
-    height, width, bands, bits = page.imagelength, page.imagewidth, page.samplesperpixel, page.bitspersample
-    if height * width > _MOST_PIXELS or height * width * bands > _MOST_SAMPLES:
-        raise ValueError(f"{width} x {height} pixels of {bands} bands; at most {_MOST_PIXELS:,} pixels are read")
+    """Raise ValueError for a page whose samples have no meaning here."""
+    bands, bits = page.samplesperpixel, page.bitspersample
     if page.axes not in ("YX", "YXS", "SYX"):
         raise ValueError(f"an image with the axes {page.axes}")
     for tag in (_BITS, _FORMAT):
