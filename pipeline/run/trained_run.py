@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.errors import RunError, listing
 from pipeline.files import read_folds, read_predictions
 from pipeline.run.folder import RunFolder
-from pipeline.run.records import FoldDone, PredictSettings, Thresholds
+from pipeline.run.records import BlendRecord, FoldDone, PredictSettings, Thresholds
 from pipeline.training.fold_folder import FoldFolder
 
 
@@ -21,7 +21,7 @@ class TrainedRun:
 
     Attributes:
         thresholds: fitted on `folds`.
-        models: the folders of all models that predict: those of the folds, and of a full fit.
+        models: the folders of all models that predict: those of the folds, and of a full fit; none of a blend.
         notes: sentences on folds that are left out, and on a full fit.
     """
 
@@ -50,6 +50,8 @@ def open_run(run: RunFolder) -> TrainedRun:
         RunError: no fold is finished, or the run was not scored, or not as its config and its folds are now.
     """
     config = run.read_config()
+    if run.blended.exists():
+        return _open_blend(run, config)
     rows = read_folds(run.folds)
     numbers = sorted({*rows["fold"].tolist()} - {ALWAYS_TRAIN})
     settings = PredictSettings.of(config)
@@ -82,6 +84,14 @@ def open_run(run: RunFolder) -> TrainedRun:
     full_fit, about_full_fit = _full_fit(run, config)
     notes = (*_left_out(run, folds, finished, numbers), *about_full_fit)
     return TrainedRun(run, config, thresholds, (*models, *full_fit), frozenset(rows.index), notes)
+
+
+def _open_blend(run: RunFolder, config: Config) -> TrainedRun:
+    if not run.blend.exists():
+        raise RunError(f"{run.path}: the blend is not complete", remedy="repeat the python -m pipeline blend command")
+    notes = tuple(f"{run.path}: {note}" for note in BlendRecord.load(run.blend).notes)
+    train_ids = frozenset(read_folds(run.folds).index)
+    return TrainedRun(run, config, Thresholds.load(run.thresholds), (), train_ids, notes)
 
 
 def about_lacking_models(run: RunFolder, config: Config) -> str | None:
