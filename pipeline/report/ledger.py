@@ -12,7 +12,6 @@ from rich.table import Table
 from pipeline.console import number, print_note
 from pipeline.errors import ConfigError
 from pipeline.metrics.posterior import draw_private, pick
-from pipeline.metrics.targets import Floats
 from pipeline.run.ledger import USUAL_SHARE, Entry, read_ledger, submissions
 
 
@@ -43,7 +42,8 @@ def print_ledger(console: Console) -> None:
     both = ~np.isnan(given.expected + given.public)
     if both.sum() > 2:
         ranks = [values[both].argsort().argsort() for values in (given.expected, given.public)]
-        console.print(f"rank correlation of cross-validated and public scores: {np.corrcoef(ranks)[0, 1]:+.2f}")
+        correlation = np.asarray(np.corrcoef(ranks))[0, 1]
+        console.print(f"rank correlation of cross-validated and public scores: {correlation:+.2f}")
     if all(entry.public_share is None for entry in entries):
         print_note(console, f"the public share of the rows is not known, {USUAL_SHARE} is supposed; --public-share")
 
@@ -76,5 +76,5 @@ def _metric(entries: Sequence[Entry]) -> str:
     return next(str(entry.metric) for entry in entries if entry.metric)
 
 
-def _ends(sign: float, *ends: Floats) -> str:
+def _ends(sign: float, *ends: float) -> str:
     return " to ".join(number(float(end)) for end in sorted(sign * np.array(ends)))
