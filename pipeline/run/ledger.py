@@ -175,15 +175,16 @@ def _numbers(values: Sequence[float | None], sign: float) -> Floats:
 
 
 def similarities(files: Sequence[Path]) -> Floats:
-    """Correlations (S, S) of submissions, each column of a file less its mean; 0 where one is constant."""
+    """Correlations (S, S) of submissions, each column of a file less its mean; constant ones are equal (1) or not (0)."""
     tables = [_table(file) for file in files]
     found = np.eye(len(tables))
     for place, table in enumerate(tables):
         for other in range(place):
             pair = table.align(tables[other], join="outer", fill_value=0.0)
+            same = float(pair[0].equals(pair[1]))
             one, two = ((each - each.mean()).to_numpy().ravel() for each in pair)
             norm = math.sqrt(float(one @ one) * float(two @ two))
-            found[place, other] = found[other, place] = float(one @ two) / norm if norm > 0 else 0.0
+            found[place, other] = found[other, place] = float(one @ two) / norm if norm > 0 else same
     return found
 
 
