@@ -175,7 +175,7 @@ def _numbers(values: Sequence[float | None], sign: float) -> Floats:
 
 
 def similarities(files: Sequence[Path]) -> Floats:
-    """Correlations (S, S) of submissions, each column of a file less its mean; constant ones are equal (1) or not (0)."""
+    """Correlations (S, S) of submissions, each column less its mean; 1 or 0 where one is constant."""
     tables = [_table(file) for file in files]
     found = np.eye(len(tables))
     for place, table in enumerate(tables):
