@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from pipeline import interrupts, processes
 from pipeline.commands import end_process, run_command
+from pipeline.errors import ConfigError
 
 
 class Argument(NamedTuple):
-    """One argument of a verb; the last three fields are those of argparse. A name that begins with `--` is optional."""
+    """One argument of a verb; the last four fields are those of argparse. A name that begins with `--` is optional."""
 
     name: str
     metavar: str
@@ -22,6 +23,7 @@ class Argument(NamedTuple):
     type: Callable[[str], Any] = Path
     default: Any = None
     nargs: str | None = None
+    action: str = "store"
 
 
 class Verb(NamedTuple):
@@ -139,6 +141,35 @@ def _attention(given: argparse.Namespace) -> None:
     save_attention(make_console(), RunFolder.at(given.run), given.image, labels=labels, fold=given.fold, out=given.out)
 
 
+def _blend(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.blend import print_blend
+        from pipeline.report.live import LiveProgress
+        from pipeline.run.blend import blend
+
+    console = make_console()
+    with LiveProgress(console) as progress:
+        blended = blend(given.runs, given.foreign, config=given.config, out=given.out, listen=progress)
+    print_blend(console, given.out, *blended)
+
+
+def _ledger(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.ledger import print_ledger, print_picks
+        from pipeline.run.ledger import add
+
+    if given.action == "pick":
+        print_picks(make_console(), given.target)
+        return
+    if given.action == "add":
+        add(Path(given.target), public=given.public, public_share=given.public_share, note=given.note)
+    elif given.action != "show":
+        raise ConfigError(f"ledger {given.action}", expected="add, show or pick", remedy="correct the command")
+    print_ledger(make_console())
+
+
 _CONFIG = Argument("config", "CONFIG", "a YAML file, for example configs/demo.yaml")
 _RUN = Argument("run", "RUN", "a finished run, for example runs/demo")
 _PNG = Argument("out", "OUT.png", "the picture to write")
@@ -178,6 +209,19 @@ _ATTENTION = (
     Argument("--fold", "N", "the fold whose model is used (default 0)", type=int, default=0),
     Argument("--out", "FILE.png", "the picture to write (default: IMAGE-attention.png in this folder)"),
 )
+_BLEND = (
+    Argument("runs", "RUN", "finished runs, each with a submission of its own", nargs="*"),
+    Argument("--foreign", "NAME=OOF,TEST", "predictions by another tool, as CSV or parquet", str, [], action="append"),
+    Argument("--config", "CONFIG", "the competition, needed where no run is given (default: that of the first run)"),
+    Argument("--out", "FOLDER", "the folder of the blend (default: runs/blend)", default=Path("runs/blend")),
+)
+_LEDGER = (
+    Argument("action", "ACTION", "add RUN, add FILE, show, or pick NUMBER", type=str),
+    Argument("target", "TARGET", "a run, the file of a submission, or the number of picks", str, "2", "?"),
+    Argument("--public", "SCORE", "the public score of the submission", float),
+    Argument("--public-share", "SHARE", "the share of the test rows that it is computed on, such as 0.3", float),
+    Argument("--note", "TEXT", "any text", str, ""),
+)
 
 VERBS = {
     "new": Verb("write a first config for a competition", "data/mine/train.csv data/mine/train", _new, _NEW),
@@ -187,6 +231,10 @@ VERBS = {
         "check that a file is a valid submission", "configs/demo.yaml submission.csv", _validate, _VALIDATE
     ),
     "compare": Verb("compare the scores of two runs, with an interval", "runs/demo runs/second", _compare, _COMPARE),
+    "blend": Verb("average runs by weights found out of fold", "runs/demo runs/second", _blend, _BLEND),
+    "ledger": Verb(
+        "note public scores, and pick the final submissions", "add runs/demo --public 0.81", _ledger, _LEDGER
+    ),
     "truth": Verb(
         "score a submission once the true answers are known",
         "runs/demo data/digit_scenes/test_truth.csv",

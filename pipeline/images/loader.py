@@ -183,11 +183,11 @@ def _sent(tensor: Tensor) -> Tensor | NDArray[Any]:
     if get_worker_info() is None:
         return tensor
     try:
-        shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
-        return shared
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
         # An array of images is sent as it lies in memory, in the order B, H, W, C.
         return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).numpy()
+    return tensor
 
 
 def _received(sent: Tensor | NDArray[Any]) -> Tensor:

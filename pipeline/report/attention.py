@@ -142,6 +142,8 @@ def save_attention(
     """
     mpl.use("agg")
     finished = open_run(run)
+    if not finished.models:
+        raise RunError(f"{run.path} is a blend, which has no model", remedy="give one of its members")
     if fold not in finished.folds:
         raise ConfigError(
             f"--fold: there is no fold {fold}",

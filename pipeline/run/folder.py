@@ -37,7 +37,7 @@ _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
-    | {"submission.broken.csv"}
+    | {"submission.broken.csv", "blend.json", "blend.parquet"}
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
 _WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "run.lock"})  # others get their name when whole
@@ -65,6 +65,8 @@ class RunFolder:
     submission = FileName("submission.csv")  # the validated submission
     decided = FileName("decided.parquet")  # per test row what the metric scores: decisions, or calibrated probabilities
     submitted = FileName("submission.json")  # see `SubmissionRecord`; written last of the four
+    blend = FileName("blend.json")  # see `BlendRecord`; written last of a blend
+    blended = FileName("blend.parquet")  # the id and one probability per label of each test row; marks a blend
 
     @classmethod
     def named(cls, name: str, *, debug: bool = False) -> Self:
@@ -176,6 +178,8 @@ class RunFolder:
         """As `check`, where `require_ours` was asked before."""
         if not self.path.exists() or self._is_being_deleted() or not (self.config.exists() or self.has_trainings()):
             return
+        if self.blended.exists():
+            raise RunError(f"{self.path} is a blend: nothing is trained in it", remedy="give another --run NAME")
         changed = changed_training_keys(self.read_config(), config)
         if changed:
             keys = "\n".join(f"  - {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changed.items())

@@ -213,6 +213,33 @@ class SubmissionRecord(Record):
             raise ValueError("expected as many folds as runs")
 
 
+@dataclass(frozen=True)
+class MemberRecord:
+    """A member of a blend: its mean weight, its score alone, the blend's without it, its correlation with the others.
+
+    The scores are of decisions as often as labels are positive, or of probabilities if the metric takes these.
+    """
+
+    name: StrictStr
+    weight: StrictFloat
+    alone: Score
+    left_out: Score
+    correlation: Score
+
+
+@dataclass(frozen=True)
+class BlendRecord(Record):
+    """blend.json: the members of a blend, and its recipe; `scores` are those that the recipe was chosen by."""
+
+    members: tuple[MemberRecord, ...]
+    mean: StrictStr
+    kind: StrictStr
+    weights: dict[StrictStr, tuple[StrictFloat, ...]]  # by label
+    scores: dict[StrictStr, Score]
+    fold_recipes: tuple[StrictStr, ...]
+    notes: tuple[StrictStr, ...]
+
+
 def finite(value: float) -> Score:
     """`value` as a float, or None where it is not finite."""
     return float(value) if math.isfinite(value) else None

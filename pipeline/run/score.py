@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.folds import cross_fitting_parts, folds_mark, group_numbers
 from pipeline.competition.folds.rows import rows_of
+from pipeline.competition.table import TrainTable
 from pipeline.config import Config
 from pipeline.errors import FoldError, RunError, listing
 from pipeline.files import read_predictions, write_parquet
@@ -33,6 +35,7 @@ from pipeline.run.records import (
     finite,
 )
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE, FoldedScore, OutOfFoldScores, score_out_of_fold
+from pipeline.thresholds.row_rules import row_rules
 from pipeline.thresholds.transfer import rates
 
 _BLOCK_LABELS = 50  # that are read at once
@@ -52,75 +55,97 @@ def score_run(plan: Plan, run: RunFolder, folds: Sequence[int]) -> Scores | None
     Raises:
         RunError: a fold's predictions are missing, or are not of its validation rows.
     """
-    config, labels = plan.config, list(plan.table.labels)
+    config, table = plan.config, plan.table
     validated = np.flatnonzero(np.isin(plan.folds, folds))
-    probabilities = _out_of_fold_probabilities(plan, run, folds, validated)
-    targets = by_label(plan.table.truths[validated])
-    groups = None if plan.table.groups is None else [plan.table.groups[row] for row in validated]
-    unfinished = len(folds) < len(plan.fold_numbers)
-    try:
-        parts, notes = cross_fitting_parts(
-            [plan.table.ids[row] for row in validated],
-            plan.folds[validated],
-            plan.table.positives[validated],
-            labels,
-            seed=config.folds.seed,
-            groups=groups,
-        )
-    except FoldError:
-        if unfinished:
-            return None
-        raise
     mark = folds_mark(folds, plan.fold_numbers)
     notes = [
         *([BEST_EPOCH_NOTE] if config.train.select == "best" else []),
         *([mark] if mark else []),
         *_outdated(plan, run, folds),
-        *notes,
     ]
+    try:
+        return score_rows(
+            run,
+            config,
+            [plan.metric, *(get_metric(spec, table.labels, custom_functions=True) for spec in config.competition.also)],
+            table.take(validated.tolist()),
+            _out_of_fold_probabilities(plan, run, folds, validated),
+            plan.folds[validated],
+            of_folds=plan.fold_numbers,
+            notes=notes,
+        )
+    except FoldError:
+        if len(folds) < len(plan.fold_numbers):
+            return None
+        raise
+
+
+def score_rows(
+    run: RunFolder,
+    config: Config,
+    metrics: Sequence[Metric],
+    table: TrainTable,
+    probabilities: NDArray[np.float64],
+    row_folds: NDArray[np.int64],
+    *,
+    of_folds: Sequence[int],
+    notes: Sequence[str],
+) -> Scores:
+    """Fit and cross-fit thresholds on out-of-fold probabilities; write and return the scores of a run, or of a blend.
+
+    Args:
+        run: the folder.
+        config: its settings.
+        metrics: that of the competition, and those of `competition.also`.
+        table: the N validated rows.
+        probabilities: (N, K).
+        row_folds: (N,) the fold of each row.
+        of_folds: all folds that the run has.
+        notes: sentences that belong beside the scores.
+
+    Raises:
+        FoldError: as `cross_fitting_parts`.
+    """
+    labels, metric, folds = list(table.labels), metrics[0], np.unique(row_folds).tolist()
+    parts, about_parts = cross_fitting_parts(
+        table.ids, row_folds, table.positives, labels, seed=config.folds.seed, groups=table.groups
+    )
+    targets, notes = by_label(table.truths), [*notes, *about_parts]
+    rules = row_rules(config.submission, config.competition, table.labels)
     scored = score_out_of_fold(
-        plan.metric,
+        metric,
         targets,
         probabilities,
         parts,
         policy=config.thresholds.policy,
-        rules=plan.rules,
+        rules=rules,
         calibration=config.thresholds.calibration,
-        groups=group_numbers(groups),
+        groups=group_numbers(table.groups),
     )
     figures = per_label_table(targets, probabilities, scored.cross_fitted_decisions)
-    scores = build_scores(
-        scored, figures, metric=plan.metric, labels=labels, folds=folds, of_folds=plan.fold_numbers, notes=notes
-    )
-    scores = replace(scores, further=_further_scores(plan, targets, probabilities, scored))
-    table = pd.DataFrame(probabilities, columns=labels, copy=False)
-    table.insert(0, "id", [plan.table.ids[row] for row in validated])
-    table.insert(1, "fold", plan.folds[validated])
-    write_parquet(run.oof, table)
+    scores = build_scores(scored, figures, metric=metric, labels=labels, folds=folds, of_folds=of_folds, notes=notes)
+    at_half = rules.apply(probabilities, np.full(len(labels), 0.5))
+    scores = replace(scores, further={each.name: _further(each, targets, at_half, scored) for each in metrics})
+    frame = pd.DataFrame(probabilities, columns=labels, copy=False)
+    frame.insert(0, "id", list(table.ids))
+    frame.insert(1, "fold", row_folds)
+    write_parquet(run.oof, frame)
     decided = rates(scored.cross_fitted_decisions, split_targets(targets)[1])
-    thresholds = build_thresholds(
-        scored, config, metric=plan.metric, labels=labels, folds=folds, rates=decided, notes=notes
-    )
+    thresholds = build_thresholds(scored, config, metric=metric, labels=labels, folds=folds, rates=decided, notes=notes)
     thresholds.save(run.thresholds)
     scores.save(run.scores)
     return scores
 
 
-def _further_scores(
-    plan: Plan, targets: NDArray[np.float32], probabilities: NDArray[np.float64], scored: OutOfFoldScores
-) -> dict[str, FurtherScore]:
-    """The run's metric and those of `competition.also`, by name."""
-    at_half = plan.rules.apply(probabilities, np.full(probabilities.shape[1], 0.5))
-    further = {}
-    for spec in (plan.config.competition.metric, *plan.config.competition.also):
-        metric = get_metric(spec, plan.table.labels, custom_functions=True)
-        decides = metric.takes == "decisions"
-        table = scored.cross_fitted_decisions if decides else scored.cross_fitted_probabilities
-        further[metric.name] = FurtherScore(
-            cross_fitted=finite(metric.function(targets, table).value),
-            at_half=finite(metric.function(targets, at_half).value) if decides else None,
-        )
-    return further
+def _further(
+    metric: Metric, targets: NDArray[Any], at_half: NDArray[np.uint8], scored: OutOfFoldScores
+) -> FurtherScore:
+    decides = metric.takes == "decisions"
+    table = scored.cross_fitted_decisions if decides else scored.cross_fitted_probabilities
+    return FurtherScore(
+        cross_fitted=finite(metric.function(targets, table).value),
+        at_half=finite(metric.function(targets, at_half).value) if decides else None,
+    )
 
 
 def build_scores(

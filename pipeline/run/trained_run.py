@@ -11,7 +11,7 @@ from pipeline.config import Config
 from pipeline.errors import RunError, listing
 from pipeline.files import read_folds, read_predictions
 from pipeline.run.folder import RunFolder
-from pipeline.run.records import FoldDone, PredictSettings, Thresholds
+from pipeline.run.records import BlendRecord, FoldDone, PredictSettings, Thresholds
 from pipeline.training.fold_folder import FoldFolder
 
 
@@ -22,7 +22,7 @@ class TrainedRun:
     Attributes:
         thresholds: fitted on all folds that are scored.
         folds: those whose models predict: the scored ones, or some of them.
-        models: the folders of all models that predict: those of the folds, and of a full fit.
+        models: the folders of all models that predict: those of the folds, and of a full fit; none of a blend.
         notes: sentences on folds that are left out, and on a full fit.
     """
 
@@ -47,6 +47,8 @@ def open_run(run: RunFolder, chosen: Sequence[int] | None = None) -> TrainedRun:
         RunError: no fold, or not each chosen one, is finished and scored as the run's config and folds are now.
     """
     config = run.read_config()
+    if run.blended.exists():
+        return _open_blend(run, config, chosen)
     rows = read_folds(run.folds)
     numbers = sorted({*rows["fold"].tolist()} - {ALWAYS_TRAIN})
     settings = PredictSettings.of(config)
@@ -87,6 +89,20 @@ def open_run(run: RunFolder, chosen: Sequence[int] | None = None) -> TrainedRun:
     full_fit, about_full_fit = _full_fit(run, config) if chosen is None else ((), [])
     notes = (*_left_out(run, used, [fold for fold in finished if fold not in folds], numbers), *about_full_fit)
     return TrainedRun(run, config, thresholds, tuple(used), (*models, *full_fit), frozenset(rows.index), notes)
+
+
+def _open_blend(run: RunFolder, config: Config, chosen: Sequence[int] | None) -> TrainedRun:
+    if chosen is not None:
+        raise RunError(
+            f"{run.path} is a blend: it has no models of folds",
+            remedy="leave --folds away; or predict the members with --folds, and blend them again",
+        )
+    if not run.blend.exists():
+        raise RunError(f"{run.path}: the blend is not complete", remedy="repeat the python -m pipeline blend command")
+    notes = tuple(f"{run.path}: {note}" for note in BlendRecord.load(run.blend).notes)
+    train_ids = frozenset(read_folds(run.folds).index)
+    thresholds = Thresholds.load(run.thresholds)
+    return TrainedRun(run, config, thresholds, thresholds.folds, (), train_ids, notes)
 
 
 def about_lacking_models(run: RunFolder, config: Config) -> str | None:

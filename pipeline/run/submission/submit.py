@@ -106,7 +106,7 @@ def submit(
     check_sample(test_set.sample, form)
     if out is not None:
         _require_replaceable(out)
-    if first.config.predict.broken == "error":
+    if first.config.predict.broken == "error" and any(run.models for run in runs):
         require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     fitted = choose_decision_rule(runs, rules)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition.test_set import TestTable
 from pipeline.device import explained_memory_errors
-from pipeline.errors import ImageError, listing
+from pipeline.errors import ImageError, RunError, listing
 from pipeline.events import Listener
 from pipeline.files import read_predictions, write_csv
 from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
@@ -50,6 +50,7 @@ def predict_test(
 
     Args:
         runs: all of the same labels, in any order; the first one's config has the settings and the order of the result.
+            A blend has no models: its test predictions are in its folder.
         test: N images.
         views: other views than the runs' own.
         listen: receives notes.
@@ -57,9 +58,20 @@ def predict_test(
 
     Raises:
         ImageError: an image cannot be read, and `predict.broken` is error; or none can be read.
-        RunError: weights are missing, broken or for other labels.
+        RunError: weights are missing, broken or for other labels; a blend is asked for other views or other images.
     """
-    config, runtime = runs[0].config, build_runtime(runs[0].config, listen=listen)
+    config, labels = runs[0].config, list(runs[0].labels)
+    blends = [run for run in runs if not run.models]
+    if blends and views is not None:
+        raise RunError(
+            f"{blends[0].folder.path} is a blend: it has no models, so --tta cannot apply to it",
+            remedy="leave --tta away; or predict its members with --tta, and blend them again",
+        )
+    stored = [_blended(run, test.ids, labels) for run in blends]
+    trained = [run for run in runs if run.models]
+    if not trained:
+        return TestPredictions(np.mean(stored, axis=0), {}, len(blends))
+    runtime = build_runtime(config, listen=listen)
     problems: dict[int, str] = {}
     done = 0
 
@@ -79,7 +91,7 @@ def predict_test(
             load_ensemble(
                 run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
             )
-            for run in runs
+            for run in trained
         ]
         loader = eval_loader(
             EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=config.predict.broken == "fallback"),
@@ -90,8 +102,9 @@ def predict_test(
         )
         batches = noting_problems(iter(loader))
         logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
-    columns = [[run.labels.index(label) for label in runs[0].labels] for run in runs]
-    probabilities = np.mean([sigmoid(each)[:, order] for each, order in zip(logits, columns, strict=True)], axis=0)
+    columns = [[run.labels.index(label) for label in labels] for run in trained]
+    predicted = [sigmoid(each)[:, order] for each, order in zip(logits, columns, strict=True)]
+    probabilities = np.mean([*predicted, *stored], axis=0)
     if problems and len(problems) == len(probabilities):
         raise ImageError(
             f"not one of {len(probabilities)} test images can be read",
@@ -100,7 +113,21 @@ def predict_test(
         )
     if problems:
         probabilities[list(problems)] = _mean_out_of_fold(runs)
-    return TestPredictions(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
+    averaged = sum(len(each.models) * len(each.views) for each in ensembles) + len(blends)
+    return TestPredictions(probabilities, problems, averaged)
+
+
+def _blended(run: TrainedRun, ids: Sequence[str], labels: list[str]) -> NDArray[np.float64]:
+    """The test predictions (N, K) of a blend."""
+    table = read_predictions(run.folder.blended, labels)
+    missing = [id_ for id_ in ids if id_ not in table.index]
+    if missing:
+        raise RunError(
+            f"{run.folder.path} is a blend without predictions for {len(missing)} of {len(ids)} test images",
+            got=f"no row for {listing(missing, 3)}",
+            remedy="predict these images with each member (make_submission.py MEMBER), then blend again",
+        )
+    return table.loc[list(ids), labels].to_numpy(np.float64)
 
 
 def _mean_out_of_fold(runs: Sequence[TrainedRun]) -> NDArray[np.float64]:
