@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     error: float  # standard error of that gain with as many rows as were validated
     bias: float  # cross-fitted score minus the true one
     in_sample_bias: float
-    recipe: str
+    method: str
 
 
 def shifted_twins(rng: np.random.Generator, rows: int, *, labels: int = 10, shift: float = 3.0) -> Members:
@@ -115,9 +115,9 @@ def play(seed: int) -> Outcome:
     in_sample, _, _ = scores(fit.blend.apply(logits, logits), blended)
     _, base, base_known = scores(np.mean(train.tables, axis=0), np.mean(fresh.tables, axis=0))
     differences = np.subtract(*resample(metric, train.targets, [known, base_known], resamples=100))
-    recipe = f"{fit.blend.mean}, {fit.blend.kind}"
+    method = f"{fit.blend.mean}, {fit.blend.kind}"
     error = float(np.nanstd(differences))
-    return Outcome(metric.name, true - base, error, promised - true, in_sample - true, recipe)
+    return Outcome(metric.name, true - base, error, promised - true, in_sample - true, method)
 
 
 def report_twins() -> None:
@@ -150,8 +150,8 @@ def report_competitions(count: int) -> None:
         worst = np.min(np.divide(gains, errors, out=np.zeros_like(gains), where=errors > 0))
         biases = [spread([each.bias for each in some]), spread([each.in_sample_bias for each in some])]
         print(f"| {name} | {spread(gains)} | {worst:+.2f} | {biases[0]} | {biases[1]} |")
-    for recipe, times in Counter(each.recipe for each in outcomes).most_common():
-        print(f"{times:4d}  {recipe}")
+    for method, times in Counter(each.method for each in outcomes).most_common():
+        print(f"{times:4d}  {method}")
 
 
 def spread(values: Sequence[float] | Floats) -> str:

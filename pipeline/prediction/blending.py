@@ -20,7 +20,7 @@ from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.threshold_problem import threshold_problem
 
 Logits = NDArray[np.float32]
-Recipe = tuple[str, str]
+Method = tuple[str, str]
 Sums = NDArray[np.float64]
 
 MEANS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -32,7 +32,7 @@ MEANS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 """Scales that are averaged: from logits, and back to probabilities."""
 WEIGHTS = ("equal", "greedy", "simplex", "per_label")
-RECIPES: tuple[Recipe, ...] = tuple((mean, kind) for kind in WEIGHTS for mean in MEANS)
+METHODS: tuple[Method, ...] = tuple((mean, kind) for kind in WEIGHTS for mean in MEANS)
 """What is chosen from, the simplest first: from no fitted number to M weights per label."""
 
 STRENGTH = 20.0  # positives per member that equal weights are worth
@@ -65,19 +65,19 @@ class BlendFit(NamedTuple):
 
     Attributes:
         blend: fitted on all rows.
-        probabilities: (N, K) cross-fitted: recipe and weights of a row have not seen the targets of its part.
-        scores: of each recipe with cross-fitted weights, decided as often as labels are positive. The choice was
+        probabilities: (N, K) cross-fitted: method and weights of a row have not seen the targets of its part.
+        scores: of each method with cross-fitted weights, decided as often as labels are positive. The choice was
             made by these.
-        fold_recipes: the recipe that was chosen without each part, ascending.
+        fold_methods: the method that was chosen without each part, ascending.
         alone: (M,) the score of each member.
-        left_out: (M,) the score of the chosen recipe without each member; NaN of a single one.
+        left_out: (M,) the score of the chosen method without each member; NaN of a single one.
         correlation: (M,) of a member's logits with those of the others, the mean over labels; NaN of a single one.
     """
 
     blend: Blend
     probabilities: Floats
-    scores: dict[Recipe, float]
-    fold_recipes: tuple[Recipe, ...]
+    scores: dict[Method, float]
+    fold_methods: tuple[Method, ...]
     alone: Floats
     left_out: Floats
     correlation: Floats
@@ -102,7 +102,7 @@ def fit_blend(
 ) -> BlendFit:
     """Choose the mean and the weights of M members.
 
-    The first of `RECIPES` is taken, and then a later one wherever its score is higher by more than the standard error
+    The first of `METHODS` is taken, and then a later one wherever its score is higher by more than the standard error
     of the paired difference. Both are of tables with cross-fitted weights. The choice for the rows of a part is made
     on the other parts.
 
@@ -116,7 +116,7 @@ def fit_blend(
     """
     bits, known = split_targets(targets)
     part_ids, part_of = np.unique(parts, return_inverse=True)
-    tables: dict[Recipe, Floats] = {}
+    tables: dict[Method, Floats] = {}
     sums: dict[str, Sums] = {}
     for mean in MEANS:
         scaled = _all_scaled(mean, logits)
@@ -124,15 +124,15 @@ def fit_blend(
         for kind in WEIGHTS:
             tables[mean, kind] = _cross_fitted((mean, kind), scaled, sums[mean], part_of, logits)
     contest = _Contest(metric, np.asarray(targets), rules, groups)
-    shown = {recipe: contest.shown(table) for recipe, table in tables.items()}
+    shown = {method: contest.shown(table) for method, table in tables.items()}
     chosen = contest.choose(shown, np.ones(len(bits), np.bool_))
-    fold_recipes = tuple(contest.choose(shown, part_of != part) for part in range(part_ids.size))
+    fold_methods = tuple(contest.choose(shown, part_of != part) for part in range(part_ids.size))
     probabilities = tables[chosen].astype(np.float64)
-    for part, recipe in enumerate(fold_recipes):
-        if recipe != chosen:
+    for part, method in enumerate(fold_methods):
+        if method != chosen:
             of_part = part_of == part
-            probabilities[of_part] = _on_scale_of(tables[chosen], tables[recipe], of_part)
-    scores = {recipe: metric.function(targets, table).value for recipe, table in shown.items()}
+            probabilities[of_part] = _on_scale_of(tables[chosen], tables[method], of_part)
+    scores = {method: metric.function(targets, table).value for method, table in shown.items()}
     del tables, shown
     members = range(logits.shape[1])
     scaled = _all_scaled(chosen[0], logits)
@@ -145,7 +145,7 @@ def fit_blend(
         Blend(*chosen, _weights(chosen[1], sums[chosen[0]].sum(axis=1))),
         probabilities,
         scores,
-        fold_recipes,
+        fold_methods,
         alone=np.array([contest.score(expit(logits[:, member].T)) for member in members]),
         left_out=np.array(without or [np.nan]),
         correlation=_correlation(logits),
@@ -153,7 +153,7 @@ def fit_blend(
 
 
 class _Contest:
-    """Scores of recipes on the same rows, and the standard errors of their differences.
+    """Scores of methods on the same rows, and the standard errors of their differences.
 
     For these at most 5e5 cells are resampled, in whole groups.
     """
@@ -164,7 +164,7 @@ class _Contest:
         order = np.random.default_rng(0).permutation(int(group_of.max()) + 1)
         fits = np.cumsum(np.bincount(group_of)[order]) <= _MOST_CELLS // targets.shape[1]
         self._rows = np.isin(group_of, order[: max(2, int(fits.sum()))])
-        self._resampled: dict[Recipe, Floats] = {}
+        self._resampled: dict[Method, Floats] = {}
         self._resamples = Resamples(
             metric, take_rows(targets, self._rows), tables=1, groups=group_of[self._rows], resamples=_RESAMPLES
         )
@@ -180,22 +180,22 @@ class _Contest:
         """The metric of a table of probabilities (N, K)."""
         return self._metric.function(self._targets, self.shown(table)).value
 
-    def choose(self, shown: Mapping[Recipe, Bits | Floats], mask: NDArray[np.bool_]) -> Recipe:
-        """The recipe that the rows in a mask (N,) choose."""
+    def choose(self, shown: Mapping[Method, Bits | Floats], mask: NDArray[np.bool_]) -> Method:
+        """The method that the rows in a mask (N,) choose."""
         sign, targets = 1.0 if self._metric.greater_is_better else -1.0, take_rows(self._targets, mask)
         values = {key: sign * self._metric.function(targets, take_rows(own, mask)).value for key, own in shown.items()}
-        chosen = RECIPES[0]
-        for later in RECIPES[1:]:
+        chosen = METHODS[0]
+        for later in METHODS[1:]:
             gain = values[later] - values[chosen]
             if gain > 0 and gain > self._deviation(shown, later, chosen) / math.sqrt(len(targets)):
                 chosen = later
         return chosen
 
-    def _deviation(self, shown: Mapping[Recipe, Bits | Floats], *pair: Recipe) -> float:
-        """The standard error of the difference of two recipes on one row."""
-        for recipe in pair:
-            if recipe not in self._resampled:
-                self._resampled[recipe] = self._resamples.scores(take_rows(shown[recipe], self._rows))
+    def _deviation(self, shown: Mapping[Method, Bits | Floats], *pair: Method) -> float:
+        """The standard error of the difference of two methods on one row."""
+        for method in pair:
+            if method not in self._resampled:
+                self._resampled[method] = self._resamples.scores(take_rows(shown[method], self._rows))
         differences = self._resampled[pair[0]] - self._resampled[pair[1]]
         known = differences[~np.isnan(differences)]
         return float(known.std()) * math.sqrt(self._rows.sum()) if known.size else math.inf
@@ -241,9 +241,9 @@ def _sums(scaled: NDArray[Any], bits: Bits, known: NDArray[np.bool_], part_of: I
     return np.stack([own @ own.T for own in cells])
 
 
-def _cross_fitted(recipe: Recipe, scaled: NDArray[Any], sums: Sums, part_of: Ints, logits: Logits) -> Floats:
+def _cross_fitted(method: Method, scaled: NDArray[Any], sums: Sums, part_of: Ints, logits: Logits) -> Floats:
     """The blend (N, K) whose weights have not seen a row's part."""
-    mean, kind = recipe
+    mean, kind = method
     whole, rows = sums.sum(axis=1), np.arange(part_of.size)
     weights = np.stack([_weights(kind, whole - sums[:, part]) for part in range(sums.shape[1])])  # (P, K, M)
     blended = np.empty((rows.size, len(scaled)), np.float32, order="F")

@@ -1,4 +1,4 @@
-"""Prints a blend: the worth of its members, the recipes, and the scores."""
+"""Prints a blend: the worth of its members, the methods, and the scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.run.records import BlendRecord, Scores
 
 
 def print_blend(console: Console, out: Path, record: BlendRecord, scores: Scores) -> None:
-    """Print the members, the recipes from the best to the worst, the scores and the next step."""
+    """Print the members, the methods from the best to the worst, the scores and the next step."""
     chosen = f"{record.mean}, {record.kind}"
     title = f"Members by {scores.metric}, out-of-fold, decided as often as labels are positive"
     drawn = Table(title=title, title_justify="left")
@@ -27,9 +27,9 @@ def print_blend(console: Console, out: Path, record: BlendRecord, scores: Scores
     drawn.add_row(f"blend ({chosen})", "", number(record.scores[chosen]), "", "")
     console.print(drawn)
     ranked = sorted(record.scores.items(), key=lambda item: item[1] or 0.0, reverse=scores.greater_is_better)
-    console.print("recipes: " + "; ".join(f"{name} {number(score)}" for name, score in ranked), markup=False)
-    others = sorted({*record.fold_recipes} - {chosen})
+    console.print("methods: " + "; ".join(f"{name} {number(score)}" for name, score in ranked), markup=False)
+    others = sorted({*record.fold_methods} - {chosen})
     if others:
-        console.print(f"some parts chose another recipe: {'; '.join(others)}", markup=False)
+        console.print(f"some parts chose another method: {'; '.join(others)}", markup=False)
     print_scores(console, scores)
     console.print(f"next: python make_submission.py {out}", markup=False)

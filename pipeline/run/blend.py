@@ -237,7 +237,7 @@ def _record(fit: BlendFit, names: Sequence[str], labels: Sequence[str], notes: S
         mean=fit.blend.mean,
         kind=fit.blend.kind,
         weights={name: tuple(row) for name, row in zip(labels, fit.blend.weights.tolist(), strict=True)},
-        scores={as_text(recipe): finite(score) for recipe, score in fit.scores.items()},
-        fold_recipes=tuple(map(as_text, fit.fold_recipes)),
+        scores={as_text(method): finite(score) for method, score in fit.scores.items()},
+        fold_methods=tuple(map(as_text, fit.fold_methods)),
         notes=tuple(notes),
     )

@@ -229,14 +229,14 @@ class MemberRecord:
 
 @dataclass(frozen=True)
 class BlendRecord(Record):
-    """blend.json: the members of a blend, and its recipe; `scores` are those that the recipe was chosen by."""
+    """blend.json: the members of a blend, and its method; `scores` are those that the method was chosen by."""
 
     members: tuple[MemberRecord, ...]
     mean: StrictStr
     kind: StrictStr
     weights: dict[StrictStr, tuple[StrictFloat, ...]]  # by label
     scores: dict[StrictStr, Score]
-    fold_recipes: tuple[StrictStr, ...]
+    fold_methods: tuple[StrictStr, ...]
     notes: tuple[StrictStr, ...]
 
 

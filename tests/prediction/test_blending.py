@@ -1,4 +1,4 @@
-"""Blends of members: recipes and weights against independent references, on simulated members."""
+"""Blends of members: methods and weights against independent references, on simulated members."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_of_shifted_twins_the_chosen_blend_is_near_the_best_possible() -> None:
     best = 0.9452  # Phi(1.6)
     assert chosen > best - 0.01
     assert mean < best - 0.03
-    assert fit.fold_recipes == ((fit.blend.mean, fit.blend.kind),) * 5
+    assert fit.fold_methods == ((fit.blend.mean, fit.blend.kind),) * 5
     assert fit.alone == pytest.approx(0.871, abs=0.02)
     assert fit.left_out == pytest.approx(fit.alone[::-1], abs=1e-3)
 
