@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.section import (
     After,
+    Duration,
     NonNegative,
     PerLabelBelowOne,
     PerLabelNonNegative,
@@ -17,14 +17,6 @@ from pipeline.config.section import (
     Section,
     Share,
 )
-
-Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
-
-
-def seconds_of(duration: str) -> float:
-    """The seconds of a duration such as 8h30m, 45m or 90s."""
-    numbers = re.findall(r"(\d+)([hms])", duration)
-    return float(sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in numbers))
 
 
 class MixConfig(Section):

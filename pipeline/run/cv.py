@@ -25,7 +25,7 @@ from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
-from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.build_prediction import build_runtime, load_ensemble
 from pipeline.training.distributed import from_first, in_parts
 from pipeline.training.fold import train_fold
 from pipeline.training.fold_folder import FoldFolder

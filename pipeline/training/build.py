@@ -1,9 +1,8 @@
-"""From the config to the objects of one training and of its predictions."""
+"""From the config to the objects of one training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,14 +12,10 @@ from torch import nn
 
 from pipeline import processes
 from pipeline.config import Config, LossConfig
-from pipeline.device import loading_workers, pick_device, resolve_precision
-from pipeline.errors import ConfigError, RunError, listing, nearest
+from pipeline.device import pick_device, resolve_precision
+from pipeline.errors import ConfigError, listing, nearest
 from pipeline.events import ignore
-from pipeline.images.geometry import image_form
-from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
-from pipeline.prediction.ensemble import Average
-from pipeline.prediction.predict import Ensemble, Runtime
-from pipeline.prediction.tta import parse_views
+from pipeline.model.build import backbone_of, build_normalizer, start_model
 from pipeline.seeds import stable_seed
 from pipeline.training.distributed import has_unused_parameters
 from pipeline.training.loop import Training
@@ -121,54 +116,3 @@ def training_of(
         clip_grad=train.clip_grad,
         model=model,
     )
-
-
-def build_runtime(config: Config, *, beside: int = 1) -> Runtime:
-    """Device, precision and loading processes of this process, one of `beside` trainings on this machine."""
-    device = pick_device()
-    return Runtime(
-        device,
-        resolve_precision(config.train.precision, device),
-        batch_size=config.predict.batch_size or config.train.batch_size,
-        workers=loading_workers(config.train.workers, device, beside=beside),
-    )
-
-
-def build_ensemble(
-    config: Config,
-    models: Sequence[nn.Module],
-    normalizer: nn.Module,
-    *,
-    tta: Sequence[str] | None = None,
-    average: Average | None = None,
-) -> Ensemble:
-    """`models` with the views and the average of `predict`, or with others. Raises ConfigError for an unknown view."""
-    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
-    return Ensemble(models, normalizer, views, image_form(config.images), average or config.predict.average)
-
-
-def load_ensemble(
-    config: Config,
-    weights: Sequence[Path],
-    *,
-    labels: Sequence[str],
-    device: torch.device,
-    tta: Sequence[str] | None = None,
-) -> Ensemble:
-    """The models of a run in these files, with its views or with others.
-
-    Raises:
-        ConfigError: an unknown view.
-        RunError: weights are missing or broken, or for other labels.
-    """
-    trained = [load_model(path, device=device) for path in weights]
-    for path, model in zip(weights, trained, strict=True):
-        if list(model.labels) != list(labels):
-            raise RunError(
-                f"{path} predicts other labels than the training data and thresholds have now, or in another order",
-                expected=listing(labels, 12),
-                got=listing(model.labels, 12),
-                remedy="restore the sample submission or competition.labels the run began with; if the run folder was "
-                "changed by hand, start it with --fresh",
-            )
-    return build_ensemble(config, [model.model for model in trained], trained[0].normalizer, tta=tta)
