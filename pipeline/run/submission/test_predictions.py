@@ -18,7 +18,7 @@ from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.predict import needed_forms, predict
 from pipeline.run.trained_run import TrainedRun
-from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.build_prediction import build_runtime, load_ensemble
 
 BROKEN_COLUMNS = ["id", "problem"]
 
@@ -30,11 +30,13 @@ class TestPredictions(NamedTuple):
         probabilities: (N, K) the mean over runs.
         problems: of the images that cannot be read, by row.
         averaged: how many models times views were averaged for each image.
+        notes: sentences on what was averaged.
     """
 
     probabilities: NDArray[np.float64]
     problems: dict[int, str]
     averaged: int
+    notes: tuple[str, ...] = ()
 
 
 def predict_test(
@@ -43,8 +45,10 @@ def predict_test(
     *,
     views: Sequence[str] | None,
     on_image: Callable[[int, int], None] | None,
-) -> TestPredictions:
-    """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability.
+) -> Iterator[TestPredictions]:
+    """Predict by all models and views, and yield once.
+
+    An image that cannot be read gets each label's mean out-of-fold probability.
 
     Args:
         runs: all of the same labels, in any order; the first one's config has the settings and the order of the result.
@@ -74,7 +78,11 @@ def predict_test(
     with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
         ensembles = [
             load_ensemble(
-                run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
+                run.config,
+                [model.network(run.config.predict.engine) for model in run.models],
+                labels=run.labels,
+                device=runtime.device,
+                tta=views,
             )
             for run in runs
         ]
@@ -87,8 +95,24 @@ def predict_test(
         )
         batches = noting_problems(iter(loader))
         logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
-    columns = [[run.labels.index(label) for label in runs[0].labels] for run in runs]
-    probabilities = np.mean([sigmoid(each)[:, order] for each, order in zip(logits, columns, strict=True)], axis=0)
+    means = [sigmoid(each)[:, in_order_of_first(runs, run)] for each, run in zip(logits, runs, strict=True)]
+    averaged = sum(len(each.models) * len(each.views) for each in ensembles)
+    yield TestPredictions(fill_broken(np.mean(means, axis=0), problems, runs), problems, averaged)
+
+
+def in_order_of_first(runs: Sequence[TrainedRun], run: TrainedRun) -> list[int]:
+    """The places of the first run's labels among those of `run`."""
+    return [run.labels.index(label) for label in runs[0].labels]
+
+
+def fill_broken(
+    probabilities: NDArray[np.float64], problems: Mapping[int, str], runs: Sequence[TrainedRun]
+) -> NDArray[np.float64]:
+    """`probabilities` (N, K) with each label's mean out-of-fold probability in the rows of `problems`.
+
+    Raises:
+        ImageError: no image can be read.
+    """
     if problems and len(problems) == len(probabilities):
         raise ImageError(
             f"not one of {len(probabilities)} test images can be read",
@@ -97,7 +121,7 @@ def predict_test(
         )
     if problems:
         probabilities[list(problems)] = _mean_out_of_fold(runs)
-    return TestPredictions(probabilities, problems, sum(len(each.models) * len(each.views) for each in ensembles))
+    return probabilities
 
 
 def _mean_out_of_fold(runs: Sequence[TrainedRun]) -> NDArray[np.float64]:
