@@ -43,7 +43,7 @@ from pipeline.images.geometry import Pixels
 from pipeline.images.loader import Loader
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.run.plan import Plan, prepare
-from pipeline.training.build import build_runtime
+from pipeline.training.build_prediction import build_runtime
 from pipeline.training.fold import train_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask

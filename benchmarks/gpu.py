@@ -32,7 +32,7 @@ from pipeline.prediction.out_of_fold import predict_rows
 from pipeline.run.cv import build_task, run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import prepare
-from pipeline.training.build import load_ensemble
+from pipeline.training.build_prediction import load_ensemble
 
 PROJECT = Path(__file__).parent.parent
 ROWS = {

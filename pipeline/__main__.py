@@ -15,7 +15,10 @@ from pipeline.errors import ConfigError
 
 
 class Argument(NamedTuple):
-    """One argument of a verb; the last four fields are those of argparse. A name that begins with `--` is optional."""
+    """One argument of a verb; the last fields are those of argparse. A name that begins with `--` is optional.
+
+    One of type bool is a flag.
+    """
 
     name: str
     metavar: str
@@ -24,6 +27,8 @@ class Argument(NamedTuple):
     default: Any = None
     nargs: str | None = None
     action: str = "store"
+    choices: tuple[str, ...] | None = None
+    dest: str | None = None
 
 
 class Verb(NamedTuple):
@@ -170,6 +175,42 @@ def _ledger(given: argparse.Namespace) -> None:
     print_ledger(make_console())
 
 
+def _export(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.export.export import export_run
+        from pipeline.run.folder import RunFolder
+        from pipeline.run.trained_run import open_run
+
+    console, run = make_console(), open_run(RunFolder.at(given.run))
+    with run.folder.in_use():
+        export_run(
+            run,
+            kind=given.format,
+            half=given.half,
+            average=given.average,
+            on_file=lambda path, difference: console.print(
+                f"{path}: probabilities differ by at most {difference:.1g} from torch's", markup=False, soft_wrap=True
+            ),
+        )
+
+
+def _bundle(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.export.bundle import bundle
+        from pipeline.run.folder import RunFolder
+        from pipeline.run.trained_run import open_run
+
+    runs = [open_run(RunFolder.at(path)) for path in given.runs]
+    lacking = bundle(runs, target=given.target, out=given.out, wheels=given.wheels)
+    console = make_console()
+    console.print(f"{given.out}: the bundle is written", markup=False, soft_wrap=True)
+    if lacking:
+        where = "in its folder wheels" if given.wheels else "not in the bundle: see requirements.txt, or give --wheels"
+        console.print(f"packages that {given.target} lacks ({where}): {', '.join(lacking)}", markup=False)
+
+
 _CONFIG = Argument("config", "CONFIG", "a YAML file, for example configs/demo.yaml")
 _RUN = Argument("run", "RUN", "a finished run, for example runs/demo")
 _PNG = Argument("out", "OUT.png", "the picture to write")
@@ -222,6 +263,21 @@ _LEDGER = (
     Argument("--public-share", "SHARE", "the share of the test rows that it is computed on, such as 0.3", float),
     Argument("--note", "TEXT", "any text", str, ""),
 )
+_EXPORT = (
+    _RUN,
+    Argument("--format", "FORMAT", "onnx (default) or openvino", str, "onnx", choices=("onnx", "openvino")),
+    Argument("--half", "", "store the weights in half precision: half the size, a difference of at most 0.01", bool),
+    Argument("--average", "", "one file with the mean of all models, for other programs", bool),
+)
+_TARGETS = ("kaggle", "dacon", "folder")
+_BUNDLE = (
+    Argument("runs", "RUN", "finished runs; several are averaged", nargs="+"),
+    Argument(
+        "--for", "TARGET", "kaggle, dacon or folder (any machine)", str, "folder", choices=_TARGETS, dest="target"
+    ),
+    Argument("--out", "DIR", "a new folder (default: bundle)", default=Path("bundle")),
+    Argument("--wheels", "", "download the packages that the target lacks", bool),
+)
 
 VERBS = {
     "new": Verb("write a first config for a competition", "data/mine/train.csv data/mine/train", _new, _NEW),
@@ -251,6 +307,12 @@ VERBS = {
         _attention,
         _ATTENTION,
     ),
+    "export": Verb(
+        "write the networks of a run as ONNX or OpenVINO files", "runs/demo --format openvino", _export, _EXPORT
+    ),
+    "bundle": Verb(
+        "pack runs for a code competition", "runs/demo --for kaggle --out bundle --wheels", _bundle, _BUNDLE
+    ),
 }
 
 
@@ -266,7 +328,9 @@ def make_parser() -> argparse.ArgumentParser:
         example = f"example:\n  python -m pipeline {name} {verb.example}"
         added = verbs.add_parser(name, description=verb.summary, epilog=example, formatter_class=raw)
         for argument in verb.arguments:
-            options = argument._asdict()
+            options = {key: value for key, value in argument._asdict().items() if (key, value) != ("dest", None)}
+            if argument.type is bool:
+                options = {"name": argument.name, "help": argument.help, "action": "store_true"}
             added.add_argument(options.pop("name"), **options)
     return parser
 

@@ -34,7 +34,8 @@ from pipeline.config.metric import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.reading import check_config, dump_config, load_config
 from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
 from pipeline.config.search import Dimension, SearchConfig, full_key, is_integer, kept_keys, searchable_keys
-from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig, seconds_of
+from pipeline.config.section import seconds_of
+from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig
 from pipeline.config.yaml_text import parse_yaml
 
 __all__ = [

@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import MOST, PositiveInt, Section, Text
+from pipeline.config.section import MOST, Duration, PositiveInt, Section, Text
+
+Engine = Literal["torch", "onnxruntime", "openvino"]
 
 
 class ThresholdsConfig(Section):
@@ -24,6 +26,8 @@ class PredictConfig(Section):
     average: Literal["probability", "logit"] = "probability"
     batch_size: PositiveInt | None = None
     broken: Literal["error", "fallback"] = "error"
+    engine: Engine = "torch"
+    time_budget: Duration | None = None
 
 
 class SubmissionConfig(Section):

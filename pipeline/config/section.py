@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from unicodedata import normalize
@@ -37,7 +38,14 @@ Positive = Annotated[float, Field(gt=0, le=1e30)]
 Gamma = Annotated[float, Field(ge=0, le=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+def seconds_of(duration: str) -> float:
+    """The seconds of a duration such as 8h30m, 45m or 90s."""
+    numbers = re.findall(r"(\d+)([hms])", duration)
+    return float(sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in numbers))
 
 
 def _number_or_per_label(kind: Any, wanted: str) -> Callable[[Any], float | dict[str, float]]:

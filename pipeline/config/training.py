@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.config.section import (
     MOST,
     After,
+    Duration,
     Gamma,
     NonNegative,
     PerLabelBelowOne,
@@ -21,15 +21,7 @@ from pipeline.config.section import (
     Share,
 )
 
-Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?$")]  # 8h30m
-
 _UpTo100 = Annotated[float, Field(ge=0, le=100)]  # so that losses stay finite in float32
-
-
-def seconds_of(duration: str) -> float:
-    """The seconds of a duration such as 8h30m, 45m or 90s."""
-    numbers = re.findall(r"(\d+)([hms])", duration)
-    return float(sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in numbers))
 
 
 Width = Annotated[int, Field(gt=0, le=65_536)]

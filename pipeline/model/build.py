@@ -29,7 +29,7 @@ class TrainedModel(NamedTuple):
     """A trained model with what its use needs: labels in the order of its outputs, and the images section."""
 
     model: nn.Module
-    normalizer: PixelNormalizer
+    normalizer: nn.Module
     labels: tuple[str, ...]
     images: ImagesConfig
 

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         Returns the result (B, Q, D) and, with `need_weights`, the weights (B, N, Q, P) before dropout. A query
         of batch size 1 is projected once and shared by all images.
         """
-        q = self._split(self.query(query)).expand(len(key), -1, -1, -1)
+        q = self._split(self.query(query)).expand(key.shape[0], -1, -1, -1)
         k, v = self._split(self.key(key)), self._split(self.value(value))
         dropout = self.dropout if self.training else 0.0
         weights: Tensor | None = None
@@ -188,7 +188,7 @@ class Decoder(nn.Module):
         """
         queries = queries.unsqueeze(0)
         keys = memory + position
-        state = torch.zeros_like(queries).expand(1 if self.starts_shared else len(memory), -1, -1)
+        state = torch.zeros_like(queries).expand(1 if self.starts_shared else memory.shape[0], -1, -1)
         maps: list[Tensor] = []
         for layer in self.layers:
             state, weights = layer(state, queries, keys, memory, need_weights=need_weights)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +17,13 @@ from pipeline.config import unused_keys
 from pipeline.console import number, print_marked, print_note
 from pipeline.errors import PipelineError
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan
 from pipeline.run.records import Scores
 from pipeline.run.submission.submit import Submitted
 from pipeline.run.trained_run import about_lacking_models
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
+
+if TYPE_CHECKING:
+    from pipeline.run.plan import Plan  # imports what only training needs
 
 T = TypeVar("T")
 

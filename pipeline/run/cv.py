@@ -26,7 +26,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.ray_executor import run_on_ray
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
-from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.build_prediction import build_runtime, load_ensemble
 from pipeline.training.distributed import from_first, in_parts
 from pipeline.training.fold import train_fold, train_seed_model
 from pipeline.training.fold_folder import FoldFolder

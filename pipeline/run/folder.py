@@ -29,7 +29,7 @@ from pipeline.files import (
     write_text,
 )
 from pipeline.run.search_folder import FOLD, SEARCH_FILES, SearchFolder
-from pipeline.training.fold_folder import FOLD_FILES, RESUME_FILES, FileName, FoldFolder
+from pipeline.training.fold_folder import EXPORT_FILES, FOLD_FILES, RESUME_FILES, FileName, FoldFolder
 
 _LOCK_SECONDS = 2
 _DEBUG = "-debug"
@@ -38,6 +38,7 @@ _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
     | {"submission.broken.csv", "blend.json", "blend.parquet"}
+    | EXPORT_FILES
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
 _WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "run.lock"})  # others get their name when whole

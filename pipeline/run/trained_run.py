@@ -129,7 +129,7 @@ def _full_fit(run: RunFolder, config: Config) -> tuple[tuple[FoldFolder, ...], l
     models = run.fold(FULL_FIT).seed_models(config.train)
     if not config.train.full_fit:
         return (), []
-    if not run.fold(FULL_FIT).is_trained(config.train):
+    if not run.fold(FULL_FIT).is_trained(config.train, config.predict.engine):
         return (), [f"{run.path}: the full fit is not finished and left out; run_cv.py without --folds goes on with it"]
     count = "1 model is" if len(models) == 1 else f"{len(models)} models are"
     return models, [f"{run.path}: {count} trained on all rows; scores and thresholds are of the folds' models alone"]

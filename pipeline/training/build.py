@@ -1,10 +1,8 @@
-"""From the config to the objects of one training and of its predictions."""
+"""From the config to the objects of one training."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,10 @@ from torch import nn
 
 from pipeline import processes
 from pipeline.config import Config, LossConfig
-from pipeline.device import free_shared_memory, loading_workers, pick_device, resolve_precision
-from pipeline.errors import ConfigError, RunError, listing, nearest
-from pipeline.events import Listener, Note, ignore
-from pipeline.images.geometry import image_form
-from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
-from pipeline.prediction.ensemble import Average
-from pipeline.prediction.predict import Ensemble, Runtime
-from pipeline.prediction.tta import parse_views
+from pipeline.device import pick_device, resolve_precision
+from pipeline.errors import ConfigError, listing, nearest
+from pipeline.events import ignore
+from pipeline.model.build import backbone_of, build_normalizer, start_model
 from pipeline.seeds import stable_seed
 from pipeline.training.distributed import has_unused_parameters
 from pipeline.training.loop import Training
@@ -32,7 +26,6 @@ from pipeline.training.mixing import BatchMixer
 from pipeline.training.optim import WarmEma, build_optimizer, build_schedule
 
 Targets = NDArray[np.float32] | None
-_QUEUES_BYTES = 2**20  # for the locks of the queues to and from loading processes
 
 
 def build_loss(config: LossConfig, *, labels: Sequence[str], targets: Targets = None) -> MultiLabelLoss:
@@ -150,71 +143,3 @@ def training_of(
         clip_grad=train.clip_grad,
         model=model,
     )
-
-
-def build_runtime(config: Config, *, beside: int = 1, listen: Listener = ignore) -> Runtime:
-    """Device, precision and loading processes of this process, one of `beside` trainings on this machine.
-
-    `listen` gets a note where /dev/shm, as in a plain Docker container, is too small for the batches of the processes.
-    """
-    device = pick_device()
-    workers = loading_workers(config.train.workers, device, beside=beside)
-    batch_size = config.predict.batch_size or config.train.batch_size
-    sizes = {view.size for view in parse_views(config.predict.tta, size=config.images.height_width)}
-    pixels = max(
-        config.train.batch_size * math.prod(config.images.height_width), batch_size * sum(map(math.prod, sizes))
-    )
-    needed = beside * (2 * workers + 1) * pixels * config.images.channels  # two batches wait in each, one is read
-    free = free_shared_memory() if workers else math.inf
-    if needed > free:
-        alone = free < _QUEUES_BYTES
-        listen(
-            Note(
-                f"the shared memory /dev/shm has no room for {needed / 2**20:.0f} MiB, the batches of "
-                f"train.workers={workers}: "
-                + ("this process loads the images itself" if alone else "batches are sent through pipes")
-                + f", which is slower; in Docker start the container with --shm-size={math.ceil(needed / 2**30)}g"
-            )
-        )
-        workers = 0 if alone else workers
-    return Runtime(device, resolve_precision(config.train.precision, device), batch_size=batch_size, workers=workers)
-
-
-def build_ensemble(
-    config: Config,
-    models: Sequence[nn.Module],
-    normalizer: nn.Module,
-    *,
-    tta: Sequence[str] | None = None,
-    average: Average | None = None,
-) -> Ensemble:
-    """`models` with the views and the average of `predict`, or with others. Raises ConfigError for an unknown view."""
-    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
-    return Ensemble(models, normalizer, views, image_form(config.images), average or config.predict.average)
-
-
-def load_ensemble(
-    config: Config,
-    weights: Sequence[Path],
-    *,
-    labels: Sequence[str],
-    device: torch.device,
-    tta: Sequence[str] | None = None,
-) -> Ensemble:
-    """The models of a run in these files, with its views or with others.
-
-    Raises:
-        ConfigError: an unknown view.
-        RunError: weights are missing or broken, or for other labels.
-    """
-    trained = [load_model(path, device=device) for path in weights]
-    for path, model in zip(weights, trained, strict=True):
-        if list(model.labels) != list(labels):
-            raise RunError(
-                f"{path} predicts other labels than the training data and thresholds have now, or in another order",
-                expected=listing(labels, 12),
-                got=listing(model.labels, 12),
-                remedy="restore the sample submission or competition.labels the run began with; if the run folder was "
-                "changed by hand, start it with --fresh",
-            )
-    return build_ensemble(config, [model.model for model in trained], trained[0].normalizer, tta=tta)

@@ -21,7 +21,8 @@ from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.out_of_fold import predict_rows
 from pipeline.seeds import stable_seed
-from pipeline.training.build import build_ensemble, build_training
+from pipeline.training.build import build_training
+from pipeline.training.build_prediction import build_ensemble
 from pipeline.training.checkpoint import resume_training, save_training
 from pipeline.training.distributed import from_first, in_parts, share_buffers
 from pipeline.training.fold_task import FoldTask, steps_per_epoch

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.config.after import Engine
 from pipeline.config.training import TrainConfig
 from pipeline.files import delete_files, entries
 
 RESUME_FILES = frozenset({"checkpoint.safetensors", "best.safetensors", "lock", "owner.json"})
-FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"})
+EXPORT_FILES = frozenset({"model.onnx", "model.xml", "model.bin"})
+FOLD_FILES = frozenset({"weights.safetensors", "epochs.jsonl", "oof.parquet", "done.json"} | EXPORT_FILES)
 NUMBER = "(?:0|[1-9][0-9]*)"
 """A number in the name of a folder, as a regular expression."""
 
@@ -37,6 +39,8 @@ class FoldFolder:
     path: Path
 
     weights = FileName("weights.safetensors")  # the fold's model; its metadata holds what is needed to use it
+    onnx = FileName("model.onnx")  # the same network, exported
+    openvino = FileName("model.xml")  # likewise; its numbers are in model.bin
     epochs = FileName("epochs.jsonl")  # a JSON line per epoch
     oof = FileName("oof.parquet")  # the id and one logit per label of each validation row
     done = FileName("done.json")  # see `FoldDone`
@@ -51,9 +55,13 @@ class FoldFolder:
         further = (FoldFolder(self.path / f"seed{train.seed + number}") for number in range(1, train.seeds))
         return (self, *further)
 
-    def is_trained(self, train: TrainConfig) -> bool:
-        """Whether the weights of all its seed models exist."""
-        return all(model.weights.exists() for model in self.seed_models(train))
+    def network(self, engine: Engine) -> Path:
+        """The file that `predict.engine` reads."""
+        return {"torch": self.weights, "onnxruntime": self.onnx, "openvino": self.openvino}[engine]
+
+    def is_trained(self, train: TrainConfig, engine: Engine = "torch") -> bool:
+        """Whether the weights of all its seed models exist; a bundle may hold the files of `engine` instead."""
+        return all(model.weights.exists() or model.network(engine).exists() for model in self.seed_models(train))
 
     def folders(self) -> list[Path]:
         """Every folder in here that the pipeline writes to, the innermost first; some may be links."""

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.run.folder import RunFolder
 from pipeline.run.submission import test_predictions
-from pipeline.training.build import load_ensemble
+from pipeline.training.build_prediction import load_ensemble
 from tests.conftest import LABELS
 from tests.e2e.commands import cv, printed, submission
 

@@ -403,7 +403,7 @@ class TestStart:
         save_tensors(tmp_path / "w.safetensors", model.state_dict(), facts)
         folder.rename(tmp_path / "gone")
         trained = load_model(tmp_path / "w.safetensors", device=torch.device("cpu"))
-        assert torch.equal(trained.normalizer.shift, build_normalizer(images, model).shift)
+        assert torch.equal(trained.normalizer.get_buffer("shift"), build_normalizer(images, model).shift)
         for broken in ({"mean": [0.5], "std": [0]}, {"mean": "x", "std": "y"}, [0.5]):
             save_tensors(tmp_path / "w.safetensors", model.state_dict(), facts | {"pixels": broken})
             with pytest.raises(RunError, match="describe no model"):

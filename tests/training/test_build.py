@@ -16,7 +16,8 @@ from pipeline.config import Config, changed_training_keys, check_config, dump_co
 from pipeline.errors import ConfigError
 from pipeline.events import notes_into
 from pipeline.model.build import backbone_of, build_model
-from pipeline.training.build import build_loss, build_runtime, build_training
+from pipeline.training.build import build_loss, build_training
+from pipeline.training.build_prediction import build_runtime
 from pipeline.training.loop import Training
 from pipeline.training.losses import DistributionBalancedLoss, MultiLabelLoss
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.competition.folds.rows import FULL_FIT, rows_of
 from pipeline.config import load_config
 from pipeline.run.plan import prepare
-from pipeline.training.build import build_runtime
+from pipeline.training.build_prediction import build_runtime
 from pipeline.training.fold import ValidatedEpoch, train_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask, steps_per_epoch

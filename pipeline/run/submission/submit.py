@@ -29,8 +29,9 @@ from pipeline.metrics.metric_spec import metric_name
 from pipeline.metrics.registry import metric_input
 from pipeline.run.folder import RunFolder
 from pipeline.run.records import SubmissionRecord
-from pipeline.run.submission.test_predictions import predict_test, write_broken
+from pipeline.run.submission.test_predictions import TestPredictions, predict_test, write_broken
 from pipeline.run.submission.test_thresholds import FittedRule, choose_decision_rule, forecast_test
+from pipeline.run.submission.timed_predictions import timed_predictions
 from pipeline.run.trained_run import TrainedRun, require_same_labels
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 from pipeline.thresholds.forecast import Forecast
@@ -76,11 +77,13 @@ def submit(
     images: Path | None,
     sample: Path | None,
     on_image: Callable[[int, int], None] | None = None,
+    fitted: FittedRule | None = None,
 ) -> Submitted:
     """Predict the test images with every fold of every run and write a submission in the format of the first run.
 
     Each run's folds and views are averaged by its `predict.average`; runs are averaged as probabilities. See
-    `choose_decision_rule` for the decisions.
+    `choose_decision_rule` for the decisions. With the first run's `predict.time_budget` the submission is written
+    several times, see `timed_predictions`.
 
     Args:
         runs: at least one, all of the same labels, in any order.
@@ -90,6 +93,7 @@ def submit(
             than the sample asks for, all of them are answered.
         sample: a sample submission that replaces the competition's.
         on_image: called with (images done, all images).
+        fitted: the decision rule, where it was chosen before.
 
     Raises:
         PipelineError: runs do not fit together, test files are missing, the submission would be rejected.
@@ -109,34 +113,23 @@ def submit(
     if first.config.predict.broken == "error" and any(run.models for run in runs):
         require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
-    fitted = choose_decision_rule(runs, rules)
+    fitted = fitted or choose_decision_rule(runs, rules)
     notes += [*(note for run in runs for note in run.notes), *fitted.notes]
     notes += [f"{run.folder.path}: {BEST_EPOCH_NOTE}" for run in runs if run.config.train.select == "best"]
     if views is not None and list(views) != first.config.predict.tta:
         notes.append("thresholds were fitted on the run's own views, not on --tta; set predict.tta to fit both")
-    predicted = predict_test(runs, test_set.table, views=views, listen=notes_into(notes), on_image=on_image)
-    decisions = fitted.rule.decide(predicted.probabilities)
-    calibrated = fitted.rule.calibrated(predicted.probabilities)
-    ids = test_set.table.ids
-    frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
-    table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
-    table.insert(0, "id", list(ids))
-    if out is None:
-        first.folder.submitted.unlink(missing_ok=True)  # of another submission
-        _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
-        write_parquet(first.folder.test, table)
-    write_submission(path, frame, test_set.sample, form, notes_into(notes))
-    notes += write_broken(_broken_of(path), ids, predicted.problems)
+    timed = first.config.predict.time_budget is not None and any(run.models for run in runs)
+    predict = timed_predictions if timed else predict_test
+    for predicted in predict(runs, test_set.table, views=views, listen=notes_into(notes), on_image=on_image):
+        decisions, of_files = _write(first, fitted, test_set, form, predicted, out)
+    notes += [*predicted.notes, *of_files]
     expected = forecast_test(runs, fitted, predicted.probabilities)  # the submission is safe by now
-    if out is not None:
-        together = [file for file in (path, _broken_of(path)) if file.exists()]
-        write_marked_parquet(_probabilities_of(out), table, written_with=together)
-    else:
+    if out is None:
         _record(runs, fitted, expected).save(first.folder.submitted)
     return Submitted(
         path=path,
-        rows=len(frame),
-        images=len(ids),
+        rows=len(test_set.sample.ids),
+        images=len(decisions),
         predictions=predicted.averaged,
         metric=metric_name(first.config.competition.metric),
         cross_fitted=fitted.cross_fitted,
@@ -146,6 +139,33 @@ def submit(
         forecast=expected,
         notes=(*notes, *expected.notes),
     )
+
+
+def _write(
+    first: TrainedRun,
+    fitted: FittedRule,
+    test_set: TestSet,
+    form: SubmissionFormat,
+    predicted: TestPredictions,
+    out: Path | None,
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Decide, validate, and write the submission with the files beside it; returns the decisions (N, K) and notes."""
+    ids, path, notes = test_set.table.ids, out or first.folder.submission, list[str]()
+    decisions = fitted.rule.decide(predicted.probabilities)
+    calibrated = fitted.rule.calibrated(predicted.probabilities)
+    frame = build_submission(test_set.sample, form, ids=ids, probabilities=calibrated, decisions=decisions)
+    table = pd.DataFrame(predicted.probabilities, columns=list(first.labels))
+    table.insert(0, "id", list(ids))
+    if out is None:
+        first.folder.submitted.unlink(missing_ok=True)  # of another submission
+        _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
+        write_parquet(first.folder.test, table)
+    write_submission(path, frame, test_set.sample, form, notes_into(notes))
+    notes += write_broken(_broken_of(path), ids, predicted.problems)
+    if out is not None:
+        together = [file for file in (path, _broken_of(path)) if file.exists()]
+        write_marked_parquet(_probabilities_of(out), table, written_with=together)
+    return decisions, notes
 
 
 def _write_decided(

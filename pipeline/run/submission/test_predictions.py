@@ -19,7 +19,7 @@ from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.predict import needed_forms, predict
 from pipeline.run.trained_run import TrainedRun
-from pipeline.training.build import build_runtime, load_ensemble
+from pipeline.training.build_prediction import build_runtime, load_ensemble
 
 BROKEN_COLUMNS = ["id", "problem"]
 
@@ -31,11 +31,13 @@ class TestPredictions(NamedTuple):
         probabilities: (N, K) the mean over runs.
         problems: of the images that cannot be read, by row.
         averaged: how many models times views were averaged for each image.
+        notes: sentences on what was averaged.
     """
 
     probabilities: NDArray[np.float64]
     problems: dict[int, str]
     averaged: int
+    notes: tuple[str, ...] = ()
 
 
 def predict_test(
@@ -45,8 +47,10 @@ def predict_test(
     views: Sequence[str] | None,
     listen: Listener,
     on_image: Callable[[int, int], None] | None,
-) -> TestPredictions:
-    """Predict by all models and views; an image that cannot be read gets each label's mean out-of-fold probability.
+) -> Iterator[TestPredictions]:
+    """Predict by all models and views, and yield once.
+
+    An image that cannot be read gets each label's mean out-of-fold probability.
 
     Args:
         runs: all of the same labels, in any order; the first one's config has the settings and the order of the result.
@@ -60,17 +64,11 @@ def predict_test(
         ImageError: an image cannot be read, and `predict.broken` is error; or none can be read.
         RunError: weights are missing, broken or for other labels; a blend is asked for other views or other images.
     """
-    config, labels = runs[0].config, list(runs[0].labels)
-    blends = [run for run in runs if not run.models]
-    if blends and views is not None:
-        raise RunError(
-            f"{blends[0].folder.path} is a blend: it has no models, so --tta cannot apply to it",
-            remedy="leave --tta away; or predict its members with --tta, and blend them again",
-        )
-    stored = [_blended(run, test.ids, labels) for run in blends]
+    config, stored = runs[0].config, stored_predictions(runs, test.ids, views)
     trained = [run for run in runs if run.models]
     if not trained:
-        return TestPredictions(np.mean(stored, axis=0), {}, len(blends))
+        yield TestPredictions(np.mean(stored, axis=0), {}, len(stored))
+        return
     runtime = build_runtime(config, listen=listen)
     problems: dict[int, str] = {}
     done = 0
@@ -89,7 +87,11 @@ def predict_test(
     with explained_memory_errors("lower predict.batch_size, or give fewer runs at once"):
         ensembles = [
             load_ensemble(
-                run.config, [model.weights for model in run.models], labels=run.labels, device=runtime.device, tta=views
+                run.config,
+                [model.network(run.config.predict.engine) for model in run.models],
+                labels=run.labels,
+                device=runtime.device,
+                tta=views,
             )
             for run in trained
         ]
@@ -102,9 +104,52 @@ def predict_test(
         )
         batches = noting_problems(iter(loader))
         logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
-    columns = [[run.labels.index(label) for label in labels] for run in trained]
-    predicted = [sigmoid(each)[:, order] for each, order in zip(logits, columns, strict=True)]
-    probabilities = np.mean([*predicted, *stored], axis=0)
+    means = [sigmoid(each)[:, in_order_of_first(runs, run)] for each, run in zip(logits, trained, strict=True)]
+    averaged = sum(len(each.models) * len(each.views) for each in ensembles) + len(stored)
+    yield TestPredictions(fill_broken(np.mean([*means, *stored], axis=0), problems, runs), problems, averaged)
+
+
+def stored_predictions(
+    runs: Sequence[TrainedRun], ids: Sequence[str], views: Sequence[str] | None
+) -> list[NDArray[np.float64]]:
+    """The test predictions (N, K) of each blend among the runs.
+
+    Raises:
+        RunError: a blend is asked for other views or other images.
+    """
+    labels, blends = list(runs[0].labels), [run for run in runs if not run.models]
+    if blends and views is not None:
+        raise RunError(
+            f"{blends[0].folder.path} is a blend: it has no models, so --tta cannot apply to it",
+            remedy="leave --tta away; or predict its members with --tta, and blend them again",
+        )
+    stored = []
+    for run in blends:
+        table = read_predictions(run.folder.blended, labels)
+        missing = [id_ for id_ in ids if id_ not in table.index]
+        if missing:
+            raise RunError(
+                f"{run.folder.path} is a blend without predictions for {len(missing)} of {len(ids)} test images",
+                got=f"no row for {listing(missing, 3)}",
+                remedy="predict these images with each member (make_submission.py MEMBER), then blend again",
+            )
+        stored.append(table.loc[list(ids), labels].to_numpy(np.float64))
+    return stored
+
+
+def in_order_of_first(runs: Sequence[TrainedRun], run: TrainedRun) -> list[int]:
+    """The places of the first run's labels among those of `run`."""
+    return [run.labels.index(label) for label in runs[0].labels]
+
+
+def fill_broken(
+    probabilities: NDArray[np.float64], problems: Mapping[int, str], runs: Sequence[TrainedRun]
+) -> NDArray[np.float64]:
+    """`probabilities` (N, K) with each label's mean out-of-fold probability in the rows of `problems`.
+
+    Raises:
+        ImageError: no image can be read.
+    """
     if problems and len(problems) == len(probabilities):
         raise ImageError(
             f"not one of {len(probabilities)} test images can be read",
@@ -113,21 +158,7 @@ def predict_test(
         )
     if problems:
         probabilities[list(problems)] = _mean_out_of_fold(runs)
-    averaged = sum(len(each.models) * len(each.views) for each in ensembles) + len(blends)
-    return TestPredictions(probabilities, problems, averaged)
-
-
-def _blended(run: TrainedRun, ids: Sequence[str], labels: list[str]) -> NDArray[np.float64]:
-    """The test predictions (N, K) of a blend."""
-    table = read_predictions(run.folder.blended, labels)
-    missing = [id_ for id_ in ids if id_ not in table.index]
-    if missing:
-        raise RunError(
-            f"{run.folder.path} is a blend without predictions for {len(missing)} of {len(ids)} test images",
-            got=f"no row for {listing(missing, 3)}",
-            remedy="predict these images with each member (make_submission.py MEMBER), then blend again",
-        )
-    return table.loc[list(ids), labels].to_numpy(np.float64)
+    return probabilities
 
 
 def _mean_out_of_fold(runs: Sequence[TrainedRun]) -> NDArray[np.float64]:

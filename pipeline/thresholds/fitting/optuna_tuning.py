@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import optuna
 
 from pipeline.metrics.targets import Floats
 
@@ -21,6 +20,8 @@ def tune(start: Floats, objective: Callable[[Floats], float], *, reach: float, t
         reach: the largest move of a number from its start, up or down.
         trials: the number of calls of `objective`.
     """
+    import optuna  # prediction does without it
+
     names = [str(place) for place in range(start.size)]
 
     def moved(moves: dict[str, float]) -> Floats:

@@ -1,0 +1,1 @@
+"""Trained runs for other machines: exported networks, and bundles for code competitions."""
