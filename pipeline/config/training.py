@@ -96,6 +96,12 @@ class LossConfig(Section):
     pos_weight: Positive | None = None
 
 
+class FeaturesConfig(Section):
+    """The stored feature maps of `train.frozen_backbone`."""
+
+    copies: PositiveInt = 4
+
+
 def _positive_or_auto(epochs: int | Literal["auto"]) -> int | Literal["auto"]:
     if epochs != "auto" and epochs < 1:
         raise ValueError("should be greater than 0, or auto")
@@ -111,6 +117,7 @@ class TrainConfig(Section):
     lr: Positive = 1e-4
     backbone_lr: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_backbone: bool = False
     freeze_backbone_epochs: Annotated[int, Field(ge=0)] = 0
     weight_decay: NonNegative = 0.01
     schedule: Literal["onecycle", "cosine"] = "onecycle"

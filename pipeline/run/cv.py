@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -30,6 +31,7 @@ from pipeline.training.distributed import from_first, in_parts
 from pipeline.training.fold import train_fold
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
+from pipeline.training.frozen_maps import MapCache
 from pipeline.training.image_inputs import open_sources
 
 _LOCK_SECONDS = 2
@@ -62,6 +64,8 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:
             _open_images(plan, run, listen)  # builds the cache, before folds share it
+            if beside > 1 and plan.config.train.frozen_backbone:
+                _ = build_task(plan, run, left[0], folder=run.fold(left[0]), listen=listen).maps
         if left and beside > 1:  # also for one fold: the number of threads changes the last digits
             run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
         else:
@@ -110,14 +114,12 @@ def build_task(
         beside: how many trainings run at once on this machine, each in as many processes as this one.
         listen: receives the progress of building the cache.
     """
-    return FoldTask(
-        plan.config,
-        plan.table,
-        rows_of(plan.folds, fold),
-        _open_images(plan, run, listen),
-        folder,
-        build_runtime(plan.config, beside=beside * processes.local_count()),
-    )
+    runtime = build_runtime(plan.config, beside=beside * processes.local_count())
+    sources, maps = _open_images(plan, run, listen), None
+    if plan.config.train.frozen_backbone:
+        place = run.cache if plan.config.images.cache in ("auto", "none") else Path(plan.config.images.cache)
+        maps = MapCache(plan.config, plan.table, sources, runtime, place, plan.deadline, listen)
+    return FoldTask(plan.config, plan.table, rows_of(plan.folds, fold), sources, folder, runtime, maps)
 
 
 def _open_images(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:

@@ -20,7 +20,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.opening import data_digest
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
-from pipeline.search.head_trials import open_maps
+from pipeline.search.head_proxy import make_maps
 from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
 from pipeline.search.storage import opened_storage
@@ -107,9 +107,9 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
 
 
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
-    if search.plan.config.search.proxy == "head":
-        for fold in search.folds:
-            open_maps(search.plan, run, fold, listen=listen)
+    plan = search.plan
+    for fold in search.folds if plan.config.search.proxy == "head" or plan.config.train.frozen_backbone else ():
+        make_maps(plan, run, fold, listen=listen)  # by all cores, before workers share them
     if search.workers > 1:
         run_side_by_side(
             work, search, run, range(search.workers), processes=search.workers, listen=listen, what="worker"

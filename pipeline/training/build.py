@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.events import ignore
 from pipeline.images.geometry import image_form
 from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
-from pipeline.prediction.ensemble import Average
+from pipeline.model.normalize import MapsToFloat
 from pipeline.prediction.predict import Ensemble, Runtime
 from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
@@ -69,7 +69,10 @@ def build_training(config: Config, *, fold: int, labels: Sequence[str], total_st
     """Build one fold's network, average, optimizer and schedule on the device, seeded by the fold."""
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     model = start_model(config.model, config.images, labels=labels, listen=ignore)
-    normalizer = build_normalizer(config.images, model)
+    normalizer: nn.Module = build_normalizer(config.images, model)
+    if config.train.frozen_backbone:
+        backbone_of(model).remove_body()
+        normalizer = MapsToFloat()
     training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps)
     training.mixer = BatchMixer(**config.augment.mix.model_dump())
     return training
@@ -80,7 +83,8 @@ def training_of(
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
-    unused = processes.count() > 1 and (
+    frozen = config.train.frozen_backbone  # the model is a head, each of whose parameters gets a gradient
+    unused = (not frozen and processes.count() > 1) and (
         config.train.freeze_backbone_epochs > 0 or has_unused_parameters(model, config.images)
     )
     wrapping = DistributedDataParallelKwargs(
@@ -104,7 +108,7 @@ def training_of(
         layer_decay=train.layer_decay,
     )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
-    if train.gradient_checkpointing:
+    if train.gradient_checkpointing and not frozen:
         backbone_of(model).checkpoint_gradients()
     prepared, wrapped = accelerator.prepare(model, optimizer)
     if train.compile:
@@ -134,19 +138,6 @@ def build_runtime(config: Config, *, beside: int = 1) -> Runtime:
     )
 
 
-def build_ensemble(
-    config: Config,
-    models: Sequence[nn.Module],
-    normalizer: nn.Module,
-    *,
-    tta: Sequence[str] | None = None,
-    average: Average | None = None,
-) -> Ensemble:
-    """`models` with the views and the average of `predict`, or with others. Raises ConfigError for an unknown view."""
-    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
-    return Ensemble(models, normalizer, views, image_form(config.images), average or config.predict.average)
-
-
 def load_ensemble(
     config: Config,
     weights: Sequence[Path],
@@ -171,4 +162,6 @@ def load_ensemble(
                 remedy="restore the sample submission or competition.labels the run began with; if the run folder was "
                 "changed by hand, start it with --fresh",
             )
-    return build_ensemble(config, [model.model for model in trained], trained[0].normalizer, tta=tta)
+    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
+    models, form = [model.model for model in trained], image_form(config.images)
+    return Ensemble(models, trained[0].normalizer, views, form, config.predict.average)
