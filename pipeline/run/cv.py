@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, RunError
 from pipeline.events import Fold, FoldFinished, Listener, RunOpened
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
-from pipeline.prediction.out_of_fold import logits_frame, predict_rows
+from pipeline.prediction.out_of_fold import logits_frame
 from pipeline.run.folder import RunFolder
 from pipeline.run.opening import opened
 from pipeline.run.parallel_folds import run_side_by_side
@@ -27,8 +27,8 @@ from pipeline.run.plan import Plan
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
 from pipeline.training.build import build_runtime, load_ensemble
-from pipeline.training.distributed import from_first, in_parts
-from pipeline.training.fold import train_fold
+from pipeline.training.distributed import from_first
+from pipeline.training.fold import predict_validation, train_fold
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
 from pipeline.training.frozen_maps import MapCache
@@ -64,7 +64,8 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         left, beside = _unfinished(plan, run, wanted, listen), _folds_beside(plan)
         if left:
             _open_images(plan, run, listen)  # builds the cache, before folds share it
-            if beside > 1 and plan.config.train.frozen_backbone:
+            train = plan.config.train
+            if beside > 1 and train.frozen_backbone and not all(run.fold(fold).is_trained(train) for fold in left):
                 _ = build_task(plan, run, left[0], folder=run.fold(left[0]), listen=listen).maps
         if left and beside > 1:  # also for one fold: the number of threads changes the last digits
             run_side_by_side(run_fold, plan, run, left, processes=beside, listen=listen)
@@ -131,9 +132,7 @@ def _predict(task: FoldTask) -> pd.DataFrame:
     """The out-of-fold logits of the fold's seed models together."""
     weights = [model.weights for model in task.folder.seed_models(task.config.train)]
     ensemble = load_ensemble(task.config, weights, labels=task.table.labels, device=task.runtime.device)
-    rows = task.rows.validation
-    logits = in_parts(lambda own: predict_rows(ensemble, task.table, own, task.sources.evaluation, task.runtime), rows)
-    return logits_frame(logits, task.table, rows)
+    return logits_frame(predict_validation(task, ensemble), task.table, task.rows.validation)
 
 
 def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:

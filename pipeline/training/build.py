@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.device import loading_workers, pick_device, resolve_precision
 from pipeline.errors import ConfigError, RunError, listing, nearest
 from pipeline.events import ignore
 from pipeline.images.geometry import image_form
+from pipeline.images.readers import ImageSource
 from pipeline.model.build import backbone_of, build_normalizer, load_model, start_model
 from pipeline.model.normalize import MapsToFloat
 from pipeline.prediction.predict import Ensemble, Runtime
@@ -165,3 +167,12 @@ def load_ensemble(
     views = parse_views(tta or config.predict.tta, size=config.images.height_width)
     models, form = [model.model for model in trained], image_form(config.images)
     return Ensemble(models, trained[0].normalizer, views, form, config.predict.average)
+
+
+def on_maps(ensemble: Ensemble, source: ImageSource) -> Ensemble:
+    """The same models, which from now on read the maps of `source` instead of images; the only view is identity."""
+    for model in ensemble.models:
+        backbone_of(model).remove_body()
+    height, width, channels = source.shape
+    form = ensemble.form._replace(size=(height, width), channels=channels)
+    return replace(ensemble, normalizer=MapsToFloat(), views=parse_views(["identity"], size=form.size), form=form)

@@ -16,7 +16,7 @@ from pipeline.competition.table import TrainTable
 from pipeline.config import Config, TrainConfig
 from pipeline.images.dataset import TrainBatch, TrainImages, TrainMaps, epoch_batches, train_loader
 from pipeline.images.loader import Loader
-from pipeline.images.readers import ImageSource, ImageSources
+from pipeline.images.readers import ImageSources
 from pipeline.prediction.predict import Runtime
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.frozen_maps import FrozenMaps, MapCache
@@ -54,11 +54,6 @@ class FoldTask:
     def maps(self) -> FrozenMaps | None:
         """The maps that take the place of the images; None without a frozen backbone."""
         return None if self.map_cache is None else self.map_cache.maps
-
-    @property
-    def validated(self) -> ImageSource:
-        """The images that are validated after each epoch, or their maps."""
-        return self.sources.evaluation if self.maps is None else self.maps.plain
 
     def batches(self, epoch: int) -> list[Sequence[tuple[int, int]]]:
         """The keys (epoch, row) of this process's part of each batch of an epoch, counted from 0."""

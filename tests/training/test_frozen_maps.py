@@ -98,10 +98,11 @@ def test_maps_are_of_the_augmented_and_the_plain_image(make_task: Callable[..., 
     loader = task.open_loader()
     for epoch in range(3):
         loader.batches = task.batches(epoch)
-        batch = next(iter(loader))
-        row = int(batch.indices[0])
-        np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0), maps.copies[epoch % 2].load(row))
-        torch.testing.assert_close(batch.targets[0], torch.from_numpy(task.table.targets[row]))
+        for batch in loader:
+            rows = batch.indices.tolist()
+            stored = np.stack([maps.copies[epoch % 2].load(row) for row in rows])
+            np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1), stored)
+            np.testing.assert_array_equal(batch.targets, task.table.targets[rows])
 
 
 def test_maps_are_made_once_for_folds_seeds_and_heads(make_task: Callable[..., FoldTask]) -> None:
