@@ -33,9 +33,9 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
         "train": {"lr": 5e-4, "layer_decay": 0.75, "weight_decay": 0.05, "batch_size": 32, "epochs": "auto"},
     },
     "frozen_head": {
-        "model": _SMALL_HEAD,
+        "model": {**_SMALL_HEAD, "hidden_dim": 128, "ffn_dim": 256},
         "loss": {"gamma_neg": 0.0},
-        "train": {"frozen_backbone": True, "lr": 1e-3, "batch_size": 32, "epochs": "auto"},
+        "train": {"frozen_backbone": True, "lr": 1e-3, "batch_size": 32, "epochs": 8},
     },
     "from_scratch": {},
     "official": {},
