@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from scipy.stats import qmc, spearmanr
 from pipeline.config import Config, load_config
 from pipeline.files import read_json, write_json
 from pipeline.run.folder import RunFolder
-from pipeline.run.plan import Plan, prepare
-from pipeline.search.head_trials import HeadTrials, open_maps
-from pipeline.search.objective import FullTrials, trial_config
+from pipeline.run.plan import prepare
+from pipeline.search.head_proxy import make_maps
+from pipeline.search.objective import Trials, trial_config
 from pipeline.search.space import config_with, parameters_of
 from pipeline.search.trial_score import build_trial_score
 
@@ -42,10 +43,9 @@ def settings(count: int) -> list[dict[str, float]]:
     return [own, *({name: float(x * high) for name, x, high in zip(names, row, highs, strict=True)} for row in points)]
 
 
-def score(
-    trainer: FullTrials | HeadTrials, plan: Plan, values: dict[str, float], *, number: int, seed: int
-) -> tuple[float, float]:
+def score(trainer: Trials, values: dict[str, float], *, number: int, seed: int) -> tuple[float, float]:
     """mAP of one setting, and the seconds it took."""
+    plan = trainer.plan
     parameters = parameters_of(plan.config, plan.table.labels, [0] * len(plan.table.labels))
     config: Config = config_with(trial_config(plan.config), parameters, values, source="benchmark")
     config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
@@ -101,18 +101,18 @@ def main() -> None:
     )
     console, plan = Console(width=110), prepare(config, debug=False, listen=lambda _: None)
     run, trial_score = RunFolder(arguments.out), build_trial_score(plan)
-    trainers: dict[str, FullTrials | HeadTrials] = {
-        "head": HeadTrials(plan, (open_maps(plan, run, FOLD, listen=lambda _: None),), trial_score),
-        "full": FullTrials(plan, run, (FOLD,), trial_score, workers=1),
-        "again": FullTrials(plan, run, (FOLD,), trial_score, workers=1),
-    }
+    make_maps(plan, run, FOLD, listen=lambda _: None)
+    search = plan.config.search.model_copy(update={"proxy": "none"})
+    whole = replace(plan, config=plan.config.model_copy(update={"search": search}))
+    plans = {"head": plan, "full": whole, "again": whole}
+    trainers = {kind: Trials(each, run, (FOLD,), trial_score, workers=1) for kind, each in plans.items()}
     path = arguments.out / "scores.json"
     rows: dict[str, dict[str, Any]] = read_json(path) if path.exists() else {}
     for number, values in enumerate(settings(arguments.settings)):
         row = rows.setdefault(json.dumps(values), {"values": values})
         for kind in ("head", "full", *(["again"] if arguments.again else [])):
             if kind not in row:
-                row[kind] = score(trainers[kind], plan, values, number=number, seed=1 if kind == "again" else 0)
+                row[kind] = score(trainers[kind], values, number=number, seed=1 if kind == "again" else 0)
                 write_json(path, rows)
                 console.print(f"{number} {kind} {row[kind][0]:.4f} {row[kind][1]:.0f} s")
     report(rows, console)

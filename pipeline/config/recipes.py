@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Recipe = Literal["auto", "finetune_cnn", "finetune_vit", "from_scratch", "official"]
+Recipe = Literal["auto", "finetune_cnn", "finetune_vit", "frozen_head", "from_scratch", "official"]
 
 # Transformers over patches, by name; every other backbone counts as a CNN. Their layers want small rates.
 _TRANSFORMER = re.compile(
@@ -32,6 +32,11 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
         "loss": {"gamma_neg": 0.0},  # asl with gammas of 0 is binary cross-entropy; a search starts from there
         "train": {"lr": 5e-4, "layer_decay": 0.75, "weight_decay": 0.05, "batch_size": 32, "epochs": "auto"},
     },
+    "frozen_head": {
+        "model": {**_SMALL_HEAD, "hidden_dim": 128, "ffn_dim": 256},
+        "loss": {"gamma_neg": 0.0},
+        "train": {"frozen_backbone": True, "lr": 1e-3, "batch_size": 32, "epochs": 8},
+    },
     "from_scratch": {},
     "official": {},
 }
@@ -39,7 +44,7 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
 
 
 def recipe_for(data: Mapping[str, Any]) -> Recipe:
-    """The recipe of a config: the one that it names, or by its backbone for `auto`.
+    """The recipe of a config: the one that it names, or for `auto` by its backbone and `train.frozen_backbone`.
 
     Args:
         data: the config as it was written, before it is checked.
@@ -47,7 +52,9 @@ def recipe_for(data: Mapping[str, Any]) -> Recipe:
     for recipe in RECIPES:
         if data.get("recipe") == recipe:
             return recipe
-    model = data.get("model")
+    train, model = data.get("train"), data.get("model")
+    if isinstance(train, Mapping) and train.get("frozen_backbone") is True:
+        return "frozen_head"
     model = model if isinstance(model, Mapping) else {}
     if not (model.get("pretrained", True) or model.get("backbone_weights") or model.get("weights")):
         return "from_scratch"

@@ -14,7 +14,7 @@ from pipeline.config.images import ImagesConfig
 from pipeline.config.recipes import Recipe
 from pipeline.config.search import SearchConfig, full_key, refuse_kept
 from pipeline.config.section import After, Section
-from pipeline.config.training import AugmentConfig, LossConfig, ModelConfig, TrainConfig
+from pipeline.config.training import AugmentConfig, FeaturesConfig, LossConfig, ModelConfig, TrainConfig
 from pipeline.errors import repeated_names
 
 
@@ -29,6 +29,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
+    features: FeaturesConfig = FeaturesConfig()
     thresholds: Annotated[ThresholdsConfig, After] = ThresholdsConfig()
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
@@ -47,6 +48,22 @@ class Config(Section):
         mistakes += [f"'{key}' occurs twice" for key in repeated_names(keys)]
         if mistakes:
             raise ValueError(f"search.space: {'; '.join(mistakes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_backbone_worth_freezing(self) -> Self:
+        if self.train.frozen_backbone and not (
+            self.model.pretrained or self.model.backbone_weights or self.model.weights
+        ):
+            raise ValueError(
+                "train.frozen_backbone needs a trained backbone: set model.pretrained: true, model.backbone_weights or "
+                "model.weights"
+            )
+        if self.train.frozen_backbone and (self.augment.mix.mixup or self.augment.mix.cutmix):
+            raise ValueError(
+                "train.frozen_backbone trains on stored feature maps, so augment.mix cannot mix images: set mixup and "
+                "cutmix to 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -101,7 +118,12 @@ def unused_keys(config: Config) -> list[str]:
         "focal": {"gamma", "alpha", "differentiate_weight"},
     }
     idle = config.loss.model_fields_set - used_by[config.loss.name] - {"name"}
-    return [f"loss.{key} is set but loss.name={config.loss.name} does not use it" for key in sorted(idle)]
+    notes = [f"loss.{key} is set but loss.name={config.loss.name} does not use it" for key in sorted(idle)]
+    if config.train.frozen_backbone:
+        of_backbone = {"backbone_lr", "layer_decay", "freeze_backbone_epochs", "gradient_checkpointing"}
+        set_keys = sorted(of_backbone & config.train.model_fields_set)
+        notes += [f"train.{key} is set but train.frozen_backbone leaves nothing for it" for key in set_keys]
+    return notes
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

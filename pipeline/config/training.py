@@ -101,6 +101,12 @@ class LossConfig(Section):
     tolerance_kappa: _UpTo100 = 0.05
 
 
+class FeaturesConfig(Section):
+    """The stored feature maps of `train.frozen_backbone`."""
+
+    copies: PositiveInt = 4
+
+
 def _positive_or_auto(epochs: int | Literal["auto"]) -> int | Literal["auto"]:
     if epochs != "auto" and not 1 <= epochs <= MOST:
         raise ValueError(f"should be from 1 to {MOST:,}, or auto")
@@ -116,6 +122,7 @@ class TrainConfig(Section):
     lr: Positive = 1e-4
     backbone_lr: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_backbone: bool = False
     freeze_backbone_epochs: Annotated[int, Field(ge=0, le=MOST)] = 0
     weight_decay: NonNegative = 0.01
     schedule: Literal["onecycle", "cosine"] = "onecycle"

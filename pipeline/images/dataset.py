@@ -16,7 +16,7 @@ from pipeline.errors import ImageError
 from pipeline.images.decoding.decode import load_forms
 from pipeline.images.geometry import ImageForm, Pixels
 from pipeline.images.loader import Loader
-from pipeline.images.readers import ImageSource
+from pipeline.images.readers import ImageSource, MapSource
 from pipeline.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -97,6 +97,21 @@ class TrainImages(Dataset[tuple[Tensor, Tensor, int]]):
         return _channels_first(image), self._targets[index], index
 
 
+class TrainMaps(Dataset[tuple[Tensor, Tensor, int]]):
+    """Feature maps of augmented images with their targets, in place of `TrainImages`.
+
+    The key of an item is (epoch, index). The item is the float16 map (D, h, w) of copy `epoch` modulo their number, the
+    float32 targets (K,), and the index.
+    """
+
+    def __init__(self, copies: Sequence[MapSource], targets: NDArray[np.float32]) -> None:
+        self._copies, self._targets = copies, torch.from_numpy(np.array(targets, np.float32, order="C"))
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+        epoch, index = key
+        return _channels_first(self._copies[epoch % len(self._copies)].load(index)), self._targets[index], index
+
+
 class EvalImages(Dataset[EvalItem]):
     """Images without augmentation, each in all `forms`.
 
@@ -148,7 +163,7 @@ class EvalImages(Dataset[EvalItem]):
 
 
 def train_loader(
-    dataset: TrainImages, batches: Sequence[Sequence[tuple[int, int]]], *, workers: int, pin_memory: bool
+    dataset: TrainImages | TrainMaps, batches: Sequence[Sequence[tuple[int, int]]], *, workers: int, pin_memory: bool
 ) -> Loader[TrainBatch]:
     """Load `batches`, all or the rest of `epoch_batches`, in `workers` processes (0: in this one)."""
     return Loader(dataset, batches, _collate_train, workers=workers, pin_memory=pin_memory)

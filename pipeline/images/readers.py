@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.errors import ImageError
@@ -94,6 +95,30 @@ class CachedSource:
     def __reduce__(self) -> tuple[Any, ...]:
         """The other process maps the same file."""
         return CachedSource, (self._file,)
+
+
+class MapSource:
+    """Feature maps copied from a file (N, h, w, D) of float16; pickled as a file name."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._maps = file, np.load(file, mmap_mode="r")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(h, w, D)."""
+        height, width, channels = self._maps.shape[1:]
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def load(self, index: int) -> NDArray[Any]:
+        """A copy of row `index`, (h, w, D)."""
+        return np.array(self._maps[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The other process maps the same file."""
+        return MapSource, (self._file,)
 
 
 class JpegSource:

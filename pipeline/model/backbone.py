@@ -69,6 +69,10 @@ class Backbone(nn.Module):
         if not held:
             self._held = []
 
+    def remove_body(self) -> None:
+        """Leave feature maps as they are from now on: they were computed before."""
+        self.body = nn.Identity()
+
     def checkpoint_gradients(self) -> None:
         """Compute activations again in the backward pass instead of keeping them; ConfigError where timm cannot."""
         try:
@@ -100,6 +104,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, C, H, W), to a feature map (B, D, h, w); ConfigError as `check_size`."""
+        if isinstance(self.body, nn.Identity):
+            return images
         height, width = images.shape[-2:]
         self.check_size((height, width))
         return self._features(images)

@@ -38,6 +38,14 @@ class PixelNormalizer(nn.Module):
         return torch.addcmul(self.shift, plain, self.scale)
 
 
+class MapsToFloat(nn.Module):
+    """Takes the place of `PixelNormalizer` before a head on stored maps: float16 (B, D, h, w) to float32."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convert the maps."""
+        return maps.float()
+
+
 def read_statistics(values: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Mean and std of a file's facts, None where they are not given.
 

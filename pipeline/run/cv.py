@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -18,7 +19,7 @@ from pipeline.errors import ConfigError, RunError
 from pipeline.events import Fold, FoldFinished, Listener, RunOpened
 from pipeline.files import read_json, write_json, write_parquet
 from pipeline.images.readers import ImageSources
-from pipeline.prediction.out_of_fold import logits_frame, predict_rows
+from pipeline.prediction.out_of_fold import logits_frame
 from pipeline.run.folder import RunFolder
 from pipeline.run.opening import opened
 from pipeline.run.parallel_folds import run_side_by_side
@@ -27,10 +28,11 @@ from pipeline.run.ray_executor import run_on_ray
 from pipeline.run.records import FoldDone, PredictSettings, Scores
 from pipeline.run.score import score_run
 from pipeline.training.build_prediction import build_runtime, load_ensemble
-from pipeline.training.distributed import from_first, in_parts
-from pipeline.training.fold import train_fold, train_seed_model
+from pipeline.training.distributed import from_first
+from pipeline.training.fold import predict_validation, train_fold, train_seed_model
 from pipeline.training.fold_folder import FoldFolder
 from pipeline.training.fold_task import FoldTask
+from pipeline.training.frozen_maps import MapCache
 from pipeline.training.image_inputs import open_sources
 
 _LOCK_SECONDS = 2
@@ -64,6 +66,9 @@ def run_cv(plan: Plan, run: RunFolder, *, folds: Sequence[int] | None, fresh: bo
         on_ray = plan.config.train.executor == "ray"
         if left:
             _open_images(plan, run, listen)  # builds the cache, before folds share it
+            train, shared = plan.config.train, beside > 1 or on_ray
+            if shared and train.frozen_backbone and not all(run.fold(fold).is_trained(train) for fold in left):
+                _ = build_task(plan, run, left[0], folder=run.fold(left[0]), listen=listen).maps
         if left and on_ray:
             _run_folds_on_ray(plan, run, left, listen)
         elif left and beside > 1:  # also for one fold: the number of threads changes the last digits
@@ -140,14 +145,12 @@ def build_task(
         beside: how many trainings run at once on this machine, each in as many processes as this one.
         listen: receives the progress of building the cache.
     """
-    return FoldTask(
-        plan.config,
-        plan.table,
-        rows_of(plan.folds, fold),
-        _open_images(plan, run, listen),
-        folder,
-        build_runtime(plan.config, beside=beside * processes.local_count(), listen=listen),
-    )
+    runtime = build_runtime(plan.config, beside=beside * processes.local_count(), listen=listen)
+    sources, maps = _open_images(plan, run, listen), None
+    if plan.config.train.frozen_backbone:
+        place = run.cache if plan.config.images.cache in ("auto", "none") else Path(plan.config.images.cache)
+        maps = MapCache(plan.config, plan.table, sources, runtime, place, plan.deadline, listen)
+    return FoldTask(plan.config, plan.table, rows_of(plan.folds, fold), sources, folder, runtime, maps)
 
 
 def _open_images(plan: Plan, run: RunFolder, listen: Listener) -> ImageSources:
@@ -159,9 +162,7 @@ def _predict(task: FoldTask) -> pd.DataFrame:
     """The out-of-fold logits of the fold's seed models together."""
     weights = [model.weights for model in task.folder.seed_models(task.config.train)]
     ensemble = load_ensemble(task.config, weights, labels=task.table.labels, device=task.runtime.device)
-    rows = task.rows.validation
-    logits = in_parts(lambda own: predict_rows(ensemble, task.table, own, task.sources.evaluation, task.runtime), rows)
-    return logits_frame(logits, task.table, rows)
+    return logits_frame(predict_validation(task, ensemble), task.table, task.rows.validation)
 
 
 def _close_fold(plan: Plan, folder: FoldFolder, frame: pd.DataFrame | None) -> None:

@@ -11,7 +11,6 @@ from pipeline.training.fold_folder import NUMBER, FileName, FoldFolder
 FOLD = f"fold{NUMBER}|full"
 """The names of folders of folds."""
 
-_PROXY_FILES = frozenset({"train.npy", "validation.npy", "lock"})
 _FIGURES = ("history", "timeline", "slices", "importances", "contour")
 SEARCH_FILES = frozenset(
     {"best.yaml", "trials.csv"}
@@ -74,14 +73,13 @@ class SearchFolder:
         for trial in self.begun_trials():
             trial.delete()
         for fold in entries(self.path / "proxy", FOLD):
-            delete_files(fold, _PROXY_FILES)
             FoldFolder(fold).delete()
         for folder in entries(self.path, "trials|proxy"):
             delete_files(folder, ())
         delete_files(self.path, SEARCH_FILES)
 
     def proxy(self, fold: int) -> FoldFolder:
-        """The one full training of a fold whose feature maps all heads train on."""
+        """The one full training of a fold whose frozen backbone all heads use."""
         return FoldFolder(self.path / "proxy" / f"fold{fold}")
 
     def figure(self, name: str) -> Path:

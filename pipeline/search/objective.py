@@ -1,4 +1,4 @@
-"""A full trial: trains the searched folds with the values of a trial."""
+"""A trial: trains the searched folds with its values, the whole model or a head."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.run.cv import build_task
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
 from pipeline.run.search_folder import TrialFolder
+from pipeline.search.head_proxy import head_config
 from pipeline.search.study import TimeUsed
 from pipeline.search.trial_score import TrialScore
 from pipeline.training.fold import ValidatedEpoch, train_model
@@ -23,8 +24,8 @@ OnScore = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class FullTrials:
-    """Trials that train the whole model.
+class Trials:
+    """Trials that train the model, or with `search.proxy: head` a head on the frozen backbone of each fold.
 
     Attributes:
         plan: the run, with the config's own values.
@@ -73,7 +74,7 @@ class FullTrials:
             score = self.trial_score(fold, epoch.logits)
             on_score(fold, epoch.epoch, score)
 
-        plan = replace(self.plan, config=config)
+        plan = replace(self.plan, config=head_config(config, self.run, fold))
         task = build_task(plan, self.run, fold, folder=folder.fold(fold), beside=self.workers, listen=listen)
         if not train_model(task, listen=on_event, on_epoch=on_epoch, deadline=plan.deadline):
             raise TimeUsed

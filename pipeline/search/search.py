@@ -21,7 +21,7 @@ from pipeline.run.opening import data_digest
 from pipeline.run.parallel_folds import run_side_by_side
 from pipeline.run.plan import Plan
 from pipeline.run.ray_executor import run_on_ray
-from pipeline.search.head_trials import open_maps
+from pipeline.search.head_proxy import make_maps
 from pipeline.search.result import search_facts, write_result
 from pipeline.search.space import config_with, own_values, parameters_of
 from pipeline.search.storage import opened_storage
@@ -110,13 +110,14 @@ def _search(plan: Plan, run: RunFolder, *, workers: int, fresh: bool, command: s
 def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
     plan, workers = search.plan, range(search.workers)
     on_ray, settings = plan.config.train.executor == "ray", plan.config.search
-    if settings.proxy == "head" and on_ray:
+    on_maps = settings.proxy == "head" or plan.config.train.frozen_backbone
+    if on_maps and on_ray:
         run_on_ray(_make_maps, plan, run, search.folds, plan=plan, listen=listen)
         if time.monotonic() > plan.deadline:
             raise TimeUsed
-    elif settings.proxy == "head":
+    elif on_maps:
         for fold in search.folds:
-            open_maps(plan, run, fold, listen=listen)
+            make_maps(plan, run, fold, listen=listen)  # by all cores, before workers share them
     if on_ray:
         if (settings.storage or "sqlite").startswith("sqlite"):
             sentence = "search.storage is a SQLite file, which workers on several machines may damage"
@@ -131,7 +132,7 @@ def _train_trials(search: SearchTask, run: RunFolder, listen: Listener) -> None:
 def _make_maps(plan: Plan, run: RunFolder, fold: int, listen: Listener) -> None:
     """The feature maps of a fold, as a task of Ray; none if `train.time_budget` ends first."""
     with contextlib.suppress(TimeUsed):
-        open_maps(plan, run, fold, listen=listen)
+        make_maps(plan, run, fold, listen=listen)
 
 
 def left_out_scores(plan: Plan, run: RunFolder) -> LeftOut:

@@ -28,6 +28,7 @@ HEAD_KEYS = frozenset(
         "decoder_layers",
         "self_attention",
         "pre_norm",
+        "pooled_residual",
         "query_groups",
         "query_init",
         "dropout",
@@ -213,7 +214,7 @@ def _check_values(config: Config, parameter: Parameter) -> None:
 
 
 def _check_proxy(config: Config, space: Mapping[str, Dimension]) -> None:
-    if config.search.proxy == "none":
+    if config.search.proxy == "none" or config.train.frozen_backbone:
         return
     other = [key for key in space if key not in HEAD_KEYS and key.partition(".")[0] != "loss"]
     if other:

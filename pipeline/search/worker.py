@@ -19,8 +19,7 @@ from pipeline.errors import CompetitionError, ImageError, PipelineError, RunErro
 from pipeline.events import Listener, TrialFinished
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan
-from pipeline.search.head_trials import HeadTrials, open_maps
-from pipeline.search.objective import FullTrials, trial_config
+from pipeline.search.objective import Trials, trial_config
 from pipeline.search.space import Parameter, config_with
 from pipeline.search.storage import GRACE_SECONDS, opened_storage
 from pipeline.search.study import (
@@ -36,8 +35,6 @@ from pipeline.search.study import (
     suggest,
 )
 from pipeline.search.trial_score import TrialScore, build_trial_score
-
-Trials = FullTrials | HeadTrials
 
 
 class _FailedTrial(Exception):  # noqa: N818 (not an error)
@@ -75,7 +72,7 @@ def work(search: SearchTask, run: RunFolder, worker: int, listen: Listener) -> N
     if search.workers > 1:  # the parent process ends its workers with SIGTERM
         signal.signal(signal.SIGTERM, _as_interrupt)
     trial_score = build_trial_score(search.plan)
-    trials = _build_trials(search, run, trial_score, listen)
+    trials = Trials(search.plan, run, search.folds, trial_score, search.workers)
     try:
         with search.opened_study(run, trial_score) as study:
             study.sampler = build_sampler(search.plan.config.search, len(study.trials) + worker)
@@ -122,13 +119,6 @@ def run_trials(search: SearchTask, study: optuna.Study, trials: Trials, listen: 
             got="another worker has marked it FAIL and tries its values again",
             remedy="the same command goes on",
         ) from error
-
-
-def _build_trials(search: SearchTask, run: RunFolder, trial_score: TrialScore, listen: Listener) -> Trials:
-    if search.plan.config.search.proxy == "head":
-        maps = tuple(open_maps(search.plan, run, fold, listen=listen) for fold in search.folds)
-        return HeadTrials(search.plan, maps, trial_score)
-    return FullTrials(search.plan, run, search.folds, trial_score, search.workers)
 
 
 def _score(search: SearchTask, study: optuna.Study, trials: Trials, trial: Trial, listen: Listener) -> float:

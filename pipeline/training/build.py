@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ from pipeline.config import Config, LossConfig
 from pipeline.device import pick_device, resolve_precision
 from pipeline.errors import ConfigError, listing, nearest
 from pipeline.events import ignore
+from pipeline.images.readers import ImageSource
 from pipeline.model.build import backbone_of, build_normalizer, start_model
+from pipeline.model.normalize import MapsToFloat
+from pipeline.prediction.predict import Ensemble
+from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
 from pipeline.training.distributed import has_unused_parameters
 from pipeline.training.loop import Training
@@ -85,7 +90,10 @@ def build_training(
     """
     torch.manual_seed(stable_seed(config.train.seed, fold, "weights"))
     model = start_model(config.model, config.images, labels=labels, listen=ignore)
-    normalizer = build_normalizer(config.images, model)
+    normalizer: nn.Module = build_normalizer(config.images, model)
+    if config.train.frozen_backbone:
+        backbone_of(model).remove_body()
+        normalizer = MapsToFloat()
     training = training_of(model, normalizer, config=config, labels=labels, total_steps=total_steps, targets=targets)
     training.mixer = BatchMixer(**config.augment.mix.model_dump())
     return training
@@ -102,7 +110,8 @@ def training_of(
 ) -> Training:
     """The training of `model`, a fresh network on the CPU: on the device, with average, loss, optimizer, schedule."""
     precision = resolve_precision(config.train.precision, pick_device())
-    unused = processes.count() > 1 and (
+    frozen = config.train.frozen_backbone  # the model is a head, each of whose parameters gets a gradient
+    unused = (not frozen and processes.count() > 1) and (
         config.train.freeze_backbone_epochs > 0 or has_unused_parameters(model, config.images)
     )
     wrapping = DistributedDataParallelKwargs(
@@ -126,7 +135,7 @@ def training_of(
         layer_decay=train.layer_decay,
     )
     schedule = build_schedule(optimizer, total=total_steps, warmup=config.train.warmup, schedule=config.train.schedule)
-    if train.gradient_checkpointing:
+    if train.gradient_checkpointing and not frozen:
         backbone_of(model).checkpoint_gradients()
     prepared, wrapped = accelerator.prepare(model, optimizer)
     if train.compile:
@@ -143,3 +152,12 @@ def training_of(
         clip_grad=train.clip_grad,
         model=model,
     )
+
+
+def on_maps(ensemble: Ensemble, source: ImageSource) -> Ensemble:
+    """The same models, which from now on read the maps of `source` instead of images; the only view is identity."""
+    for model in ensemble.models:
+        backbone_of(model).remove_body()
+    height, width, channels = source.shape
+    form = ensemble.form._replace(size=(height, width), channels=channels)
+    return replace(ensemble, normalizer=MapsToFloat(), views=parse_views(["identity"], size=form.size), form=form)

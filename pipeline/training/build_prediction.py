@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pipeline.config import Config
 from pipeline.device import free_shared_memory, loading_workers, pick_device, resolve_precision
@@ -16,7 +15,6 @@ from pipeline.events import Listener, Note, ignore
 from pipeline.images.geometry import image_form
 from pipeline.model.build import load_model
 from pipeline.model.exported import load_exported
-from pipeline.prediction.ensemble import Average
 from pipeline.prediction.predict import Ensemble, Runtime
 from pipeline.prediction.tta import parse_views
 
@@ -49,19 +47,6 @@ def build_runtime(config: Config, *, beside: int = 1, listen: Listener = ignore)
         )
         workers = 0 if alone else workers
     return Runtime(device, resolve_precision(config.train.precision, device), batch_size=batch_size, workers=workers)
-
-
-def build_ensemble(
-    config: Config,
-    models: Sequence[nn.Module],
-    normalizer: nn.Module,
-    *,
-    tta: Sequence[str] | None = None,
-    average: Average | None = None,
-) -> Ensemble:
-    """`models` with the views and the average of `predict`, or with others. Raises ConfigError for an unknown view."""
-    views = parse_views(tta or config.predict.tta, size=config.images.height_width)
-    return Ensemble(models, normalizer, views, image_form(config.images), average or config.predict.average)
 
 
 def load_ensemble(
@@ -104,4 +89,5 @@ def load_ensemble(
                 remedy="restore the sample submission or competition.labels the run began with; if the run folder was "
                 "changed by hand, start it with --fresh",
             )
-    return build_ensemble(config, [model.model for model in trained], trained[0].normalizer, tta=tta)
+    models, form = [model.model for model in trained], image_form(config.images)
+    return Ensemble(models, trained[0].normalizer, views, form, config.predict.average)

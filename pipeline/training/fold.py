@@ -15,14 +15,17 @@ from pipeline import interrupts, processes
 from pipeline.config import Config
 from pipeline.events import EpochFinished, Event, Fold, FoldNote, Listener, StepFinished
 from pipeline.files import write_json_lines
+from pipeline.images.geometry import image_form
+from pipeline.images.readers import ImageSource
 from pipeline.metrics.registry import Metric, get_metric
 from pipeline.model.build import backbone_of
 from pipeline.model.weights import load_tensors, model_facts, save_tensors
 from pipeline.prediction.ensemble import sigmoid
 from pipeline.prediction.out_of_fold import predict_rows
+from pipeline.prediction.predict import Ensemble
+from pipeline.prediction.tta import parse_views
 from pipeline.seeds import stable_seed
-from pipeline.training.build import build_training
-from pipeline.training.build_prediction import build_ensemble
+from pipeline.training.build import build_training, on_maps
 from pipeline.training.checkpoint import resume_training, save_training
 from pipeline.training.distributed import from_first, in_parts, share_buffers
 from pipeline.training.fold_task import FoldTask, steps_per_epoch
@@ -96,7 +99,7 @@ def train_model(
         TrainingError: the loss or the gradient is not finite.
         ImageError: an image cannot be read.
     """
-    if is_over(deadline):
+    if is_over(deadline) or (task.map_cache is not None and task.maps is None):
         return False
     train, fold = task.config.train, task.rows.fold
     steps = steps_per_epoch(len(task.rows.train), train)
@@ -181,13 +184,25 @@ def kept_epoch(config: Config, labels: Sequence[str], records: Sequence[Mapping[
 def _validate(task: FoldTask, training: Training) -> NDArray[np.float64]:
     """Logits (V, K) of the averaged weights for the validation rows."""
     share_buffers(training.ema.module)
-    rows = task.rows.validation
-    if not rows.size:
+    if not task.rows.validation.size:
         return np.empty((0, len(task.table.labels)))
-    ensemble = build_ensemble(
-        task.config, [training.ema.module], training.normalizer, tta=["identity"], average="probability"
-    )
-    return in_parts(lambda own: predict_rows(ensemble, task.table, own, task.sources.evaluation, task.runtime), rows)
+    form = image_form(task.config.images)
+    views = parse_views(["identity"], size=form.size)
+    ensemble = Ensemble([training.ema.module], training.normalizer, views, form, "probability")
+    return predict_validation(task, ensemble)
+
+
+def predict_validation(task: FoldTask, ensemble: Ensemble) -> NDArray[np.float64]:
+    """Logits (V, K) for the validation rows, from stored maps where there are some and identity is the only view.
+
+    The models of `ensemble` lose their backbones then.
+    """
+    source: ImageSource = task.sources.evaluation
+    if [view.name for view in ensemble.views] == ["identity"] and task.maps is not None:
+        source = task.maps.plain
+        ensemble = on_maps(ensemble, source)
+    rows = task.rows.validation
+    return in_parts(lambda own: predict_rows(ensemble, task.table, own, source, task.runtime), rows)
 
 
 def _score_epoch(task: FoldTask, logits: NDArray[np.float64]) -> dict[str, float | None]:
@@ -220,4 +235,5 @@ def _keep_weights(task: FoldTask, training: Training) -> None:
     else:
         tensors = training.ema.module.state_dict()
     facts = model_facts(task.config.model, task.config.images, task.table.labels, backbone_of(training.model))
-    save_tensors(task.folder.weights, tensors, facts)
+    frozen = {} if task.maps is None else task.maps.backbone
+    save_tensors(task.folder.weights, {**frozen, **tensors}, facts)

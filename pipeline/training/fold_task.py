@@ -14,11 +14,12 @@ from pipeline import processes
 from pipeline.competition.folds.rows import FoldRows
 from pipeline.competition.table import TrainTable
 from pipeline.config import Config, TrainConfig
-from pipeline.images.dataset import TrainBatch, TrainImages, epoch_batches, train_loader
+from pipeline.images.dataset import TrainBatch, TrainImages, TrainMaps, epoch_batches, train_loader
 from pipeline.images.loader import Loader
 from pipeline.images.readers import ImageSources
 from pipeline.prediction.predict import Runtime
 from pipeline.training.fold_folder import FoldFolder
+from pipeline.training.frozen_maps import FrozenMaps, MapCache
 from pipeline.training.image_inputs import train_augmentation
 
 
@@ -33,6 +34,7 @@ class FoldTask:
         sources: the images of the table.
         folder: the fold's files.
         runtime: where and how this process computes.
+        map_cache: with `train.frozen_backbone`, the maps that the head trains on.
     """
 
     config: Config
@@ -41,11 +43,17 @@ class FoldTask:
     sources: ImageSources
     folder: FoldFolder
     runtime: Runtime
+    map_cache: MapCache | None = None
 
     @cached_property
     def validation_truths(self) -> NDArray[Any]:
         """(V, K) what the predictions for the validation rows are scored against."""
         return self.table.truths[self.rows.validation]
+
+    @property
+    def maps(self) -> FrozenMaps | None:
+        """The maps that take the place of the images; None without a frozen backbone."""
+        return None if self.map_cache is None else self.map_cache.maps
 
     def batches(self, epoch: int) -> list[Sequence[tuple[int, int]]]:
         """The keys (epoch, row) of this process's part of each batch of an epoch, counted from 0."""
@@ -57,6 +65,10 @@ class FoldTask:
 
     def open_loader(self) -> Loader[TrainBatch]:
         """A loader without batches; each epoch sets its own."""
+        pin_memory = self.runtime.device.type == "cuda"
+        if self.maps is not None:
+            maps = TrainMaps(self.maps.copies, self.table.targets)
+            return train_loader(maps, [], workers=self.runtime.workers, pin_memory=pin_memory)
         images = TrainImages(
             self.sources.train,
             ids=self.table.ids,
@@ -64,7 +76,6 @@ class FoldTask:
             augmentation=train_augmentation(self.config),
             seed=self.config.train.seed,
         )
-        pin_memory = self.runtime.device.type == "cuda"
         return train_loader(images, [], workers=self.runtime.workers, pin_memory=pin_memory)
 
 

@@ -36,7 +36,7 @@ class ImageCache:
 
     def __init__(self, paths: Sequence[ImagePaths], *, folder: Path) -> None:
         self.paths, self.folder = paths, folder
-        self._digest = _digest(paths)
+        self._digest = digest_of_files(paths)
 
     def file(self, form: ImageForm, kept_as: CacheFormat) -> Path:
         """The path of these images; the file exists if, and only if, it is complete."""
@@ -128,8 +128,8 @@ class ImageCache:
             )
 
 
-def _digest(paths: Sequence[ImagePaths]) -> str:
-    """A digest of the names, sizes and times of all files."""
+def digest_of_files(paths: Sequence[ImagePaths]) -> str:
+    """A digest of the names, sizes and times of all files. Raises ImageError if some do not exist."""
     if not paths:
         raise ValueError("expected at least one image but got no paths")
     here, problems, hashed = os.getcwd(), list[str](), hashlib.blake2b(digest_size=16)
