@@ -87,7 +87,7 @@ def draw_attention(attention: Attention) -> Figure:
         shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
         for axes, (title, heat) in zip(grid[row], shown, strict=True):
             axes.set_axis_off()
-            axes.set_title(title, fontsize=9)
+            axes.set_title(title, fontsize=9, parse_math=False)
             axes.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
             if heat is not None:
                 height, width = attention.image.shape[:2]

@@ -89,6 +89,7 @@ def draw_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[
                 color=COLOURS[caption.verdict],
                 fontsize=8,
                 annotation_clip=False,
+                parse_math=False,
             )
     return figure
 
