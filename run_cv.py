@@ -55,6 +55,7 @@ def train(arguments: argparse.Namespace, command: str) -> None:
         from pipeline.device import keep_freed_memory
         from pipeline.report.live import LiveProgress
         from pipeline.report.tables import print_outcome, print_plan
+        from pipeline.report.tracking import Tracking
         from pipeline.run.cv import parse_folds, run_cv
         from pipeline.run.folder import RunFolder
         from pipeline.run.plan import prepare
@@ -81,12 +82,14 @@ def train(arguments: argparse.Namespace, command: str) -> None:
             if config.search.then == "stop":
                 return
             plan, fresh = found.plan, False
-        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
+        tracking = Tracking(plan.config, run, progress)
+        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=tracking)
         print_outcome(console, plan, run, scores)
         if scores is not None and time.monotonic() < plan.deadline:
             from pipeline.report.page.write import save_run_report  # matplotlib, which a training need not wait for
 
             from_first(lambda: save_run_report(console, run))
+        tracking.finish(scores)
         if arguments.search and scores is not None and scores.complete:
             print_left_out(console, left_out_scores(plan, run))
 

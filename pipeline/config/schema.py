@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
+from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig, TrackingConfig
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
@@ -32,6 +32,7 @@ class Config(Section):
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
     search: Annotated[SearchConfig, After] = SearchConfig()
+    tracking: Annotated[TrackingConfig, After] = TrackingConfig()
 
     @model_validator(mode="after")
     def _known_search_keys(self) -> Self:

@@ -38,7 +38,7 @@ _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
-    | {"submission.broken.csv", "report.html"}
+    | {"submission.broken.csv", "report.html", "tracking.json"}
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
 _WRITTEN_IN_PLACE = frozenset({"lock", "study.db", "run.lock"})  # others get their name when whole
@@ -66,6 +66,7 @@ class RunFolder:
     submission = FileName("submission.csv")  # the validated submission
     decided = FileName("decided.parquet")  # per test row what the metric scores: decisions, or calibrated probabilities
     submitted = FileName("submission.json")  # see `SubmissionRecord`; written last of the four
+    tracking = FileName("tracking.json")  # see `Tracked`
     report = FileName("report.html")  # a page for a person to read
 
     @classmethod

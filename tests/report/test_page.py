@@ -94,7 +94,7 @@ def test_the_figures_of_a_label_follow_their_definitions() -> None:
     generator = np.random.default_rng(3)
     bits, rows = (generator.random(500) < 0.3).astype(np.uint8), np.arange(500) * 2
     probabilities = np.clip(0.3 + 0.3 * bits + 0.2 * generator.normal(size=500), 0, 1)
-    figures, cells = label_figures(7, rows, bits, probabilities, 0.5, 3)
+    figures, cells = label_figures(7, rows, bits, probabilities, probabilities**2, threshold=0.5, shown=3)
     decided = probabilities >= 0.5
     assert figures.mark == (bits[decided].sum() / bits.sum(), bits[decided].mean())
     edges = np.minimum((probabilities * 15).astype(int), 14)
@@ -108,6 +108,9 @@ def test_the_figures_of_a_label_follow_their_definitions() -> None:
     wrong = [cell for cell in cells if cell.kind == "false positive"]
     best = sorted(probabilities[(bits == 0) & decided])[::-1][:3]
     assert [cell.probability for cell in wrong] == best
+    doubts = [cell for cell in cells if cell.kind == "suspect"]
+    assert figures.suspects == len(doubts) == suspected(bits, probabilities**2).sum() > 0
+    assert [cell.self_confidence for cell in doubts] == sorted(cell.self_confidence for cell in doubts)
     assert all(bits[cell.row // 2] == cell.given and cell.label == 7 for cell in cells)
     assert Cell("miss", 0, 0, 1, 0.2).self_confidence == 0.2
 

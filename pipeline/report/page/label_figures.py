@@ -58,7 +58,7 @@ class LabelFigures:
 
 
 def label_figures(
-    label: int, rows: Ints, bits: Bits, probabilities: Floats, threshold: float, shown: int
+    label: int, rows: Ints, bits: Bits, probabilities: Floats, calibrated: Floats, *, threshold: float, shown: int
 ) -> tuple[LabelFigures, list[Cell]]:
     """The figures of a label over its known cells, and the cells of it that a page may show.
 
@@ -66,12 +66,13 @@ def label_figures(
         label: its place in the run.
         rows: (N,) the places of its known cells in the out-of-fold table.
         bits: (N,) given targets, 0 or 1.
-        probabilities: (N,) out-of-fold, calibrated if the run is.
+        probabilities: (N,) out-of-fold, as the threshold takes them.
+        calibrated: (N,) the same by Platt: labels differ in scale, and a suspicion must be comparable.
         threshold: of the run.
         shown: how many false positives, and how many misses, are returned at most.
     """
     ranking = rank(bits, probabilities)
-    decided, suspicious = probabilities >= threshold, suspected(bits, probabilities)
+    decided, suspicious = probabilities >= threshold, suspected(bits, calibrated)
     places = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
     sizes, sums = np.bincount(places, minlength=_BINS), np.bincount(places, probabilities, minlength=_BINS)
     positives = np.bincount(places, bits, minlength=_BINS)
@@ -84,16 +85,15 @@ def label_figures(
         calibration_error=float(np.abs(positives - sums).sum() / max(bits.size, 1)),
         suspects=int(suspicious.sum()),
     )
-    confidence = self_confidence(bits, probabilities)
-    kinds: tuple[tuple[Kind, NDArray[np.bool_], int], ...] = (
-        ("false positive", decided & (bits == 0), shown),
-        ("miss", ~decided & (bits == 1), shown),
-        ("suspect", suspicious, MOST_SUSPECTS),
+    kinds: tuple[tuple[Kind, NDArray[np.bool_], Floats, int], ...] = (
+        ("false positive", decided & (bits == 0), probabilities, shown),
+        ("miss", ~decided & (bits == 1), probabilities, shown),
+        ("suspect", suspicious, calibrated, MOST_SUSPECTS),
     )
     cells = [
-        Cell(kind, int(rows[place]), label, int(bits[place]), float(probabilities[place]))
-        for kind, chosen, count in kinds
-        for place in _least(confidence, np.flatnonzero(chosen), count)
+        Cell(kind, int(rows[place]), label, int(bits[place]), float(values[place]))
+        for kind, chosen, values, count in kinds
+        for place in _least(self_confidence(bits, values), np.flatnonzero(chosen), count)
     ]
     return figures, cells
 

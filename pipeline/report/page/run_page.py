@@ -24,6 +24,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.records import Scores, SubmissionRecord
 from pipeline.run.submission.test_thresholds import read_calibration
 from pipeline.run.trained_run import TrainedRun, open_run
+from pipeline.thresholds.calibration import fit_platt
 
 _BLOCK_LABELS = 50  # that are read at once
 _GALLERY, _PER_LABEL = 160, 4  # cells in the gallery, and of one kind and label
@@ -31,6 +32,7 @@ _PICTURED_SUSPECTS = 100
 _TOGETHER = 20  # labels in the co-occurrence
 _SHOWN_PROBABILITIES = 6
 _EPOCH_POINTS = 200
+_PLATT_ROWS = 20_000  # are enough for two numbers per label
 
 
 @dataclass
@@ -140,12 +142,18 @@ def _read_labels(
     both = np.zeros((2, len(validated.ids), len(frequent)), np.float32)
     means: dict[str, float] = {}
     for block, table in _probabilities(run):
-        for place, (name, probabilities) in enumerate(zip(labels[block], table.T, strict=True), start=block.start):
-            truth = validated.targets[validated.rows, validated.table.labels.index(name)]
+        columns = [validated.table.labels.index(name) for name in labels[block]]
+        truths = validated.targets[np.ix_(validated.rows, columns)]
+        some_rows = slice(None, None, -(-len(truths) // _PLATT_ROWS))
+        calibrated = fit_platt(truths[some_rows], table[some_rows]).apply(table)
+        for place, name in enumerate(labels[block], start=block.start):
+            truth, probabilities = truths[:, place - block.start], table[:, place - block.start]
             known = np.flatnonzero(~np.isnan(truth))
-            threshold = run.thresholds.values[name]
+            threshold, of_label = run.thresholds.values[name], calibrated[known, place - block.start]
             bits = truth[known].astype(np.uint8)
-            found, some = label_figures(place, known, bits, probabilities[known], threshold, shown)
+            found, some = label_figures(
+                place, known, bits, probabilities[known], of_label, threshold=threshold, shown=shown
+            )
             figures.append(found)
             cells += some
             means[name] = float(probabilities.mean())
