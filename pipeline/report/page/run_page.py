@@ -142,7 +142,7 @@ def _read_labels(
     both = np.zeros((2, len(validated.ids), len(frequent)), np.float32)
     means: dict[str, float] = {}
     for block, table in _probabilities(run):
-        columns = [validated.table.labels.index(name) for name in labels[block]]
+        columns = np.array([validated.table.labels.index(name) for name in labels[block]])
         truths = validated.targets[np.ix_(validated.rows, columns)]
         some_rows = slice(None, None, -(-len(truths) // _PLATT_ROWS))
         calibrated = fit_platt(truths[some_rows], table[some_rows]).apply(table)
