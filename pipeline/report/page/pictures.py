@@ -22,7 +22,7 @@ from pipeline.report.figures import visible
 from pipeline.run.trained_run import TrainedRun
 
 _SIDE, _QUALITY = 144, 80
-_MOST_ATTENTION = 60  # images: each is a pass through a model, perhaps on a CPU
+_MOST_ATTENTION = 80  # images: each is a pass through a model, perhaps on a CPU
 
 
 @dataclass
@@ -40,7 +40,7 @@ def read_pictures(
     folds: Mapping[int, int],
     wanted: Mapping[int, Sequence[str]],
 ) -> Pictures:
-    """The pictures of the rows in `paths`, as the model gets them, and the attention of the first 60 in `wanted`.
+    """The pictures of the rows in `paths`, as the model gets them, and the attention of the first 80 in `wanted`.
 
     Args:
         run: a scored run.

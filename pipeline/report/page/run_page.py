@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +188,9 @@ def _add_cells(
     shown = [*suspects[:_PICTURED_SUSPECTS], *gallery]
     rows = sorted({cell.row for cell in shown})
     wanted: dict[int, list[str]] = {}
-    for cell in (*gallery, *suspects):
+    ranks = Counter[tuple[int, str]]()  # the first of each label and kind come first: not all get their attention
+    ranked = [(ranks.update([(cell.label, cell.kind)]), ranks[cell.label, cell.kind], cell)[1:] for cell in gallery]
+    for cell in (*(cell for _, cell in sorted(ranked, key=lambda pair: pair[0])), *suspects):
         wanted.setdefault(cell.row, []).append(run.labels[cell.label])
     paths = {row: validated.table.paths[validated.rows[row]] for row in rows}
     found = read_pictures(run, paths, {row: int(validated.folds[row]) for row in rows}, wanted)
