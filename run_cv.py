@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="delete what the pipeline wrote in the run folder first")
     parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
     parser.add_argument("--search", action="store_true", help="first search better training settings, see base.yaml")
+    parser.add_argument("--quiet", action="store_true", help="print notes and scores, no progress")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials trained side by side (default 1)")
     return parser.parse_intermixed_args(words)
 
@@ -53,6 +55,7 @@ def train(arguments: argparse.Namespace, command: str) -> None:
         from pipeline.device import keep_freed_memory
         from pipeline.report.live import LiveProgress
         from pipeline.report.tables import print_outcome, print_plan
+        from pipeline.report.tracking import Tracking
         from pipeline.run.cv import parse_folds, run_cv
         from pipeline.run.folder import RunFolder
         from pipeline.run.plan import prepare
@@ -63,13 +66,14 @@ def train(arguments: argparse.Namespace, command: str) -> None:
     name = arguments.config.stem if arguments.run is None else arguments.run
     run = RunFolder.named(name, debug=arguments.debug)
     fresh, console = arguments.fresh or arguments.debug, make_console()
-    with LiveProgress(console) as progress:
+    with LiveProgress(console, quiet=arguments.quiet) as progress:
         explain_interruption(progress, command, debug=arguments.debug)
         folds = from_first(lambda: parse_folds(arguments.folds, config, run, fresh=fresh))
         if not fresh and not arguments.search:
             from_first(lambda: run.check(config))
         plan = from_first(lambda: prepare(config, debug=arguments.debug, listen=progress))
-        print_plan(console, plan, run)
+        if not arguments.quiet:
+            print_plan(console, plan, run)
         if arguments.search:
             found = run_search(plan, run, workers=arguments.workers, fresh=fresh, command=command, listen=progress)
             if found is None:
@@ -78,8 +82,14 @@ def train(arguments: argparse.Namespace, command: str) -> None:
             if config.search.then == "stop":
                 return
             plan, fresh = found.plan, False
-        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=progress)
+        tracking = Tracking(plan.config, run, progress)
+        scores = run_cv(plan, run, folds=folds, fresh=fresh, listen=tracking)
         print_outcome(console, plan, run, scores)
+        if scores is not None and time.monotonic() < plan.deadline:
+            from pipeline.report.page.write import save_run_report  # matplotlib, which a training need not wait for
+
+            from_first(lambda: save_run_report(console, run))
+        tracking.finish(scores)
         if arguments.search and scores is not None and scores.complete:
             print_left_out(console, left_out_scores(plan, run))
 

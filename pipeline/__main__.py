@@ -211,6 +211,14 @@ def _bundle(given: argparse.Namespace) -> None:
         console.print(f"packages that {given.target} lacks ({where}): {', '.join(lacking)}", markup=False)
 
 
+def _report(given: argparse.Namespace) -> None:
+    with interrupts.deferred():
+        from pipeline.console import make_console
+        from pipeline.report.page.write import save_report
+
+    save_report(make_console(), given.runs, out=given.out)
+
+
 _CONFIG = Argument("config", "CONFIG", "a YAML file, for example configs/demo.yaml")
 _RUN = Argument("run", "RUN", "a finished run, for example runs/demo")
 _PNG = Argument("out", "OUT.png", "the picture to write")
@@ -279,6 +287,11 @@ _BUNDLE = (
     Argument("--wheels", "", "download the packages that the target lacks", bool),
 )
 
+_REPORT = (
+    Argument("runs", "RUN", "scored runs; or a folder of runs, for an index of all", nargs="+"),
+    Argument("--out", "FILE", "the page to write (default: report.html in RUN; in this folder for several)"),
+)
+
 VERBS = {
     "new": Verb("write a first config for a competition", "data/mine/train.csv data/mine/train", _new, _NEW),
     "table": Verb("write one table from a folder or file per class", "data/mine/train --out train.csv", _table, _TABLE),
@@ -297,6 +310,7 @@ VERBS = {
         _truth,
         _TRUTH,
     ),
+    "report": Verb("write a page about a run, or about several", "runs/demo", _report, _REPORT),
     "curves": Verb("draw the learning curves of a run", "runs/demo curves.png", _curves, _CURVES),
     "figures": Verb(
         "draw training images with their out-of-fold predictions", "runs/demo sheet.png", _figures, _FIGURES

@@ -156,13 +156,13 @@ def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener, e
 
 
 def _decode(data: bytes, path: Path, encoding: str | None, listen: Listener) -> str:
-    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     try:
-        return data.decode(encoding or marked)
+        return data.decode(marked or encoding or "utf-8")
     except UnicodeError as error:
-        if encoding is not None or marked != "utf-8":
+        if encoding is not None or marked is not None:
             raise CompetitionError(
-                f"{path}: not {encoding or marked}: {error}", remedy="set competition.encoding, or save it as UTF-8"
+                f"{path}: not {marked or encoding}: {error}", remedy="set competition.encoding, or save it as UTF-8"
             ) from None
     found = guess_encoding(data)
     listen(Note(f"{path} is not UTF-8 and was read as {_ENCODING_NAMES[found]}; competition.encoding sets another"))

@@ -32,7 +32,14 @@ from pipeline.config.labels import (
 )
 from pipeline.config.metric import MetricConfig, MetricSpec, as_metric_config
 from pipeline.config.reading import check_config, dump_config, load_config
-from pipeline.config.schema import Config, applies_after, changed_training_keys, training_values, unused_keys
+from pipeline.config.schema import (
+    Config,
+    applies_after,
+    changed_keys,
+    changed_training_keys,
+    training_values,
+    unused_keys,
+)
 from pipeline.config.search import Dimension, SearchConfig, full_key, is_integer, kept_keys, searchable_keys
 from pipeline.config.section import seconds_of
 from pipeline.config.training import AugmentConfig, LossConfig, MixConfig, ModelConfig, TrainConfig
@@ -75,6 +82,7 @@ __all__ = [
     "WideLabels",
     "applies_after",
     "as_metric_config",
+    "changed_keys",
     "changed_training_keys",
     "check_config",
     "dump_config",

@@ -70,3 +70,10 @@ class SubmissionConfig(Section):
         if self.max_labels is not None and self.max_labels < self.min_labels:
             raise ValueError(f"max_labels={self.max_labels} is less than min_labels={self.min_labels}")
         return self
+
+
+class TrackingConfig(Section):
+    """The experiment trackers that a training is reported to, and the project (experiment) there."""
+
+    to: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = []
+    project: Annotated[Text, Field(min_length=1)] = "q2l-pipeline"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
-from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
+from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig, TrackingConfig
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
@@ -34,6 +34,7 @@ class Config(Section):
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
     search: Annotated[SearchConfig, After] = SearchConfig()
+    tracking: Annotated[TrackingConfig, After] = TrackingConfig()
 
     @model_validator(mode="after")
     def _known_search_keys(self) -> Self:
@@ -79,12 +80,19 @@ class Config(Section):
 
 def changed_training_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """{dotted training key: (old, new)} of the values that differ; after keys are ignored."""
-    before, now = training_values(old), training_values(new)
+    changed = changed_keys(old, new)
+    same = {key for key, (_, now) in changed.items() if applies_after(key) or (key, now) == ("train.epochs", "auto")}
+    return {key: values for key, values in changed.items() if key not in same}
+
+
+def changed_keys(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """{dotted key: (old, new)} of the values that differ, as in JSON; None where a config has no such key."""
+    before, now = (dict(_leaves(config.model_dump(mode="json"))) for config in (old, new))
     missing = object()
     return {
         key: (before.get(key), now.get(key))
         for key in sorted({*before, *now})
-        if before.get(key, missing) != now.get(key, missing) and (key, now.get(key)) != ("train.epochs", "auto")
+        if before.get(key, missing) != now.get(key, missing)
     }
 
 

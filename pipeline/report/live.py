@@ -27,17 +27,21 @@ from pipeline.events import (
 )
 
 _LINE_SECONDS = 60.0  # between lines on steps where no bar can be drawn
+_TABLE_SECONDS = 2.0  # between updates of a notebook's table
+_PROGRESS = (ImageProgress, StepFinished, TrialStep, TrialFinished, EpochFinished, FoldFinished)
 
 
 class LiveProgress:
     """A listener that shows a progress bar per running task and a line per finished epoch or trial.
 
-    Use it as a context. If the output is not a terminal it prints lines only.
+    Use it as a context. If the output is not a terminal it prints lines only; in a notebook each training has one table
+    that is updated in place. With `quiet` it shows notes only.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self.run_opened = False  # whether the run folder is open, so results are saved
-        self._console = console
+        self._console, self._quiet = console, quiet
+        self._tables: dict[str, _NotebookTable] = {}
         self._last_line = time.monotonic()  # of a step, in a log file
         self._bars: dict[str, TaskID] = {}
         self._printed: set[str] = set()
@@ -52,19 +56,23 @@ class LiveProgress:
         )
 
     def __enter__(self) -> LiveProgress:
-        if self._console.is_terminal and not self._console.quiet:
+        if self._console.is_terminal and not (self._console.quiet or self._quiet):
             self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if not self._quiet:
+            self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event. Raises KeyboardInterrupt if a signal came and was lost."""
         interrupts.check()
-        if isinstance(event, RunOpened):
-            self.run_opened = True
-        elif isinstance(event, ImageProgress):
+        self.run_opened |= isinstance(event, RunOpened)
+        if not (self._quiet and isinstance(event, _PROGRESS)):
+            self._print(event)
+
+    def _print(self, event: Event) -> None:
+        if isinstance(event, ImageProgress):
             self._show(event.doing, event.done, event.total, f"{event.done} of {event.total}")
         elif isinstance(event, StepFinished):
             self._show_step("", event)
@@ -74,7 +82,7 @@ class LiveProgress:
             self._end_bars(f"trial {event.trial} ")
             self._console.print(_trial_line(event))
         elif isinstance(event, EpochFinished):
-            self._console.print(f"{_name(event.fold, event.seed)}  {_epoch_line(event.record)}")
+            self._print_epoch(_name(event.fold, event.seed), _epoch_line(event.record))
         elif isinstance(event, FoldNote):
             print_note(self._console, f"{_name(event.fold, event.seed)}: {event.sentence}")
         elif isinstance(event, Note) and event.text not in self._printed:
@@ -83,10 +91,21 @@ class LiveProgress:
         elif isinstance(event, FoldFinished):
             self._console.print(f"{_name(event.fold)}  {'was finished before' if event.resumed else 'finished'}")
 
+    def _print_epoch(self, name: str, line: str) -> None:
+        if self._console.is_jupyter:
+            self._tables.setdefault(name, _NotebookTable(name)).add(line)
+        else:
+            self._console.print(f"{name}  {line}")
+
     def _show_step(self, prefix: str, event: StepFinished) -> None:
         state = f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  lr {event.lr:.1e}"
         name, rate = f"{prefix}{_name(event.fold, event.seed)}", f"{event.images_per_second:.0f} img/s"
         now = time.monotonic()
+        if self._console.is_jupyter:
+            if now - self._last_line > _TABLE_SECONDS:
+                self._last_line = now
+                self._tables.setdefault(name, _NotebookTable(name)).show(f"step {event.step} of {event.steps}  {state}")
+            return
         if not self._console.is_terminal and now - self._last_line > _LINE_SECONDS:
             self._last_line = now
             self._console.print(f"{name}  step {event.step} of {event.steps}  {state}  {rate}")
@@ -103,6 +122,29 @@ class LiveProgress:
         self._progress.update(self._bars[doing], completed=done, state=state)
         if done == total:
             self._progress.remove_task(self._bars.pop(doing))
+
+
+class _NotebookTable:
+    """The lines of one training in the output of a notebook's cell, replaced in place; plain text, without a widget."""
+
+    def __init__(self, name: str) -> None:
+        self._lines = [name]
+        self._handle: Any = None
+
+    def add(self, line: str) -> None:
+        """Add the line of an epoch."""
+        self._lines.append(line)
+        self.show()
+
+    def show(self, *state: str) -> None:
+        """Show all lines, and below them a line that is not kept."""
+        from IPython.display import display  # a notebook has it
+
+        shown = {"text/plain": "\n".join([*self._lines, *state])}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(shown, raw=True)
 
 
 def _name(fold: Fold, seed: int | None = None) -> str:

@@ -104,7 +104,8 @@ def print_submitted(console: Console, written: Submitted) -> None:
         drawn.add_row(label, str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label]))
     drawn.caption = _left_out(rows, "the rarest and the most frequent ones")
     console.print(drawn)
-    console.print(f"{written.path}: {written.rows} rows, valid; {written.predictions} predictions averaged per image")
+    averaged = f"{written.predictions} predictions averaged per image"
+    console.print(f"{written.path}: {written.rows} rows, valid; {averaged}", markup=False)
     console.print(
         f"cross-validated {written.metric}: {number(written.cross_fitted)} (cross-fitted; "
         f"in-sample {number(written.in_sample)})",
@@ -202,4 +203,4 @@ def print_outcome(console: Console, plan: Plan, run: RunFolder, scores: Scores |
         console.print("the same command without --folds and without --fresh goes on with the other folds")
     if lacks_full_fit:
         console.print("the full fit is not finished: the same command without --folds goes on with it after the folds")
-    console.print(f"next: python make_submission.py {run.path}")
+    console.print(f"next: python make_submission.py {run.path}", markup=False)

@@ -240,6 +240,14 @@ class BlendRecord(Record):
     notes: tuple[StrictStr, ...]
 
 
+@dataclass(frozen=True)
+class Tracked(Record):
+    """tracking.json: by tracker, the ids of the run ("") and its trainings there, and the last step that each got."""
+
+    ids: dict[StrictStr, dict[StrictStr, StrictStr]] = field(default_factory=dict)
+    steps: dict[StrictStr, dict[StrictStr, StrictInt]] = field(default_factory=dict)
+
+
 def finite(value: float) -> Score:
     """`value` as a float, or None where it is not finite."""
     return float(value) if math.isfinite(value) else None

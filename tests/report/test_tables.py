@@ -6,11 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from rich.console import Console
 
 from pipeline.competition.folds import fold_table
 from pipeline.console import PlainConsole, make_console
-from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, StepFinished
+from pipeline.events import EpochFinished, FoldFinished, FoldNote, ImageProgress, RunOpened, StepFinished
 from pipeline.metrics.label_table import per_label_table
 from pipeline.metrics.registry import get_metric
 from pipeline.report.live import LiveProgress
@@ -98,3 +100,39 @@ def test_tables_of_many_labels_show_both_ends_and_name_the_rest(capsys: pytest.C
     assert "40 of 300 labels" in shown
     assert {"label000", "label019", "label280", "label299"} <= {*shown.split()}
     assert "label150" not in shown
+
+
+EVENTS = (
+    ImageProgress("checking images", 2, 2),
+    StepFinished(fold=1, epoch=1, epochs=2, step=7, steps=8, loss=0.1, lr=0.2, images_per_second=3.0),
+    EpochFinished(1, {"epoch": 1, "loss": 0.5, "lr": 0.1, "images_per_second": 9.0, "seconds": 1.0, "map": 0.25}),
+    EpochFinished(1, {"epoch": 2, "loss": 0.4, "lr": 0.1, "images_per_second": 9.0, "seconds": 1.0, "map": 0.75}),
+    EpochFinished(0, {"epoch": 1, "loss": 0.3, "lr": 0.1, "images_per_second": 9.0, "seconds": 1.0, "map": 0.5}),
+    FoldNote(1, "memory is [full]"),
+)
+
+
+def test_quiet_prints_notes_only() -> None:
+    console, text = _console()
+    with LiveProgress(console, quiet=True) as listen:
+        for event in (*EVENTS, RunOpened()):
+            listen(event)
+        assert listen.run_opened
+    assert text.getvalue() == "note: fold 1: memory is [full]\n"
+
+
+def test_a_notebook_has_one_table_per_training_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = InteractiveShell.instance()
+    monkeypatch.setattr("pipeline.report.live._TABLE_SECONDS", -1.0)
+    with capture_output() as captured:  # as a notebook collects the outputs of a cell
+        listen = LiveProgress(Console(force_jupyter=True))
+        for event in EVENTS[1:-1]:
+            listen(event)
+    shell.clear_instance()
+    tables: dict[str, str] = {}
+    for output in captured.outputs:
+        if output.update or output.transient:
+            tables[output.transient["display_id"]] = output.data["text/plain"]
+    assert [table.split("\n")[0] for table in tables.values()] == ["fold 1", "fold 0"]
+    assert [line.split()[1] for line in next(iter(tables.values())).split("\n")[1:]] == ["1", "2"]
+    assert len(captured.outputs) == 4

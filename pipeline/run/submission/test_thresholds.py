@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, RunError, listing, nearest
 from pipeline.events import ignore
 from pipeline.files import read_predictions
 from pipeline.metrics.registry import Metric, get_metric
-from pipeline.run.records import Scores, finite
+from pipeline.run.records import Scores, Thresholds, finite
 from pipeline.run.submission.joined_out_of_fold import JoinedOutOfFold, join_out_of_fold
 from pipeline.run.trained_run import TrainedRun
 from pipeline.thresholds.calibration import Calibration
@@ -58,20 +58,22 @@ def read_decision_rule(run: TrainedRun, rules: RowRules, labels: Sequence[str] |
             got=listing(run.labels, 12),
             remedy="the run folder was changed by hand: start it with --fresh",
         )
-    calibration = None
-    if thresholds.platt is not None:
-        fitted = [thresholds.platt[name] for name in labels]
-        calibration = Calibration(
-            np.array([each.slope for each in fitted]), np.array([each.intercept for each in fitted])
-        )
     return DecisionRule(
-        calibration=calibration,
+        calibration=read_calibration(thresholds, labels),
         thresholds=np.array([thresholds.values[name] for name in labels]),
         out_of_fold=read_predictions(run.folder.oof, labels)[labels].to_numpy(dtype=np.float64),
         policy=thresholds.chosen,
         transfer=run.config.thresholds.transfer,
         rules=rules,
     )
+
+
+def read_calibration(thresholds: Thresholds, labels: Sequence[str]) -> Calibration | None:
+    """The calibration of `labels`, in this order; None without one."""
+    if thresholds.platt is None:
+        return None
+    fitted = [thresholds.platt[name] for name in labels]
+    return Calibration(np.array([each.slope for each in fitted]), np.array([each.intercept for each in fitted]))
 
 
 def choose_decision_rule(runs: Sequence[TrainedRun], rules: RowRules) -> FittedRule:
