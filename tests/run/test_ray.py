@@ -62,8 +62,10 @@ def second(cluster: Any) -> Iterator[Callable[[], None]]:
     kill()
 
 
-def trained(plan: Plan, run: RunFolder, listen: Callable[[Event], None] = ignore) -> bytes:
-    run_cv(plan, run, folds=None, fresh=False, listen=listen)
+def trained(
+    plan: Plan, run: RunFolder, listen: Callable[[Event], None] = ignore, folds: list[int] | None = None
+) -> bytes:
+    run_cv(plan, run, folds=folds, fresh=False, listen=listen)
     return run.oof.read_bytes()
 
 
@@ -90,6 +92,26 @@ def test_seed_models_and_the_full_fit_are_tasks(tiny_config: Path) -> None:
         assert (there.path / path / "weights.safetensors").read_bytes() == (
             here.path / path / "weights.safetensors"
         ).read_bytes()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("second")
+def test_tasks_share_the_maps_of_a_frozen_backbone(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = RunFolder(Path("runs/begun"))
+    run_cv(make_plan(tiny_config, "train.epochs=1"), begun, folds=[0], fresh=False, listen=ignore)
+    settings = ("train.frozen_backbone=true", f"model.backbone_weights={begun.fold(0).weights}", "images.cache=none")
+    here = trained(make_plan(tiny_config, *settings), RunFolder(Path("here/run")))
+    there = RunFolder(Path("there/run"))
+    begin, made = run_on_ray, list[str]()
+
+    def on_ray(*words: Any, **named: Any) -> None:
+        made.extend(path.name for path in there.cache.glob("*.npy"))
+        begin(*words, **named)
+
+    monkeypatch.setattr("pipeline.run.cv.run_on_ray", on_ray)
+    assert trained(make_plan(tiny_config, *settings, *RAY), there) == here
+    assert made
+    assert sorted(made) == sorted(path.name for path in there.cache.glob("*.npy"))
 
 
 @pytest.mark.ray
@@ -166,11 +188,11 @@ def test_without_room_the_command_ends(cluster: Any, tiny_config: Path, monkeypa
 
 @pytest.mark.ray
 def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(cluster: Any, tiny_config: Path) -> None:
-    words = ("tiny.yaml", "train.epochs=40", "train.executor=ray")
+    words = ("tiny.yaml", "train.epochs=30", "train.executor=ray", "--folds", "0")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     started = start(PROJECT / "run_cv.py", *words, environment=environment)
     epochs = RunFolder(Path("runs/tiny")).fold(0).epochs
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not epochs.exists() and time.monotonic() < until:
         time.sleep(0.05)
     os.killpg(started.pid, signal.SIGINT)
@@ -178,14 +200,15 @@ def test_ctrl_c_saves_the_state_and_the_same_command_goes_on(cluster: Any, tiny_
     assert ended.code == 130
     assert f"to go on:\n  python run_cv.py {' '.join(words)}" in ended.err
     assert not RunFolder(Path("runs/tiny")).fold(0).done.exists()
-    again, whole = make_plan(tiny_config, *words[1:]), make_plan(tiny_config, "train.epochs=40")
+    again, whole = make_plan(tiny_config, *words[1:3]), make_plan(tiny_config, words[1])
     steps: list[int] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepFinished) and event.fold == 0:
+        if isinstance(event, StepFinished):
             steps.append(event.step)
 
-    assert trained(again, RunFolder(Path("runs/tiny")), listen) == trained(whole, RunFolder(Path("runs/whole")))
+    resumed = trained(again, RunFolder(Path("runs/tiny")), listen, folds=[0])
+    assert resumed == trained(whole, RunFolder(Path("runs/whole")), folds=[0])
     assert steps[0] > 3
 
 
