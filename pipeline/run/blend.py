@@ -23,7 +23,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.records import BlendRecord, MemberRecord, Scores, SubmissionRecord, finite
 from pipeline.run.score import score_rows
 from pipeline.run.submission.joined_out_of_fold import join_out_of_fold
-from pipeline.run.trained_run import TrainedRun, open_run
+from pipeline.run.trained_run import TrainedRun, open_run, refuse_repeats
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 from pipeline.thresholds.row_rules import row_rules
 
@@ -52,20 +52,21 @@ def blend(
     Raises:
         PipelineError: there are fewer than two members, they do not fit together, or `out` holds something else.
     """
-    own = [open_run(RunFolder.at(path)) for path in runs]
-    others = dict(_parsed(text) for text in foreign)
-    names = [*(str(run.folder.path) for run in own), *others]
-    if len({*names}) < 2 or len({*names}) < len(runs) + len(foreign):
+    others = [_parsed(text) for text in foreign]
+    names = [*map(str, runs), *(name for name, *_ in others)]
+    if len(names) < 2:
         raise ConfigError(
-            "a blend needs at least two members with different names",
+            "a blend needs at least two members",
             got=listing(names) or "none",
             remedy="give more runs, or --foreign NAME=OOF.csv,TEST.csv",
         )
+    refuse_repeats(names)
+    own = [open_run(RunFolder.at(path)) for path in runs]
     settings = _settings(own, config)
     folder = _folder(out, own)
     train = read_train(settings.competition, listen)
     metrics = _metrics(settings, train, trusted=config is not None)
-    given = [[_read_foreign(path, settings.competition, train, listen) for path in paths] for paths in others.values()]
+    given = [[_read_foreign(path, settings.competition, train, listen) for path in paths] for _, *paths in others]
     tests = [*(_test_of(run, train) for run in own), *(test for _, test in given)]
     for name, test in zip(names[1:], tests[1:], strict=True):
         if {*test.index} != {*tests[0].index}:
@@ -116,12 +117,12 @@ def blend(
     return record, scores
 
 
-def _parsed(text: str) -> tuple[str, tuple[Path, Path]]:
+def _parsed(text: str) -> tuple[str, Path, Path]:
     name, _, paths = text.partition("=")
     oof, _, test = paths.partition(",")
     if not (name and oof and test):
         raise ConfigError(f"--foreign {text}", expected="NAME=OOF.csv,TEST.csv", remedy="correct --foreign")
-    return name, (Path(oof), Path(test))
+    return name, Path(oof), Path(test)
 
 
 def _settings(own: Sequence[TrainedRun], config: Path | None) -> Config:
@@ -158,7 +159,8 @@ def _read_foreign(path: Path, competition: CompetitionConfig, train: TrainTable,
         try:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}", remedy="correct --foreign") from None
+            fault = ": no such file" if not path.exists() else f" cannot be read: {error}"
+            raise RunError(f"{path}{fault}", remedy="correct --foreign") from None
     else:
         frame = read_table(path, id_column=id_column, key="--foreign", dialect=dialect_of(competition), listen=listen)
     missing = [name for name in (id_column, *train.labels) if name not in frame.columns]

@@ -116,7 +116,7 @@ def test_unknown_cells_constant_members_and_rare_labels_give_finite_weights() ->
     assert again.scores["probability", "equal"] == pytest.approx(fit.scores["probability", "equal"])
 
 
-def test_parts_that_chose_another_recipe_are_put_on_the_scale_of_the_chosen_one() -> None:
+def test_parts_that_chose_another_method_are_put_on_the_scale_of_the_chosen_one() -> None:
     rng = np.random.default_rng(0)
     table = rng.random((200, 3))
     rows = np.arange(200) < 50

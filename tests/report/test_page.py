@@ -185,3 +185,21 @@ def test_only_its_own_pages_are_replaced(capsys: pytest.CaptureFixture[str]) -> 
         index_runs(Path("data"), Path("x.html"))
     run.begin(fresh=True)
     assert not RunFolder(run.path).report.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["runs/one", "runs/../runs/one"], "runs/../runs/one is given twice"),
+        (["runs", "runs/one"], "runs is not a run folder"),
+        (["runs/one", "runs/none"], "runs/none is not a run folder"),
+        (["runs/one", "runs/begun"], "finish the run first"),
+        (["data"], "holds no run"),
+    ],
+)
+def test_what_is_no_scored_run_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate("one", ["a", "b"], pictures=False)
+    simulate("begun", ["a", "b"], pictures=False).scores.unlink()
+    assert verb("report", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("report.html").exists()

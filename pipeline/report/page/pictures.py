@@ -50,7 +50,10 @@ def read_pictures(
     """
     found, unread, form = Pictures(), list[int](), image_form(run.config.images)
     with_attention = [row for row in wanted if row in paths][:_MOST_ATTENTION]
-    if run.config.model.head != "q2l" or run.config.model.query_groups is not None:
+    if not run.models:
+        with_attention = []
+        found.notes.append("A blend has no model, so no attention is shown.")
+    elif run.config.model.head != "q2l" or run.config.model.query_groups is not None:
         with_attention = []
         found.notes.append("Attention is shown for models with a query per label (model.head: q2l).")
     elif len(with_attention) < len(wanted):

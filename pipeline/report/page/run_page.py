@@ -22,7 +22,7 @@ from pipeline.report.page.label_figures import MOST_SUSPECTS, Cell, LabelFigures
 from pipeline.report.page.pictures import Pictures, read_pictures
 from pipeline.report.page.tables import Cells, flat_table, key_table, score_table
 from pipeline.run.folder import RunFolder
-from pipeline.run.records import Scores, SubmissionRecord
+from pipeline.run.records import BlendRecord, Scores, SubmissionRecord
 from pipeline.run.submission.test_thresholds import read_calibration
 from pipeline.run.trained_run import TrainedRun, open_run
 from pipeline.thresholds.calibration import fit_platt
@@ -44,6 +44,7 @@ class RunPage:
     config: Config
     scores: Scores
     submitted: SubmissionRecord | None
+    blend: BlendRecord | None
     score: Cells
     labels: Cells
     rates: Cells | None
@@ -99,6 +100,7 @@ def read_run(folder: RunFolder) -> RunPage:
         config=run.config,
         scores=scores,
         submitted=submitted,
+        blend=None if run.models else BlendRecord.load(folder.blend),
         score=score_table(scores, submitted),
         labels=_label_table(run, scores, figures),
         rates=Cells(("label", "out-of-fold", "submission"), wanted) if wanted else None,
