@@ -40,7 +40,9 @@ def compare_runs(runs: Sequence[RunFolder], out: Path) -> RunsPage:
     Raises:
         RunError: a run is not scored, or given twice.
     """
-    names = _names(runs)
+    names = [run.path.name for run in runs]
+    if len({*names}) < len(names):
+        names = [str(run.path) for run in runs]
     configs = [run.read_config() for run in runs]
     scores = [Scores.load(run.scores) for run in runs]
     refuse_repeats([run.path for run in runs])
@@ -79,12 +81,6 @@ def index_runs(folder: Path, out: Path) -> RunsPage:
             f"{folder} holds no run", expected="a run folder, or a folder of them", remedy="give runs/ or runs/demo"
         )
     return RunsPage(folder.resolve().name, _board(runs, [run.path.name for run in runs], out))
-
-
-def _names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, or their paths where two have the same name."""
-    names = [run.path.name for run in runs]
-    return names if len({*names}) == len(names) else [str(run.path) for run in runs]
 
 
 def _board(runs: Sequence[RunFolder], names: Sequence[str], out: Path) -> Cells:
