@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +62,9 @@ def blend(
         )
     refuse_repeats(names)
     own = [open_run(RunFolder.at(path)) for path in runs]
-    settings = _settings(own, config)
+    if not own and config is None:
+        raise ConfigError("without a run the competition is not known", remedy="give --config CONFIG")
+    settings = own[0].config if config is None else load_config(config)
     folder = _folder(out, own)
     train = read_train(settings.competition, listen)
     metrics = _metrics(settings, train, trusted=config is not None)
@@ -123,14 +125,6 @@ def _parsed(text: str) -> tuple[str, Path, Path]:
     if not (name and oof and test):
         raise ConfigError(f"--foreign {text}", expected="NAME=OOF.csv,TEST.csv", remedy="correct --foreign")
     return name, Path(oof), Path(test)
-
-
-def _settings(own: Sequence[TrainedRun], config: Path | None) -> Config:
-    if config is not None:
-        return load_config(config)
-    if not own:
-        raise ConfigError("no run says what the competition is", remedy="give --config CONFIG")
-    return own[0].config
 
 
 def _metrics(settings: Config, train: TrainTable, *, trusted: bool) -> list[Metric]:
@@ -230,7 +224,6 @@ def _join(own: Sequence[TrainedRun], foreign: Sequence[pd.DataFrame], train: Tra
 
 def _record(fit: BlendFit, names: Sequence[str], labels: Sequence[str], notes: Sequence[str]) -> BlendRecord:
     figures = zip(fit.blend.weights.mean(axis=0), fit.alone, fit.left_out, fit.correlation, strict=True)
-    as_text: Callable[[tuple[str, str]], str] = ", ".join
     return BlendRecord(
         members=tuple(
             MemberRecord(name, float(weight), *map(finite, rest))
@@ -239,7 +232,7 @@ def _record(fit: BlendFit, names: Sequence[str], labels: Sequence[str], notes: S
         mean=fit.blend.mean,
         kind=fit.blend.kind,
         weights={name: tuple(row) for name, row in zip(labels, fit.blend.weights.tolist(), strict=True)},
-        scores={as_text(method): finite(score) for method, score in fit.scores.items()},
-        fold_methods=tuple(map(as_text, fit.fold_methods)),
+        scores={", ".join(method): finite(score) for method, score in fit.scores.items()},
+        fold_methods=tuple(map(", ".join, fit.fold_methods)),
         notes=tuple(notes),
     )
