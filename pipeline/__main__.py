@@ -169,7 +169,7 @@ def _ledger(given: argparse.Namespace) -> None:
         print_picks(make_console(), given.target or "2")
         return
     if given.action == "add" and given.target is None:
-        raise ConfigError("ledger add", expected="a run or a file", remedy="write: ledger add runs/demo --public 0.81")
+        raise ConfigError("ledger add without a run or a file", remedy="write: ledger add runs/demo --public 0.81")
     if given.action == "add":
         add(Path(given.target), public=given.public, public_share=given.public_share, note=given.note)
     elif given.action != "show":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,7 @@ def add(path: Path, *, public: float | None, public_share: float | None, note: s
     digest = hashlib.sha256(data).hexdigest()
     lines = _read_lines()
     entry = next((each for each in lines[::-1] if each.sha256 == digest), Entry(str(file), digest, ""))
-    given = {"note": note, "public": public, "public_share": public_share}
+    given: dict[str, Any] = {"note": note, "public": public, "public_share": public_share}
     given = {key: value for key, value in given.items() if value is not None}
     entry = replace(entry, added=datetime.now(UTC).isoformat(timespec="seconds"), **given)
     if file != path:
