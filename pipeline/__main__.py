@@ -166,8 +166,10 @@ def _ledger(given: argparse.Namespace) -> None:
         from pipeline.run.ledger import add
 
     if given.action == "pick":
-        print_picks(make_console(), given.target)
+        print_picks(make_console(), given.target or "2")
         return
+    if given.action == "add" and given.target is None:
+        raise ConfigError("ledger add without a run or a file", remedy="write: ledger add runs/demo --public 0.81")
     if given.action == "add":
         add(Path(given.target), public=given.public, public_share=given.public_share, note=given.note)
     elif given.action != "show":
@@ -266,10 +268,10 @@ _BLEND = (
 )
 _LEDGER = (
     Argument("action", "ACTION", "add RUN, add FILE, show, or pick NUMBER", type=str),
-    Argument("target", "TARGET", "a run, the file of a submission, or the number of picks", str, "2", "?"),
+    Argument("target", "TARGET", "a run, the file of a submission, or the number of picks (default 2)", str, None, "?"),
     Argument("--public", "SCORE", "the public score of the submission", float),
     Argument("--public-share", "SHARE", "the share of the test rows that it is computed on, such as 0.3", float),
-    Argument("--note", "TEXT", "any text", str, ""),
+    Argument("--note", "TEXT", "any text", str),
 )
 _EXPORT = (
     _RUN,

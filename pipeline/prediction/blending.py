@@ -8,20 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
-from scipy.optimize import nnls
 from scipy.special import expit, logit
 
 from pipeline.metrics.bootstrap import Resamples
 from pipeline.metrics.registry import Metric
 from pipeline.metrics.targets import Bits, Floats, Ints, Targets, split_targets, take_rows
+from pipeline.prediction.blend_weights import WEIGHTS, Sums, fit_weights, product_sums
 from pipeline.thresholds.policies import POLICIES
 from pipeline.thresholds.row_rules import RowRules
 from pipeline.thresholds.threshold_problem import threshold_problem
 
 Logits = NDArray[np.float32]
 Method = tuple[str, str]
-Sums = NDArray[np.float64]
 
 MEANS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "probability": (expit, np.asarray),
@@ -31,12 +29,9 @@ MEANS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "rank": (np.asarray, np.asarray),  # see `_scaled` and `_unscaled`
 }
 """Scales that are averaged: from logits, and back to probabilities."""
-WEIGHTS = ("equal", "greedy", "simplex", "per_label")
 METHODS: tuple[Method, ...] = tuple((mean, kind) for kind in WEIGHTS for mean in MEANS)
 """What is chosen from, the simplest first: from no fitted number to M weights per label."""
 
-STRENGTH = 20.0  # positives per member that equal weights are worth
-_BAGS, _PICKS = 20, 30  # of the greedy selection
 _RESAMPLES, _MOST_CELLS = 100, 500_000  # for standard errors: cells in one resample
 _CLIP = 1e-12  # smallest distance of a probability from 0 and 1, where its logit is infinite
 
@@ -120,7 +115,7 @@ def fit_blend(
     sums: dict[str, Sums] = {}
     for mean in MEANS:
         scaled = _all_scaled(mean, logits)
-        sums[mean] = np.stack([_sums(own, bits[:, k], known[:, k], part_of) for k, own in enumerate(scaled)])
+        sums[mean] = np.stack([product_sums(own, bits[:, k], known[:, k], part_of) for k, own in enumerate(scaled)])
         for kind in WEIGHTS:
             tables[mean, kind] = _cross_fitted((mean, kind), scaled, sums[mean], part_of, logits)
     contest = _Contest(metric, np.asarray(targets), rules, groups)
@@ -134,15 +129,12 @@ def fit_blend(
             probabilities[of_part] = _on_scale_of(tables[chosen], tables[method], of_part)
     scores = {method: metric.function(targets, table).value for method, table in shown.items()}
     del tables, shown
-    members = range(logits.shape[1])
-    scaled = _all_scaled(chosen[0], logits)
-    without = []
-    for keep in [[*members[:out], *members[out + 1 :]] for out in members] if len(members) > 1 else []:
-        places = np.array([0, 1, *(member + 2 for member in keep)])
-        rest = sums[chosen[0]][:, :, places[:, None], places]
-        without.append(contest.score(_cross_fitted(chosen, scaled[:, keep], rest, part_of, logits)))
+    members, without, scaled = range(logits.shape[1]), [], _all_scaled(chosen[0], logits)
+    for out in members if len(members) > 1 else ():
+        rest = np.delete(np.delete(sums[chosen[0]], out + 2, axis=2), out + 2, axis=3)
+        without.append(contest.score(_cross_fitted(chosen, np.delete(scaled, out, axis=1), rest, part_of, logits)))
     return BlendFit(
-        Blend(*chosen, _weights(chosen[1], sums[chosen[0]].sum(axis=1))),
+        Blend(*chosen, fit_weights(chosen[1], sums[chosen[0]].sum(axis=1))),
         probabilities,
         scores,
         fold_methods,
@@ -234,80 +226,16 @@ def _all_scaled(mean: str, logits: Logits) -> Logits:
     return scaled
 
 
-def _sums(scaled: NDArray[Any], bits: Bits, known: NDArray[np.bool_], part_of: Ints) -> Sums:
-    """Sums of products of 1, target and M members over the known cells of a label in each part, (P, M + 2, M + 2)."""
-    table = np.concatenate([np.ones((1, bits.size)), bits[None], scaled - scaled.mean(axis=1, keepdims=True)])
-    cells = [table[:, known & (part_of == part)] for part in range(int(part_of.max()) + 1)]
-    return np.stack([own @ own.T for own in cells])
-
-
 def _cross_fitted(method: Method, scaled: NDArray[Any], sums: Sums, part_of: Ints, logits: Logits) -> Floats:
     """The blend (N, K) whose weights have not seen a row's part."""
     mean, kind = method
     whole, rows = sums.sum(axis=1), np.arange(part_of.size)
-    weights = np.stack([_weights(kind, whole - sums[:, part]) for part in range(sums.shape[1])])  # (P, K, M)
+    weights = np.stack([fit_weights(kind, whole - sums[:, part]) for part in range(sums.shape[1])])  # (P, K, M)
     blended = np.empty((rows.size, len(scaled)), np.float32, order="F")
     for label, values in enumerate(scaled):
         means = (weights[:, label].astype(np.float32) @ values)[part_of, rows]
         blended[:, label] = _unscaled(mean, means, logits[label])
     return np.clip(blended, 0.0, 1.0)
-
-
-def _weights(kind: str, sums: Sums) -> Floats:
-    """Weights (K, M) by `_sums` (K, M + 2, M + 2), those of the rows that may be seen.
-
-    Weights maximise the correlation of the blend with the target: it is the same for any scale and offset of a label,
-    as ranking metrics and fitted thresholds are. Shared weights do so for all labels, each blend at unit variance.
-    Weights fitted on n positives are shrunk to (n · fitted + s · equal) / (n + s), s = 20 per member; those of a label
-    towards the shared ones.
-    """
-    labels, members = len(sums), sums.shape[1] - 2
-    equal = np.full(members, 1.0 / members)
-    count = np.maximum(sums[:, 0, 0], 1.0)
-    means = sums[:, 0] / count[:, None]
-    moments = sums / count[:, None, None] - means[:, :, None] * means[:, None]
-    spread, along, variance = moments[:, 2:, 2:], moments[:, 1, 2:], moments[:, 1, 1]
-    scale = spread.mean(axis=(1, 2))  # the variance of the equal mean
-    usable = np.flatnonzero((variance > 0) & (scale > 1e-12))
-    if kind == "equal" or members == 1 or not usable.size:
-        return np.tile(equal, (labels, 1))
-    positives = np.minimum(sums[:, 0, 1], sums[:, 0, 0] - sums[:, 0, 1])
-    fitted = (_greedy if kind == "greedy" else _simplex)(
-        (spread[usable] / scale[usable, None, None]).mean(axis=0),
-        (along[usable] / np.sqrt(scale * variance)[usable, None]).mean(axis=0),
-    )
-    strength = STRENGTH * members
-    shared = (positives.sum() * fitted + strength * equal) / (positives.sum() + strength)
-    weights = np.tile(shared, (labels, 1))
-    for label in usable if kind == "per_label" else ():
-        own = _simplex(spread[label] / scale[label], along[label])
-        weights[label] = (positives[label] * own + strength * shared) / (positives[label] + strength)
-    return weights
-
-
-def _simplex(spread: Floats, along: Floats) -> Floats:
-    """Weights (M,) >= 0 of sum 1 that maximise along·w / √(w·spread·w), by non-negative least squares."""
-    lower = np.linalg.cholesky(spread + 1e-6 * np.trace(spread) * np.eye(len(spread)))
-    found = nnls(lower.T, solve_triangular(lower, along, lower=True))[0]
-    return np.asarray(found / found.sum()) if found.sum() > 0 else np.full(len(along), 1.0 / len(along))
-
-
-def _greedy(spread: Floats, along: Floats) -> Floats:
-    """The same by greedy selection with replacement, the mean over 20 random halves of the members.
-
-    R. Caruana et al., Ensemble selection from libraries of models, 2004.
-    """
-    rng, members = np.random.default_rng(0), len(along)
-    total = np.zeros(members)
-    for _ in range(_BAGS):
-        bag = rng.permutation(members)[: max(2, (members + 1) // 2)]
-        picks = np.zeros(members)
-        for _ in range(_PICKS):
-            with_picks = spread @ picks
-            variance = picks @ with_picks + 2.0 * with_picks[bag] + spread[bag, bag]
-            picks[bag[np.argmax((along @ picks + along[bag]) / np.sqrt(np.maximum(variance, 1e-12)))]] += 1.0
-        total += picks
-    return np.asarray(total / total.sum())
 
 
 def _correlation(logits: Logits) -> Floats:

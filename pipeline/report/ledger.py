@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.console import number, print_note
 from pipeline.errors import ConfigError
 from pipeline.metrics.posterior import draw_private, pick
-from pipeline.run.ledger import USUAL_SHARE, Entry, read_ledger, submissions
+from pipeline.run.ledger import USUAL_SHARE, read_ledger, sign_of, submissions
 
 
 def print_ledger(console: Console) -> None:
     """Print each submission with its scores, and how cross-validation and the public scores rank them."""
     entries = read_ledger()
     given = submissions(entries)
-    private, sign = draw_private(given), _sign(entries)
+    private, sign = draw_private(given), sign_of(entries)
     low, high = (np.quantile(private, level, axis=0).tolist() for level in (0.025, 0.975))
-    drawn = Table(title=f"Submissions by {_metric(entries)}", title_justify="left")
+    drawn = Table(
+        title=f"Submissions by {next(entry.metric for entry in entries if entry.metric)}", title_justify="left"
+    )
     names = ("", "file", "cross-fitted", "public, by cross-validation", "public", "private, by both", "note")
     for name in names:
-        drawn.add_column(name, justify="left" if name in ("file", "note") else "right")
+        drawn.add_column(name, justify="left" if name in ("file", "note") else "right", overflow="fold")
     for place, entry in enumerate(entries):
         reach = 1.96 * given.public_error[place]
         gap = given.public[place] - given.expected[place]
         fits = "" if np.isnan(gap) else " fits" if abs(gap) <= reach else " too high" if sign * gap > 0 else " too low"
         drawn.add_row(
             str(place + 1),
-            escape(entry.file),
+            entry.file,
             number(entry.cross_fitted),
             _ends(sign, given.expected[place] - reach, given.expected[place] + reach) if entry.cross_fitted else "-",
             number(entry.public) + fits,
             _ends(sign, low[place], high[place]),
-            escape(entry.note),
+            entry.note,
         )
     console.print(drawn)
     both = ~np.isnan(given.expected + given.public)
@@ -45,7 +44,9 @@ def print_ledger(console: Console) -> None:
         correlation = np.asarray(np.corrcoef(ranks))[0, 1]
         console.print(f"rank correlation of cross-validated and public scores: {correlation:+.2f}")
     if all(entry.public_share is None for entry in entries):
-        print_note(console, f"the public share of the rows is not known, {USUAL_SHARE} is supposed; --public-share")
+        print_note(
+            console, f"the public share of the rows is not known, {USUAL_SHARE} is supposed; give --public-share"
+        )
 
 
 def print_picks(console: Console, number_of_picks: str) -> None:
@@ -56,7 +57,7 @@ def print_picks(console: Console, number_of_picks: str) -> None:
         )
     entries = read_ledger()
     given = submissions(entries)
-    draws, sign = draw_private(given), _sign(entries)
+    draws, sign = draw_private(given), sign_of(entries)
     picks = pick(draws, int(number_of_picks))
     for order, place in enumerate(picks):
         alike = max((given.similarity[place, other] for other in picks[:order]), default=None)
@@ -66,14 +67,6 @@ def print_picks(console: Console, number_of_picks: str) -> None:
             f"{sign * draws[:, place].mean():.4f} expected; {why}",
             markup=False,
         )
-
-
-def _sign(entries: Sequence[Entry]) -> float:
-    return 1.0 if next(entry for entry in entries if entry.metric).greater_is_better else -1.0
-
-
-def _metric(entries: Sequence[Entry]) -> str:
-    return next(str(entry.metric) for entry in entries if entry.metric)
 
 
 def _ends(sign: float, *ends: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from pipeline.run.folder import RunFolder
 from pipeline.run.records import BlendRecord, MemberRecord, Scores, SubmissionRecord, finite
 from pipeline.run.score import score_rows
 from pipeline.run.submission.joined_out_of_fold import join_out_of_fold
-from pipeline.run.trained_run import TrainedRun, open_run
+from pipeline.run.trained_run import TrainedRun, open_run, refuse_repeats
 from pipeline.thresholds.cross_fitting import BEST_EPOCH_NOTE
 from pipeline.thresholds.row_rules import row_rules
 
@@ -52,20 +52,23 @@ def blend(
     Raises:
         PipelineError: there are fewer than two members, they do not fit together, or `out` holds something else.
     """
-    own = [open_run(RunFolder.at(path)) for path in runs]
-    others = dict(_parsed(text) for text in foreign)
-    names = [*(str(run.folder.path) for run in own), *others]
-    if len({*names}) < 2 or len({*names}) < len(runs) + len(foreign):
+    others = [_parsed(text) for text in foreign]
+    names = [*map(str, runs), *(name for name, *_ in others)]
+    if len(names) < 2:
         raise ConfigError(
-            "a blend needs at least two members with different names",
+            "a blend needs at least two members",
             got=listing(names) or "none",
             remedy="give more runs, or --foreign NAME=OOF.csv,TEST.csv",
         )
-    settings = _settings(own, config)
+    refuse_repeats(names)
+    own = [open_run(RunFolder.at(path)) for path in runs]
+    if not own and config is None:
+        raise ConfigError("without a run the competition is not known", remedy="give --config CONFIG")
+    settings = own[0].config if config is None else load_config(config)
     folder = _folder(out, own)
     train = read_train(settings.competition, listen)
     metrics = _metrics(settings, train, trusted=config is not None)
-    given = [[_read_foreign(path, settings.competition, train, listen) for path in paths] for paths in others.values()]
+    given = [[_read_foreign(path, settings.competition, train, listen) for path in paths] for _, *paths in others]
     tests = [*(_test_of(run, train) for run in own), *(test for _, test in given)]
     for name, test in zip(names[1:], tests[1:], strict=True):
         if {*test.index} != {*tests[0].index}:
@@ -116,20 +119,12 @@ def blend(
     return record, scores
 
 
-def _parsed(text: str) -> tuple[str, tuple[Path, Path]]:
+def _parsed(text: str) -> tuple[str, Path, Path]:
     name, _, paths = text.partition("=")
     oof, _, test = paths.partition(",")
     if not (name and oof and test):
         raise ConfigError(f"--foreign {text}", expected="NAME=OOF.csv,TEST.csv", remedy="correct --foreign")
-    return name, (Path(oof), Path(test))
-
-
-def _settings(own: Sequence[TrainedRun], config: Path | None) -> Config:
-    if config is not None:
-        return load_config(config)
-    if not own:
-        raise ConfigError("no run says what the competition is", remedy="give --config CONFIG")
-    return own[0].config
+    return name, Path(oof), Path(test)
 
 
 def _metrics(settings: Config, train: TrainTable, *, trusted: bool) -> list[Metric]:
@@ -158,7 +153,8 @@ def _read_foreign(path: Path, competition: CompetitionConfig, train: TrainTable,
         try:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}", remedy="correct --foreign") from None
+            fault = ": no such file" if not path.exists() else f" cannot be read: {error}"
+            raise RunError(f"{path}{fault}", remedy="correct --foreign") from None
     else:
         frame = read_table(path, id_column=id_column, key="--foreign", dialect=dialect_of(competition), listen=listen)
     missing = [name for name in (id_column, *train.labels) if name not in frame.columns]
@@ -228,7 +224,6 @@ def _join(own: Sequence[TrainedRun], foreign: Sequence[pd.DataFrame], train: Tra
 
 def _record(fit: BlendFit, names: Sequence[str], labels: Sequence[str], notes: Sequence[str]) -> BlendRecord:
     figures = zip(fit.blend.weights.mean(axis=0), fit.alone, fit.left_out, fit.correlation, strict=True)
-    as_text: Callable[[tuple[str, str]], str] = ", ".join
     return BlendRecord(
         members=tuple(
             MemberRecord(name, float(weight), *map(finite, rest))
@@ -237,7 +232,7 @@ def _record(fit: BlendFit, names: Sequence[str], labels: Sequence[str], notes: S
         mean=fit.blend.mean,
         kind=fit.blend.kind,
         weights={name: tuple(row) for name, row in zip(labels, fit.blend.weights.tolist(), strict=True)},
-        scores={as_text(method): finite(score) for method, score in fit.scores.items()},
-        fold_methods=tuple(map(as_text, fit.fold_methods)),
+        scores={", ".join(method): finite(score) for method, score in fit.scores.items()},
+        fold_methods=tuple(map(", ".join, fit.fold_methods)),
         notes=tuple(notes),
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,8 @@ class Entry:
         return LEDGER.with_name(self.sha256[:12] + Path(self.file).suffix)
 
 
-def add(path: Path, *, public: float | None, public_share: float | None, note: str) -> None:
-    """Append a submission to the ledger; for one that is there already, the new line counts.
+def add(path: Path, *, public: float | None, public_share: float | None, note: str | None) -> None:
+    """Append a submission to the ledger; where it is there already, the new line counts, and keeps what is None.
 
     Args:
         path: a run with a submission, or the CSV of a submission.
@@ -73,9 +74,10 @@ def add(path: Path, *, public: float | None, public_share: float | None, note: s
         note: any text.
 
     Raises:
-        PipelineError: there is no submission, a number is impossible, or the ledger is about another metric.
+        PipelineError: there is no submission, a number is impossible, the ledger is about another metric, or the first
+            submission has no cross-fitted score.
     """
-    if not 0 < (public_share or 0.5) < 1 or not math.isfinite(public or 0.0):
+    if not 0 < (0.5 if public_share is None else public_share) < 1 or not math.isfinite(public or 0.0):
         raise SubmissionError(
             "--public or --public-share is impossible",
             expected="a finite score, and a share above 0 and below 1",
@@ -85,14 +87,22 @@ def add(path: Path, *, public: float | None, public_share: float | None, note: s
     run = RunFolder.at(path)
     file = run.submission if run.path.is_dir() else path
     if not file.is_file():
-        raise SubmissionError(f"{file} is no file", remedy=f"write a submission: python make_submission.py {path}")
+        raise SubmissionError(
+            f"{file} is no file",
+            expected="a run with a submission, or the file of a submission",
+            remedy=f"correct the path; for a run: python make_submission.py {path}",
+        )
     _table(file)
     data = file.read_bytes()
-    added = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Entry(str(file), hashlib.sha256(data).hexdigest(), added, note, public, public_share)
-    if file != path:
-        entry = _with_scores(entry, run)
+    digest = hashlib.sha256(data).hexdigest()
     lines = _read_lines()
+    entry = next((each for each in lines[::-1] if each.sha256 == digest), Entry(str(file), digest, ""))
+    given: dict[str, Any] = {"note": note, "public": public, "public_share": public_share}
+    given = {key: value for key, value in given.items() if value is not None}
+    entry = replace(entry, added=datetime.now(UTC).isoformat(timespec="seconds"), **given)
+    if file != path:
+        entry = replace(_with_scores(entry, run), file=str(file))
+    _with_interval([*lines, entry])
     others = {each.metric for each in lines} - {None}
     if entry.metric and others - {entry.metric}:
         raise SubmissionError(
@@ -145,18 +155,12 @@ def _with_scores(entry: Entry, run: RunFolder) -> Entry:
 
 def submissions(entries: Sequence[Entry]) -> Submissions:
     """The entries as `draw_private` takes them. Raises RunError without any cross-fitted score."""
-    known = [(each.interval, each.rows, each.test_rows) for each in entries if each.interval and each.test_rows]
-    if not known:
-        raise RunError(
-            "no submission in the ledger has a cross-fitted score with an interval",
-            remedy="add a run: python -m pipeline ledger add runs/demo",
-        )
-    sign = 1.0 if next(each for each in entries if each.interval).greater_is_better else -1.0
+    known = _with_interval(entries)
     rows, test_rows = float(np.mean([each[1] for each in known])), float(np.mean([each[2] for each in known]))
     variance = rows * float(np.mean([((high - low) / _WIDTH) ** 2 for (low, high), _, _ in known]))
     shares = [each.public_share for each in entries if each.public_share]
     share = shares[-1] if shares else USUAL_SHARE
-    expected = [each.forecast or (each.cross_fitted, 0.0, 0.0) for each in entries]
+    sign, expected = sign_of(entries), [each.forecast or (each.cross_fitted, 0.0, 0.0) for each in entries]
     errors = [(high - low) / _WIDTH for _, low, high in expected]
     return Submissions(
         _numbers([value for value, _, _ in expected], sign),
@@ -168,6 +172,21 @@ def submissions(entries: Sequence[Entry]) -> Submissions:
         share * test_rows,
         (1 - share) * test_rows,
     )
+
+
+def sign_of(entries: Sequence[Entry]) -> float:
+    """-1 where smaller scores are better, else 1."""
+    return 1.0 if next(each for each in entries if each.metric).greater_is_better else -1.0
+
+
+def _with_interval(entries: Sequence[Entry]) -> list[tuple[tuple[float, float], int, int]]:
+    known = [(each.interval, each.rows, each.test_rows) for each in entries if each.interval and each.test_rows]
+    if not known:
+        raise RunError(
+            "no submission in the ledger has a cross-fitted score with an interval",
+            remedy="add a run first: python -m pipeline ledger add runs/demo",
+        )
+    return known
 
 
 def _numbers(values: Sequence[float | None], sign: float) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.competition.folds import ALWAYS_TRAIN, folds_mark
 from pipeline.competition.folds.rows import FULL_FIT
@@ -158,6 +159,14 @@ def _left_out(run: RunFolder, folds: list[int], since: list[int], numbers: list[
             f"{run.path}: finished since it was scored: {listing(since)}; run_cv.py with --folds finished takes them in"
         )
     return notes
+
+
+def refuse_repeats(paths: Sequence[Path | str]) -> None:
+    """Raise RunError where two paths lead to the same folder or file."""
+    places = [Path(path).resolve() for path in paths]
+    for count, path in enumerate(paths):
+        if places[count] in places[:count]:
+            raise RunError(f"{path} is given twice", remedy="give each one once")
 
 
 def require_same_labels(runs: Sequence[TrainedRun]) -> None:

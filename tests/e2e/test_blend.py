@@ -62,6 +62,14 @@ def test_a_blend_is_submitted_and_compared_as_a_run(
     np.testing.assert_allclose(both, (blended.loc[both.index] + alone.loc[both.index]) / 2)
     assert verb("compare", member, "runs/blend") == 0
     assert verb("figures", "runs/blend", "sheet.png") == 0
+    assert verb("report", "runs/blend") == 0
+    page = " ".join(Path("runs/blend/report.html").read_text().split())
+    assert "A blend of 2 members" in page
+    assert "A blend has no model, so no attention is shown" in page
+    assert not any(words in page for words in ("one per fold and seed", "weights.safetensors", "test_resnet ("))
+    assert verb("report", "runs") == 0
+    index = Path("runs/report.html").read_text()
+    assert index.count("test_resnet") == 1  # of the member alone
     assert verb("blend", "runs/blend", member, "--out", "runs/again") == 0
 
 
@@ -119,6 +127,23 @@ def test_a_mistake_is_explained_and_nothing_is_written(
     assert verb(*words) == 2
     assert message in capsys.readouterr().err
     assert not Path("runs/blend").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["runs/tiny", "runs/../runs/tiny"], "runs/../runs/tiny is given twice"),
+        (["runs/tiny", "--foreign", "x=a.csv,b.csv", "--foreign", "x=c.csv,d.csv"], "x is given twice"),
+        (["runs/tiny"], "at least two members"),
+        (["runs/tiny", "--foreign", "x=none.parquet,none.parquet"], "none.parquet: no such file"),
+        (["runs/tiny", "--foreign", "x=none.csv,none.csv"], "none.csv: no such file"),
+    ],
+)
+def test_members_that_repeat_or_are_missing_are_named(
+    words: list[str], message: str, member: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb("blend", *words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_blend_refuses_what_it_cannot_do(

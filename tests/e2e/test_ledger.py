@@ -54,7 +54,10 @@ def test_text_submissions_are_compared_by_their_words(workplace: Path) -> None:
     ("words", "message"),
     [
         (["add", "runs/none"], "python make_submission.py runs/none"),
+        (["add"], "ledger add runs/demo"),
         (["add", "runs/tiny", "--public-share", "30"], "--public-share 0.3"),
+        (["add", "runs/tiny", "--public-share", "0"], "--public-share 0.3"),
+        (["add", "runs/tiny/submission.csv", "--public", "0.7"], "add a run first"),
         (["add", "runs/tiny", "--public", "nan"], "finite score"),
         (["add", "data/test/t.000.png"], "not readable as CSV"),
         (["show"], "python -m pipeline ledger add runs/demo"),
@@ -68,6 +71,18 @@ def test_a_mistake_is_explained_and_nothing_is_written(
     assert verb("ledger", *words) == 2
     assert message in capsys.readouterr().err
     assert not LEDGER.exists()
+
+
+def test_a_later_line_keeps_what_it_does_not_name(member: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verb("ledger", "add", member, "--note", "first [red]") == 0
+    assert verb("ledger", "add", member / "submission.csv", "--public", "0.71", "--public-share", "0.4") == 0
+    assert verb("ledger", "add", member) == 0
+    entry = json.loads(LEDGER.read_text().splitlines()[-1])
+    assert (entry["runs"], entry["public"], entry["public_share"]) == (["runs/tiny"], 0.71, 0.4)
+    assert entry["cross_fitted"] is not None
+    shown = printed(capsys)
+    assert "first [red]" in shown
+    assert "\\[red]" not in shown
 
 
 def test_another_metric_and_a_damaged_line_are_refused(member: Path, capsys: pytest.CaptureFixture[str]) -> None:

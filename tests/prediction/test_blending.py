@@ -11,8 +11,9 @@ from scipy.special import expit
 
 from pipeline.metrics.registry import METRICS
 from pipeline.metrics.targets import Floats
-from pipeline.prediction import blending
-from pipeline.prediction.blending import MEANS, WEIGHTS, Blend, fit_blend, member_logits
+from pipeline.prediction import blend_weights, blending
+from pipeline.prediction.blend_weights import WEIGHTS
+from pipeline.prediction.blending import MEANS, Blend, fit_blend, member_logits
 from tests.conftest import PROJECT
 
 SIMULATED = runpy.run_path(str(PROJECT / "benchmarks/blending.py"))
@@ -70,9 +71,9 @@ def test_weights_maximise_the_correlation_with_the_target(seed: int) -> None:
         method="SLSQP",
         options={"ftol": 1e-12},
     )
-    weights = blending._simplex(spread, along)
+    weights = blend_weights._simplex(spread, along)
     assert weights == pytest.approx(found.x, abs=2e-3)
-    greedy = blending._greedy(spread, along)
+    greedy = blend_weights._greedy(spread, along)
     assert greedy.sum() == pytest.approx(1.0)
     assert correlation(greedy, spread, along) > 0.9 * correlation(weights, spread, along)
     assert greedy[0] > greedy[3]
@@ -86,7 +87,7 @@ def test_the_weights_of_a_part_do_not_see_its_targets(kind: str) -> None:
     for flipped in (False, True):
         bits = np.where((parts == 0)[:, None] & flipped, 1 - train.targets, train.targets).astype(np.uint8)
         known = np.ones(len(bits), np.bool_)
-        sums = np.stack([blending._sums(rows, bits[:, k], known, parts) for k, rows in enumerate(logits)])
+        sums = np.stack([blend_weights.product_sums(rows, bits[:, k], known, parts) for k, rows in enumerate(logits)])
         tables.append(blending._cross_fitted(("logit", kind), logits, sums, parts, logits))
     np.testing.assert_allclose(tables[0][parts == 0], tables[1][parts == 0], rtol=1e-5)
     if kind != "equal":
@@ -116,7 +117,7 @@ def test_unknown_cells_constant_members_and_rare_labels_give_finite_weights() ->
     assert again.scores["probability", "equal"] == pytest.approx(fit.scores["probability", "equal"])
 
 
-def test_parts_that_chose_another_recipe_are_put_on_the_scale_of_the_chosen_one() -> None:
+def test_parts_that_chose_another_method_are_put_on_the_scale_of_the_chosen_one() -> None:
     rng = np.random.default_rng(0)
     table = rng.random((200, 3))
     rows = np.arange(200) < 50

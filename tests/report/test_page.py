@@ -17,8 +17,8 @@ from pipeline.report.compare import compare
 from pipeline.report.page.label_errors import self_confidence, suspected
 from pipeline.report.page.label_figures import Cell, label_figures
 from pipeline.report.page.run_page import read_run
-from pipeline.report.page.runs_page import compare_runs, index_runs
-from pipeline.report.page.tables import Link
+from pipeline.report.page.runs_page import RunsPage, compare_runs, index_runs
+from pipeline.report.page.tables import Cells, Link
 from pipeline.report.page.write import render
 from pipeline.run.folder import RunFolder
 from tests.e2e.commands import printed, verb
@@ -185,3 +185,28 @@ def test_only_its_own_pages_are_replaced(capsys: pytest.CaptureFixture[str]) -> 
         index_runs(Path("data"), Path("x.html"))
     run.begin(fresh=True)
     assert not RunFolder(run.path).report.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["runs/one", "runs/../runs/one"], "runs/../runs/one is given twice"),
+        (["runs", "runs/one"], "runs is not a run folder"),
+        (["runs/one", "runs/none"], "runs/none is not a run folder"),
+        (["runs/one", "runs/begun"], "finish the run first"),
+        (["data"], "holds no run"),
+    ],
+)
+def test_what_is_no_scored_run_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate("one", ["a", "b"], pictures=False)
+    simulate("begun", ["a", "b"], pictures=False).scores.unlink()
+    assert verb("report", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("report.html").exists()
+
+
+def test_a_missing_number_is_aligned_as_the_numbers_are() -> None:
+    html = render(RunsPage("runs", Cells(("run", "score"), [("begun", None), ("best", 0.5)])))
+    assert '<th scope="col" class="n"><button type="button">score' in html
+    assert '<td class="n"><bdi>-</bdi></td>' in html
+    assert '<td class="n" data-value="0.5">' in html

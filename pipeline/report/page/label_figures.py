@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +32,8 @@ class Cell(NamedTuple):
         return self.probability if self.given else 1.0 - self.probability
 
 
-@dataclass(frozen=True)
-class LabelFigures:
-    """The curves of one label; a page draws them.
+class LabelFigures(NamedTuple):
+    """The curves of one label.
 
     Attributes:
         curve: (recall, precision), at most 80 points.
@@ -51,10 +49,6 @@ class LabelFigures:
     bins: list[tuple[int, int, float]]
     calibration_error: float
     suspects: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The curves as lists."""
-        return {"curve": self.curve, "mark": self.mark, "bins": self.bins}
 
 
 def label_figures(
@@ -90,18 +84,12 @@ def label_figures(
         ("miss", ~decided & (bits == 1), probabilities, shown),
         ("suspect", suspicious, calibrated, MOST_SUSPECTS),
     )
-    cells = [
-        Cell(kind, int(rows[place]), label, int(bits[place]), float(values[place]))
-        for kind, chosen, values, count in kinds
-        for place in _least(self_confidence(bits, values), np.flatnonzero(chosen), count)
-    ]
+    cells = []
+    for kind, chosen, values, count in kinds:
+        own = np.flatnonzero(chosen)
+        least = own[np.argsort(self_confidence(bits, values)[own], kind="stable")[:count]]
+        cells += [Cell(kind, int(rows[cell]), label, int(bits[cell]), float(values[cell])) for cell in least]
     return figures, cells
-
-
-def _least(values: Floats, places: Ints, count: int) -> Ints:
-    """Those `count` of `places` that have the smallest values, ascending."""
-    order: Ints = places[np.argsort(values[places], kind="stable")[:count]]
-    return order
 
 
 def _thinned(ranking: Ranking) -> list[tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ from pipeline.device import pick_device
 from pipeline.errors import ImageError, PipelineError, listing
 from pipeline.images.decoding.decode import load_image
 from pipeline.images.geometry import image_form
-from pipeline.model.build import TrainedModel, load_model
+from pipeline.model.build import load_model
 from pipeline.report.attention import read_attention
 from pipeline.report.figures import visible
 from pipeline.run.trained_run import TrainedRun
@@ -50,12 +51,16 @@ def read_pictures(
     """
     found, unread, form = Pictures(), list[int](), image_form(run.config.images)
     with_attention = [row for row in wanted if row in paths][:_MOST_ATTENTION]
-    if run.config.model.head != "q2l" or run.config.model.query_groups is not None:
+    if not run.models:
+        with_attention = []
+        found.notes.append("A blend has no model, so no attention is shown.")
+    elif run.config.model.head != "q2l" or run.config.model.query_groups is not None:
         with_attention = []
         found.notes.append("Attention is shown for models with a query per label (model.head: q2l).")
     elif len(with_attention) < len(wanted):
         found.notes.append(f"Attention is shown for the first {len(with_attention)} images.")
-    models: dict[int, TrainedModel] = {}
+    device = pick_device()
+    model_of = lru_cache(1)(lambda fold: load_model(run.folder.fold(fold).weights, device=device))
     for row in sorted(paths, key=lambda row: folds[row]):
         try:
             image = load_image(paths[row], form)
@@ -66,24 +71,17 @@ def read_pictures(
         if row not in with_attention:
             continue
         try:
-            if folds[row] not in models:
-                models = {folds[row]: load_model(run.folder.fold(folds[row]).weights, device=pick_device())}
-            _add_attention(found, models[folds[row]], row, image, wanted[row])
+            trained = model_of(folds[row])
+            unused = np.zeros(len(trained.labels))
+            read = read_attention(trained, image, labels=wanted[row], thresholds=unused, device=device)
+            for label, maps in zip(read.labels, read.maps.mean(axis=1), strict=True):
+                found.attention[row, label] = _heat(maps)
         except PipelineError as error:
             found.notes.append(f"Attention is missing: {error.problem}.")
             with_attention = []
     if unread:
         found.notes.append(f"{len(unread)} images could not be read, such as {listing(map(str, paths[unread[0]]))}.")
     return found
-
-
-def _add_attention(
-    found: Pictures, trained: TrainedModel, row: int, image: NDArray[np.uint8], labels: Sequence[str]
-) -> None:
-    unused = np.zeros(len(trained.labels))
-    read = read_attention(trained, image, labels=labels, thresholds=unused, device=pick_device())
-    for label, maps in zip(read.labels, read.maps.mean(axis=1), strict=True):
-        found.attention[row, label] = _heat(maps)
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from pipeline.report.page.label_figures import MOST_SUSPECTS, Cell, LabelFigures
 from pipeline.report.page.pictures import Pictures, read_pictures
 from pipeline.report.page.tables import Cells, flat_table, key_table, score_table
 from pipeline.run.folder import RunFolder
-from pipeline.run.records import Scores, SubmissionRecord
+from pipeline.run.records import BlendRecord, Scores, SubmissionRecord
 from pipeline.run.submission.test_thresholds import read_calibration
 from pipeline.run.trained_run import TrainedRun, open_run
 from pipeline.thresholds.calibration import fit_platt
@@ -44,6 +44,7 @@ class RunPage:
     config: Config
     scores: Scores
     submitted: SubmissionRecord | None
+    blend: BlendRecord | None
     score: Cells
     labels: Cells
     rates: Cells | None
@@ -57,13 +58,12 @@ class RunPage:
 
 @dataclass(frozen=True)
 class _Validated:
-    """The N validated rows with their targets (N, K), float32 with NaN where unknown, or uint8."""
+    """The N validated rows; `rows` are their places in the training table."""
 
     ids: Sequence[str]
     folds: Ints
     table: TrainTable
-    rows: Ints  # of the training table
-    targets: NDArray[Any]
+    rows: Ints
 
 
 def read_run(folder: RunFolder) -> RunPage:
@@ -87,7 +87,7 @@ def read_run(folder: RunFolder) -> RunPage:
             means = probable
         gallery, suspects = _chosen(cells, scores, run.labels)
         notes += _add_cells(data, run, validated, gallery, suspects)
-        data["curves"] = [figure.to_json() for figure in figures if figure is not None]
+        data["curves"] = [figure._asdict() for figure in figures if figure is not None]
     data |= {"labels": run.labels, "epochs": _epochs(folder), "thresholds": list(run.thresholds.values.values())}
     competition = run.config.competition
     delimiter = "," if competition.delimiter == "auto" else competition.delimiter
@@ -99,6 +99,7 @@ def read_run(folder: RunFolder) -> RunPage:
         config=run.config,
         scores=scores,
         submitted=submitted,
+        blend=None if run.models else BlendRecord.load(folder.blend),
         score=score_table(scores, submitted),
         labels=_label_table(run, scores, figures),
         rates=Cells(("label", "out-of-fold", "submission"), wanted) if wanted else None,
@@ -121,7 +122,7 @@ def _validated(run: TrainedRun) -> _Validated:
     if {*table.labels} != {*run.labels} or not {*oof.index} <= place.keys():
         raise RunError("it holds other rows or labels now than the run was trained on", remedy="restore it")
     rows = np.array([place[id_] for id_ in oof.index])
-    return _Validated(list(oof.index), oof["fold"].to_numpy(dtype=np.int64), table, rows, table.truths)
+    return _Validated(list(oof.index), oof["fold"].to_numpy(dtype=np.int64), table, rows)
 
 
 def _probabilities(run: TrainedRun) -> Iterator[tuple[slice, Floats]]:
@@ -144,7 +145,7 @@ def _read_labels(
     means: dict[str, float] = {}
     for block, table in _probabilities(run):
         columns = np.array([validated.table.labels.index(name) for name in labels[block]])
-        truths = validated.targets[np.ix_(validated.rows, columns)]
+        truths = validated.table.truths[np.ix_(validated.rows, columns)]
         some_rows = slice(None, None, -(-len(truths) // _PLATT_ROWS))
         calibrated = fit_platt(truths[some_rows], table[some_rows]).apply(table)
         for place, name in enumerate(labels[block], start=block.start):
@@ -188,9 +189,9 @@ def _add_cells(
     shown = [*suspects[:_PICTURED_SUSPECTS], *gallery]
     rows = sorted({cell.row for cell in shown})
     wanted: dict[int, list[str]] = {}
-    ranks = Counter[tuple[int, str]]()  # the first of each label and kind come first: not all get their attention
-    ranked = [(ranks.update([(cell.label, cell.kind)]), ranks[cell.label, cell.kind], cell)[1:] for cell in gallery]
-    for cell in (*(cell for _, cell in sorted(ranked, key=lambda pair: pair[0])), *suspects):
+    alike = [list(cells) for _, cells in groupby(gallery, key=lambda cell: (cell.label, cell.kind))]
+    firsts = chain(*zip_longest(*alike))  # the first of each label and kind come first: not all get their attention
+    for cell in (*filter(None, firsts), *suspects):
         wanted.setdefault(cell.row, []).append(run.labels[cell.label])
     paths = {row: validated.table.paths[validated.rows[row]] for row in rows}
     found = read_pictures(run, paths, {row: int(validated.folds[row]) for row in rows}, wanted)
@@ -216,7 +217,7 @@ def _images(run: TrainedRun, validated: _Validated, rows: Sequence[int], found: 
     images = {}
     for place, row in enumerate(rows):
         values = np.concatenate([table[place] for _, table in tables])
-        truth = validated.targets[validated.rows[row]][columns].astype(np.float64)
+        truth = validated.table.truths[validated.rows[row]][columns].astype(np.float64)
         order = np.argsort(-(values + (truth == 1)), kind="stable")[:_SHOWN_PROBABILITIES]
         kept = [
             (int(k), round(float(values[k]), 3), None if np.isnan(truth[k]) else int(truth[k]))

@@ -16,6 +16,7 @@ from pipeline.report.curves import read_epochs
 from pipeline.report.page.tables import Cells, Link, key_table
 from pipeline.run.folder import RunFolder
 from pipeline.run.records import Scores
+from pipeline.run.trained_run import refuse_repeats
 
 _INDEX = ("run", "metric", "score", "from", "to (95 %)", "mAP", "backbone", "head", "epochs", "minutes", "notes")
 _MOST_LABELS = 1_000
@@ -37,11 +38,14 @@ def compare_runs(runs: Sequence[RunFolder], out: Path) -> RunsPage:
     """The runs beside each other, each one's difference to the first, and what differs per label and in the configs.
 
     Raises:
-        RunError: a run is not scored.
+        RunError: a run is not scored, or given twice.
     """
-    names = _names(runs)
-    scores = [Scores.load(run.scores) for run in runs]
+    names = [run.path.name for run in runs]
+    if len({*names}) < len(names):
+        names = [str(run.path) for run in runs]
     configs = [run.read_config() for run in runs]
+    scores = [Scores.load(run.scores) for run in runs]
+    refuse_repeats([run.path for run in runs])
     rows, notes = [], []
     for name, run in zip(names[1:], runs[1:], strict=True):
         try:
@@ -79,12 +83,6 @@ def index_runs(folder: Path, out: Path) -> RunsPage:
     return RunsPage(folder.resolve().name, _board(runs, [run.path.name for run in runs], out))
 
 
-def _names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, or their paths where two have the same name."""
-    names = [run.path.name for run in runs]
-    return names if len({*names}) == len(names) else [str(run.path) for run in runs]
-
-
 def _board(runs: Sequence[RunFolder], names: Sequence[str], out: Path) -> Cells:
     rows = [_row(run, name, out) for run, name in zip(runs, names, strict=True)]
     rows.sort(key=lambda row: (row[0], row[1]))
@@ -93,35 +91,21 @@ def _board(runs: Sequence[RunFolder], names: Sequence[str], out: Path) -> Cells:
 
 def _row(run: RunFolder, name: str, out: Path) -> tuple[str, float, tuple[object, ...]]:
     """A row of the leaderboard, after its metric and a number that is smaller for a better score."""
-
     linked = Link(name, quote(os.path.relpath(run.report, out.parent))) if run.report.exists() else name
     nothing = (None,) * (len(_INDEX) - 2)
     try:
         config = run.read_config()
         metric, model, epochs = metric_name(config.competition.metric), config.model, config.train.epochs
+        trained = (None, None, None) if run.blended.exists() else (model.backbone, model.head, epochs)
         if not run.scores.exists():
-            return metric, 2.0, (linked, metric, *nothing[:-5], model.backbone, model.head, epochs, None, "not scored")
+            return metric, 2.0, (linked, metric, *nothing[:-5], *trained, None, "not scored")
         scores = Scores.load(run.scores)
     except PipelineError as error:
         return "~", 0.0, (linked, None, *nothing[:-1], error.problem)
     score = scores.cross_fitted
     rank = 1.5 if score.pooled is None else -score.pooled if scores.greater_is_better else score.pooled
-    return (
-        metric,
-        rank,
-        (
-            linked,
-            metric,
-            score.pooled,
-            *score.interval,
-            scores.threshold_free.map,
-            model.backbone,
-            model.head,
-            epochs,
-            _minutes(run),
-            "; ".join(scores.notes),
-        ),
-    )
+    figures = (score.pooled, *score.interval, scores.threshold_free.map)
+    return metric, rank, (linked, metric, *figures, *trained, _minutes(run), "; ".join(scores.notes))
 
 
 def _minutes(run: RunFolder) -> int | None:

@@ -22,6 +22,11 @@ class Cells(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds a number."""
+        return [any(isinstance(row[place], int | float) for row in self.rows) for place in range(len(self.columns))]
+
 
 def score_table(scores: Scores, submitted: SubmissionRecord | None) -> Cells:
     """The cross-fitted and in-sample scores with their parts, the forecast, and the further scores."""
