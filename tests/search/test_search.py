@@ -143,6 +143,16 @@ def test_a_trial_that_diverges_fails_and_is_replaced(
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
 
 
+@pytest.mark.slow
+def test_a_search_over_any_learning_rate_ends_and_goes_on(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = "search.space={train.lr: {low: 1e-6, high: 1e3, log: true}}"
+    for trials in (6, 10):
+        assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, f"search.trials={trials}", space) == 0
+        states = pd.read_csv(RunFolder(Path("runs/tiny")).search.trials)["state"]
+        assert set(states) <= {"COMPLETE", "PRUNED", "FAIL"}
+        assert (states != "FAIL").sum() == trials
+
+
 def test_a_run_that_was_begun_without_a_search_is_not_changed(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
