@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 import yaml
@@ -264,8 +265,12 @@ def test_a_database_that_a_killed_command_has_half_made_is_completed(tmp_path: P
     with contextlib.closing(sqlite3.connect(path)) as database:
         for name in ("alembic_version", "version_info", "trial_values"):
             database.execute(f"DROP TABLE {name}")
+        database.execute("DROP INDEX ix_studies_study_name")
     with opened_storage(None, path) as storage:
         assert storage.get_all_studies() == []
+        for _ in range(2):
+            optuna.create_study(storage=storage, study_name="tiny", load_if_exists=True)
+        assert len(storage.get_all_studies()) == 1
 
 
 def test_a_database_url_may_name_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
