@@ -41,19 +41,20 @@ def new_config(train: Path, images: Path, *, out: Path | None, listen: Listener)
 
     Raises:
         CompetitionError: as `guess_config`.
-        ConfigError: the file exists already.
+        ConfigError: the file exists already, and is another.
     """
     guess = guess_config(train, images)
     path = out or Path("configs") / f"{Path(guess.config['competition']['root']).absolute().resolve().name}.yaml"
-    if path.exists():
-        raise ConfigError(f"{path} is there already", remedy="give another name with --out FILE")
     files = image_files(images, images)
     lost = few_bits(largest_samples((images / file,) for file in files[:: -(-len(files) // _LOOKED_AT)]), None)
     if lost is not None:
         window = [int(number) for number in lost[1].partition("[")[2].rstrip("]").split(",")]
         sections = {**guess.config, "images": {**guess.config.get("images", {}), "window": window}}
         guess = replace(guess, config=sections, reasons=(*guess.reasons, f"images.window: {lost[0]}"))
-    write_text(path, config_text(guess, train=train, images=images, path=path))
+    text = config_text(guess, train=train, images=images, path=path)
+    if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):  # equal: an interrupted command
+        raise ConfigError(f"{path} is there already", remedy="give another name with --out FILE")
+    write_text(path, text)
     for reason in guess.reasons:
         listen(Note(f"guessed: {reason}"))
     try:

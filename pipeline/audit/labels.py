@@ -13,21 +13,26 @@ from pipeline.competition.folds import fold_table
 
 ENOUGH = 10  # rows: with fewer, "always" and "never" may be chance
 _SHOWN = 200  # pairs that are listed; the others are only counted
+_COMPARED = 2000  # labels whose pairs are counted: all pairs of 100,000 labels need 120 GB
 
 
 def label_findings(
     targets: NDArray[Any], labels: Sequence[str], folds: NDArray[np.int64] | None
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Findings and numbers of targets (N, K) of 0 and 1. `folds` is (N,), or None if they could not be made."""
-    positive = targets.astype(np.float32)
-    together = np.rint(positive.T @ positive).astype(np.int64)  # (K, K); exact in float32 up to 16 million rows
-    counts = np.diagonal(together)
+    counts = targets.sum(axis=0, dtype=np.int64)
+    compared = np.sort(np.argsort(-counts, kind="stable")[:_COMPARED])
+    names = [labels[label] for label in compared]
+    positive = targets[:, compared].astype(np.float32)
+    together = np.rint(positive.T @ positive).astype(np.int64)  # (C, C); exact in float32 up to 16 million rows
     bare = int((targets.sum(axis=1) == 0).sum())
-    implied, exclusive = _implied(together, labels), _exclusive_sets(together, len(targets), labels)
+    implied, exclusive = _implied(together, names), _exclusive_sets(together, len(targets), names)
     never = [name for name, count in zip(labels, counts.tolist(), strict=True) if count == 0]
     found = finding_if(
         never, "warning", "label_never", "{} labels have no known positive", "they cannot be learnt; check the table"
     )
+    if len(labels) > _COMPARED:
+        found.append(Finding("note", "labels_not_compared", f"pairs of labels: of the {_COMPARED} most frequent only"))
     if bare:
         found.append(Finding("note", "rows_without_labels", f"{plural(bare, 'row')} of {len(targets)} have no label"))
     found += finding_if(implied[:_SHOWN], "note", "labels_implied", f"{len(implied)} times a label implies another")
@@ -42,7 +47,7 @@ def label_findings(
         "counts": dict(zip(labels, counts.tolist(), strict=True)),
         "labels_per_row": float(targets.sum(axis=1).mean()) if len(targets) else 0.0,
         "rows_without_labels": bare,
-        "most_together": _most_together(together, labels),
+        "most_together": _most_together(together, names),
     }
     return found, figures
 
@@ -71,12 +76,15 @@ def _exclusive_sets(together: NDArray[np.int64], rows: int, labels: Sequence[str
     expected = np.outer(counts, counts) / max(1, rows)
     apart = (together == 0) & (expected >= ENOUGH)
     sets: list[list[int]] = []
+    free = np.zeros_like(apart)  # (sets, K): the labels that meet none of a set
     for label in np.argsort(-counts, kind="stable").tolist():
-        joined = next((one for one in sets if apart[label, one].all()), None)
-        if joined is None:
-            sets.append([label])
+        found = np.flatnonzero(free[: len(sets), label])
+        if found.size:
+            sets[found[0]].append(label)
+            free[found[0]] &= apart[label]
         else:
-            joined.append(label)
+            free[len(sets)] = apart[label]
+            sets.append([label])
     return [tuple(labels[label] for label in one) for one in sets if len(one) > 1]
 
 

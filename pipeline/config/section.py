@@ -38,7 +38,7 @@ Positive = Annotated[float, Field(gt=0, le=1e30)]
 Gamma = Annotated[float, Field(ge=0, le=1000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d+h)?(\d+m)?(\d+s)?$")]  # 8h30m
+Duration = Annotated[str, Field(min_length=2, pattern=r"^(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?$")]  # 8h30m
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from pipeline.errors import ConfigError, RunError, listing
 
 HEARTBEAT_SECONDS = 10
+_STUDY_INDEX = "CREATE UNIQUE INDEX IF NOT EXISTS ix_studies_study_name ON studies (study_name)"
 GRACE_SECONDS = 60  # without a heartbeat; then a trial counts as dead
 
 
@@ -45,6 +46,10 @@ def opened_storage(
                 grace_period=grace,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=1),
             )
+        if is_sqlite:
+            # A command that ended between the table and its index left a database that takes a study twice.
+            with storage.engine.connect() as connection:
+                connection.exec_driver_sql(_STUDY_INDEX)
     except ImportError:
         raise ConfigError(
             f"search.storage={url}: the driver of this database is not installed",

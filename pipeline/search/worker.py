@@ -35,10 +35,15 @@ from pipeline.search.study import (
     suggest,
 )
 from pipeline.search.trial_score import TrialScore, build_trial_score
+from pipeline.seeds import stable_seed
 
 
 class _FailedTrial(Exception):  # noqa: N818 (not an error)
     """The values of a trial do not train; the search continues with others."""
+
+
+class _Elsewhere(optuna.samplers.RandomSampler):
+    """Draws the trial after a failed one. TPE leaves failed trials out, so it would go on where they failed."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,10 @@ def run_trials(search: SearchTask, study: optuna.Study, trials: Trials, listen: 
 
 def _score(search: SearchTask, study: optuna.Study, trials: Trials, trial: Trial, listen: Listener) -> float:
     """Train one trial and return its score: the objective of the study."""
-    study.sampler = build_sampler(search.plan.config.search, trial.number)  # a seed that no other worker has
+    usual = build_sampler(search.plan.config.search, trial.number)  # a seed that no other worker has
+    study.sampler = study.sampler if isinstance(study.sampler, _Elsewhere) else usual
     values = suggest(trial, search.parameters)
+    study.sampler = usual
 
     def on_score(fold: int, epoch: int, score: float) -> None:
         _report(search, trial, fold, epoch, score)
@@ -137,6 +144,9 @@ def _score(search: SearchTask, study: optuna.Study, trials: Trials, trial: Trial
     except PipelineError as error:
         if not isinstance(error, ImageError | CompetitionError | RunError):
             trial.set_user_attr("failure", error.problem)
+            study.sampler = _Elsewhere(
+                seed=stable_seed("elsewhere", search.plan.config.search.seed, trial.number) % 2**32
+            )
             raise _FailedTrial from error
         _try_again(study, trial)  # other values would not help
         raise

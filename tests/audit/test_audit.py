@@ -233,3 +233,13 @@ def test_doubts_about_labels_are_warnings(clean: Path) -> None:
     warning = _kinds(_audit(clean, competition={"labels": {"uncertain": "ignore"}}))["label_without_negative"]
     assert (warning.level, "labels.uncertain" in warning.remedy) == ("warning", True)
     assert "label_without_negative" not in _kinds(_audit(clean, competition={"labels": {"uncertain": "zeros"}}))
+
+
+def test_pairs_of_a_hundred_thousand_labels_need_little_memory() -> None:
+    targets = np.zeros((60, 100_000), np.int8)
+    targets[:30, 70_000], targets[30:, 90_000] = 1, 1
+    found, figures = label_findings(targets, [f"l{number}" for number in range(100_000)], None)
+    by_kind = {each.kind: each for each in found}
+    assert "2000 most frequent" in by_kind["labels_not_compared"].message
+    assert [set(members) for members in by_kind["labels_exclusive"].items] == [{"l70000", "l90000"}]
+    assert figures["counts"]["l70000"] == 30

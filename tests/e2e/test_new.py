@@ -36,9 +36,11 @@ def test_a_guessed_config_trains_and_submits(
     assert "guessed: images: " in shown
     assert f"configs/{name}.yaml is written" in shown
     text = Path(f"configs/{name}.yaml").read_text()
+    assert verb(*given) == 0  # it was interrupted while it tried what it had written
+    Path(f"configs/{name}.yaml").write_text(f"{text}# mine\n")
     assert verb(*given) == 2
     assert "is there already" in capsys.readouterr().err
-    assert Path(f"configs/{name}.yaml").read_text() == text
+    assert Path(f"configs/{name}.yaml").read_text() == f"{text}# mine\n"
     assert verb("check", f"configs/{name}.yaml", "folds.count=2") == 0
     assert cv(monkeypatch, f"configs/{name}.yaml", *TINY, "--debug") == 0
     assert submission(monkeypatch, f"runs/{name}-debug") == 0

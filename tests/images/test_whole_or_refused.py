@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pipeline.errors import ImageError
@@ -129,3 +130,34 @@ def test_the_limit_is_a_setting(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"images\.max_pixels"):
         read_image((path,), RGB._replace(max_pixels=44_999))
     assert read_image((path,), RGB._replace(max_pixels=45_000)).shape == (180, 250, 3)
+
+
+LAYOUTS: tuple[dict[str, Any], ...] = ({"rowsperstrip": 50}, {"tile": (64, 64)})
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", ["lzw", "jpeg"])
+def test_damage_in_a_part_of_a_tiff_is_refused_or_changes_hardly_a_pixel(
+    tmp_path: Path, compression: str, layout: dict[str, Any], planar: str
+) -> None:
+    path, chance = tmp_path / "image.tif", random.Random(0)
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (180, 250, 3), np.uint8), (9, 9), 2)
+    bands = image if planar == "contig" else np.moveaxis(image, 2, 0)
+    tifffile.imwrite(path, bands, photometric="rgb", planarconfig=planar, compression=compression, **layout)
+    whole, expected = path.read_bytes(), read_image((path,), RGB).astype(int)
+    with tifffile.TiffFile(path) as file:
+        parts = list(zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True))
+    refused = 0
+    for start, size in chance.choices(parts, k=30):
+        data, place = bytearray(whole), start + chance.randrange(size // 2, size - 20)
+        if compression == "lzw":
+            data[place] ^= 1 << chance.randrange(8)
+        else:
+            data[place : start + size - 2] = bytes(start + size - 2 - place)
+        path.write_bytes(data)
+        try:
+            assert np.abs(read_image((path,), RGB) - expected).mean() < 0.5
+        except ImageError:
+            refused += 1
+    assert refused > 5

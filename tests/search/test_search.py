@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 import yaml
@@ -143,6 +144,16 @@ def test_a_trial_that_diverges_fails_and_is_replaced(
     assert trials["state"].isin(["COMPLETE", "PRUNED"]).sum() == 2
 
 
+@pytest.mark.slow
+def test_a_search_over_any_learning_rate_ends_and_goes_on(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = "search.space={train.lr: {low: 1e-6, high: 1e3, log: true}}"
+    for trials in (6, 10):
+        assert cv(monkeypatch, tiny_config, *SEARCH_ONLY, f"search.trials={trials}", space) == 0
+        states = pd.read_csv(RunFolder(Path("runs/tiny")).search.trials)["state"]
+        assert set(states) <= {"COMPLETE", "PRUNED", "FAIL"}
+        assert (states != "FAIL").sum() == trials
+
+
 def test_a_run_that_was_begun_without_a_search_is_not_changed(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,8 +265,12 @@ def test_a_database_that_a_killed_command_has_half_made_is_completed(tmp_path: P
     with contextlib.closing(sqlite3.connect(path)) as database:
         for name in ("alembic_version", "version_info", "trial_values"):
             database.execute(f"DROP TABLE {name}")
+        database.execute("DROP INDEX ix_studies_study_name")
     with opened_storage(None, path) as storage:
         assert storage.get_all_studies() == []
+        for _ in range(2):
+            optuna.create_study(storage=storage, study_name="tiny", load_if_exists=True)
+        assert len(storage.get_all_studies()) == 1
 
 
 def test_a_database_url_may_name_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

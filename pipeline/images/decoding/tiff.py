@@ -9,14 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import tifffile
-from tifffile import PHOTOMETRIC, TiffPage
+from tifffile import PHOTOMETRIC, TIFF, TiffPage
 
+from pipeline.images.decoding.jpeg import decode_jpeg
 from pipeline.images.decoding.samples import Samples, turn_upright
 
 _HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _COLOURS, _ORIENTATION, _FORMAT = 258, 262, 274, 339
 _GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 _JPEG, _JPEG_END, _JPEG_TAIL = 7, b"\xff\xd9", 8  # some writers fill up a few bytes behind the end
+_LZW = 5  # has no checksum, but damage changes the number of bytes
 _PREMULTIPLIED = 1
 _WHOLE_BYTES, _PARTS = (8, 16, 32, 64), (1, 2, 4)  # bits of a sample
 _MOST_BYTES = 1 << 32  # of the samples of all pages
@@ -115,9 +117,25 @@ def _require_whole(page: TiffPage, data: bytes) -> None:
         raise ValueError(f"{len(parts)} of {count} strips or tiles")
     if any(start <= 0 or size <= 0 or start + size > len(data) for start, size in parts[:count]):
         raise ValueError("truncated, or without some of its strips or tiles")
-    ends = [start + size for start, size in parts[:count]]
-    if page.compression == _JPEG and any(_JPEG_END not in data[end - _JPEG_TAIL : end] for end in ends):
-        raise ValueError("a strip or tile without the end of its JPEG")
+    for number, (start, size) in enumerate(parts[:count]):
+        _require_sound(page, number, data[start : start + size])
+
+
+def _require_sound(page: TiffPage, number: int, part: bytes) -> None:
+    """Raise ValueError for damage in a strip or tile that tifffile would decode to other pixels or fill up."""
+    if page.compression == _JPEG:
+        if _JPEG_END not in part[-_JPEG_TAIL:]:
+            raise ValueError("a strip or tile without the end of its JPEG")
+        if page.bitspersample == 8:
+            tables = page.jpegtables or b""
+            decode_jpeg(tables[:-2] + part[2:] if tables else part, grey=page.samplesperpixel == 1, scale=8)
+    elif page.compression == _LZW and page.bitspersample in _WHOLE_BYTES:
+        row = math.prod(page.chunks[1:]) * page.bitspersample // 8
+        last = page.imagelength % page.chunks[0] or page.chunks[0]
+        is_last = not page.is_tiled and (number + 1) % page.chunked[page.axes.index("Y")] == 0
+        sizes = {page.chunks[0] * row, last * row if is_last else page.chunks[0] * row}
+        if len(TIFF.DECOMPRESSORS[page.compression](part)) not in sizes:
+            raise ValueError("a strip or tile of another size than its header's")
 
 
 def _coloured(samples: Samples, page: TiffPage) -> Samples:
