@@ -53,14 +53,7 @@ def engines(backbone: str, folder: Path, pixels: Tensor) -> dict[str, Engine]:
     for name, file in FILES.items():
         path = folder / file
         if not path.exists():
-            facts = ExportFacts(
-                labels=LABELS,
-                images=IMAGES,
-                calibration=None,
-                thresholds=dict.fromkeys(LABELS, 0.5),
-                half="half" in name,
-                weights_sha256=(),
-            )
+            facts = ExportFacts(labels=LABELS, images=IMAGES, half="half" in name, weights_sha256=())
             _export(last, path, pixels[:7].contiguous(), facts, np.isfinite)
         found[name] = load_exported(path).model
     return found
@@ -85,7 +78,7 @@ def photograph(folder: Path) -> Path:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     table = Table(title=f"ms of processor time per image, torch {torch.__version__} (in brackets: torch / engine)")

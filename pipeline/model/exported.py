@@ -29,8 +29,6 @@ class ExportFacts(BaseModel):
     Attributes:
         labels: in the order of the outputs.
         images: the images section of the config: size, fit and channels of the pixels that go in.
-        calibration: by label, slope and intercept for the logit of a probability; None where none was fitted.
-        thresholds: by label, for calibrated probabilities.
         half: whether the weights are stored in half precision.
         weights_sha256: of each file of weights whose network is in the file, in the order of the average.
     """
@@ -39,8 +37,6 @@ class ExportFacts(BaseModel):
 
     labels: tuple[str, ...]
     images: ImagesConfig
-    calibration: dict[str, tuple[float, float]] | None
-    thresholds: dict[str, float]
     half: bool
     weights_sha256: tuple[str, ...]
 
