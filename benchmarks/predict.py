@@ -86,7 +86,9 @@ def main() -> None:
         images = EvalImages([(photograph(Path(place)),)] * max(BATCHES), forms=[image_form(IMAGES)])
         pixels = decoded(images, max(BATCHES))
         for backbone in BACKBONES:
-            table = Table("threads", "batch", "engine", "network", "decoded and predicted", title=f"{backbone}: {title}")
+            table = Table(
+                "threads", "batch", "engine", "network", "decoded and predicted", title=f"{backbone}: {title}"
+            )
             folder = Path(place) / backbone
             folder.mkdir()
             for threads in options.threads:
@@ -95,7 +97,9 @@ def main() -> None:
                 for batch in BATCHES:
                     times = measure(found, images, pixels[:batch], options.rounds)
                     for name, row in times.items():
-                        cells = [f"{each:.1f} ({own / each:.2f})" for each, own in zip(row, times["torch"], strict=True)]
+                        cells = [
+                            f"{each:.1f} ({own / each:.2f})" for each, own in zip(row, times["torch"], strict=True)
+                        ]
                         table.add_row(str(threads), str(batch), name, *cells)
             Console(width=120).print(table)
 

@@ -23,7 +23,7 @@ from pipeline.files import write_atomically
 from pipeline.images.dataset import EvalImages
 from pipeline.images.geometry import image_form
 from pipeline.model.build import load_model
-from pipeline.model.exported import FACTS, SUFFIXES, ExportFacts, digest_of, load_exported
+from pipeline.model.exported import FACTS, SUFFIXES, ExportFacts, digest_of, import_openvino, load_exported
 from pipeline.prediction.ensemble import Average
 from pipeline.run.submission.test_thresholds import read_decision_rule
 from pipeline.run.trained_run import TrainedRun, require_models
@@ -142,8 +142,7 @@ def _write(whole: nn.Module, path: Path, pixels: Tensor, facts: ExportFacts, *, 
         )
     text = facts.model_dump_json()
     if path.suffix == ".xml":
-        import openvino  # its convert_model reports each use to the vendor; read_model and save_model do not
-
+        openvino = import_openvino()
         converted = openvino.Core().read_model(source)
         converted.set_rt_info(text, [FACTS])
         openvino.save_model(converted, path, compress_to_fp16=facts.half)
