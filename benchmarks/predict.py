@@ -1,7 +1,7 @@
 """Engines of `predict.engine` side by side on the CPU: processor time of an image, with and without its decoding.
 
 Run `python benchmarks/predict.py` (EfficientNet-Lite0 and ResNet-50 with Query2Label, 20 labels, 224 px, batches of 1,
-2 and 8, one thread and two; `--rounds`, `--threads`). Random weights; minutes. Medians of rounds in turn; read the ratios.
+2 and 8, one thread and two; `--rounds`, `--threads`). Random weights. Medians of rounds in turn; read the ratios.
 `torch, contiguous` is what a network without channels-last memory takes.
 """
 
