@@ -53,14 +53,7 @@ def engines(backbone: str, folder: Path, pixels: Tensor) -> dict[str, Engine]:
     for name, file in FILES.items():
         path = folder / file
         if not path.exists():
-            facts = ExportFacts(
-                labels=LABELS,
-                images=IMAGES,
-                calibration=None,
-                thresholds=dict.fromkeys(LABELS, 0.5),
-                half="half" in name,
-                weights_sha256=(),
-            )
+            facts = ExportFacts(labels=LABELS, images=IMAGES, half="half" in name, weights_sha256=())
             _export(last, path, pixels[:7].contiguous(), facts, np.isfinite)
         found[name] = load_exported(path).model
     return found
@@ -85,30 +78,30 @@ def photograph(folder: Path) -> Path:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    table = Table(title=f"ms of processor time per image, torch {torch.__version__} (in brackets: torch / engine)")
-    for column in ("backbone", "threads", "batch", "engine", "network", "decoded and predicted"):
-        table.add_column(column, justify="left" if column in ("backbone", "engine") else "right")
+    title = f"ms of processor time per image, torch {torch.__version__} (in brackets: torch / engine)"
     with tempfile.TemporaryDirectory() as place, torch.inference_mode():
         images = EvalImages([(photograph(Path(place)),)] * max(BATCHES), forms=[image_form(IMAGES)])
+        pixels = decoded(images, max(BATCHES))
         for backbone in BACKBONES:
+            table = Table(
+                "threads", "batch", "engine", "network", "decoded and predicted", title=f"{backbone}: {title}"
+            )
             folder = Path(place) / backbone
             folder.mkdir()
             for threads in options.threads:
                 use_threads(threads)
-                pixels = decoded(images, max(BATCHES))
                 found = engines(backbone, folder, pixels)
                 for batch in BATCHES:
                     times = measure(found, images, pixels[:batch], options.rounds)
-                    for name, (network, whole) in times.items():
-                        ratios = [times["torch"][place] / each for place, each in enumerate((network, whole))]
+                    for name, row in times.items():
                         cells = [
-                            f"{each:.1f} ({ratio:.2f})" for each, ratio in zip((network, whole), ratios, strict=True)
+                            f"{each:.1f} ({own / each:.2f})" for each, own in zip(row, times["torch"], strict=True)
                         ]
-                        table.add_row(backbone, str(threads), str(batch), name, *cells)
-    Console(width=130).print(table)
+                        table.add_row(str(threads), str(batch), name, *cells)
+            Console(width=120).print(table)
 
 
 def decoded(images: EvalImages, count: int) -> Tensor:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,10 +27,10 @@ from pipeline.model.exported import digest_of
 from pipeline.run.folder import RunFolder
 from pipeline.run.records import Platt
 from pipeline.run.submission.test_thresholds import choose_decision_rule
-from pipeline.run.trained_run import TrainedRun, require_same_labels
+from pipeline.run.trained_run import TrainedRun, require_models, require_same_labels
 from pipeline.thresholds.row_rules import row_rules
 
-_OURS = "q2l-pipeline"
+_ROOT = Path(pipeline.__file__).parents[1]
 _SOURCES = ("pipeline", "pyproject.toml", "README.md", "LICENSE", "run_cv.py", "make_submission.py")
 _MINUTES = 30  # for pip
 
@@ -60,7 +61,7 @@ def main():
 
 
 if __name__ == "__main__":
-    end_process(run_command(main, "python script.py"))
+    end_process(lambda: run_command(main, "python script.py"))
 '''
 _CELLS = (
     """import subprocess
@@ -92,9 +93,12 @@ def bundle(runs: Sequence[TrainedRun], *, target: str, out: Path, wheels: bool) 
         wheels: download the wheels of those packages into the bundle.
 
     Raises:
-        RunError: `out` holds files, a network is not exported, the wheel cannot be built, or pip fails.
+        RunError: a run is a blend, `out` holds files, a network is not exported, or the wheel cannot be built.
     """
     require_same_labels(runs)
+    require_models(runs)
+    if not (_ROOT / "pyproject.toml").exists():
+        raise RunError(f"{_ROOT} is not a clone of this project", remedy="run the bundle command in a clone")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunError(f"{out} is there already", remedy="give --out a new folder, or delete this one")
     place = TARGETS[target]
@@ -174,12 +178,9 @@ def _save_mean(runs: Sequence[TrainedRun], folder: RunFolder) -> None:
 
 def _build_wheel(to: Path) -> None:
     """Build the wheel of this project from a copy of its sources: setuptools would keep files of older builds."""
-    root = Path(pipeline.__file__).parents[1]
-    if not (root / "pyproject.toml").exists():
-        raise RunError(f"{root} is not a clone of this project", remedy="run the bundle command in a clone")
     with tempfile.TemporaryDirectory() as folder:
         for name in _SOURCES:
-            path, copy = root / name, Path(folder) / name
+            path, copy = _ROOT / name, Path(folder) / name
             if path.is_dir():
                 shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -198,18 +199,20 @@ def _lacking(target: Target, extra: Iterable[str]) -> list[str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise RunError(f"the package {name} is not installed here", remedy=f"pip install {name}") from None
-        for needed in _needs(name):
+        for needed in _names(importlib.metadata.requires(name) or ()):
             add(needed)
 
-    for name in (*_needs(_OURS), *extra):
+    # Not from the installed metadata: those of an older clone may still be there.
+    ours = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    for name in (*_names(ours), *extra):
         add(name)
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
-def _needs(name: str) -> list[str]:
-    """The packages that an installed one requires here, without extras, in their normal spelling."""
-    requirements = map(Requirement, importlib.metadata.requires(name) or ())
-    needed = (each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""}))
+def _names(requirements: Iterable[str]) -> list[str]:
+    """The packages that are required here, without extras, in their normal spelling."""
+    each_needed = map(Requirement, requirements)
+    needed = (each for each in each_needed if each.marker is None or each.marker.evaluate({"extra": ""}))
     return [re.sub("[-_.]+", "-", each.name).lower() for each in needed]
 
 

@@ -23,10 +23,10 @@ from pipeline.files import write_atomically
 from pipeline.images.dataset import EvalImages
 from pipeline.images.geometry import image_form
 from pipeline.model.build import load_model
-from pipeline.model.exported import FACTS, SUFFIXES, ExportFacts, digest_of, load_exported
+from pipeline.model.exported import FACTS, SUFFIXES, ExportFacts, digest_of, import_openvino, load_exported
 from pipeline.prediction.ensemble import Average
 from pipeline.run.submission.test_thresholds import read_decision_rule
-from pipeline.run.trained_run import TrainedRun
+from pipeline.run.trained_run import TrainedRun, require_models
 from pipeline.thresholds.row_rules import row_rules
 
 Format = Literal["onnx", "openvino"]
@@ -65,25 +65,19 @@ def export_run(
         on_file: called with each file and the largest difference of a probability.
 
     Raises:
-        RunError: a network differs from torch's by more than 1e-4, or with `half` by 1e-2 or in a decision; its file
-            is not written.
+        RunError: the run is a blend; or a network differs from torch's by more than 1e-4, or with `half` by 1e-2 or in
+            a decision; its file is not written.
     """
+    require_models([run])
     pixels = _some_images(run)
     weights = [model.weights for model in run.models]
     loaded = [load_model(path, device=torch.device("cpu")) for path in weights]
     name = f"model{SUFFIXES[kind]}"
     groups = {path.with_name(name): slice(number, number + 1) for number, path in enumerate(weights)}
     rule = read_decision_rule(run, row_rules(run.config.submission, run.config.competition, run.labels))
-    platt = run.thresholds.platt
     for path, part in ({run.folder.path / name: slice(None)} if average else groups).items():
-        facts = ExportFacts(
-            labels=run.labels,
-            images=run.config.images,
-            calibration=platt and {label: (each.slope, each.intercept) for label, each in platt.items()},
-            thresholds=run.thresholds.values,
-            half=half,
-            weights_sha256=tuple(map(digest_of, weights[part])),
-        )
+        digests = tuple(map(digest_of, weights[part]))
+        facts = ExportFacts(labels=run.labels, images=run.config.images, half=half, weights_sha256=digests)
         whole = _Whole(loaded[0].normalizer, [each.model for each in loaded[part]], run.config.predict.average).eval()
         on_file(path, _export(whole, path, pixels, facts, lambda values: rule.calibrated(values) >= rule.thresholds))
 
@@ -148,8 +142,7 @@ def _write(whole: nn.Module, path: Path, pixels: Tensor, facts: ExportFacts, *, 
         )
     text = facts.model_dump_json()
     if path.suffix == ".xml":
-        import openvino  # its convert_model reports each use to the vendor; read_model and save_model do not
-
+        openvino = import_openvino()
         converted = openvino.Core().read_model(source)
         converted.set_rt_info(text, [FACTS])
         openvino.save_model(converted, path, compress_to_fp16=facts.half)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,8 +31,6 @@ class ExportFacts(BaseModel):
     Attributes:
         labels: in the order of the outputs.
         images: the images section of the config: size, fit and channels of the pixels that go in.
-        calibration: by label, slope and intercept for the logit of a probability; None where none was fitted.
-        thresholds: by label, for calibrated probabilities.
         half: whether the weights are stored in half precision.
         weights_sha256: of each file of weights whose network is in the file, in the order of the average.
     """
@@ -39,8 +39,6 @@ class ExportFacts(BaseModel):
 
     labels: tuple[str, ...]
     images: ImagesConfig
-    calibration: dict[str, tuple[float, float]] | None
-    thresholds: dict[str, float]
     half: bool
     weights_sha256: tuple[str, ...]
 
@@ -90,6 +88,7 @@ def load_exported(path: Path) -> TrainedModel:
 
 
 def _open_onnx(path: Path) -> tuple[_Run, str]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,10 +97,16 @@ def _open_onnx(path: Path) -> tuple[_Run, str]:
     return lambda pixels: session.run(None, {"pixels": pixels})[0], session.get_modelmeta().custom_metadata_map[FACTS]
 
 
-def _open_openvino(path: Path) -> tuple[_Run, str]:
+def import_openvino() -> Any:
+    """The module openvino without its telemetry, which would report the import to the vendor."""
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # openvino has a replacement where it is missing
     import openvino
 
-    core = openvino.Core()
+    return openvino
+
+
+def _open_openvino(path: Path) -> tuple[_Run, str]:
+    core = import_openvino().Core()
     network = core.read_model(path)
     # Where the CPU has bfloat16, it would be the default, with errors of up to 0.05 in a probability.
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}

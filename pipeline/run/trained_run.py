@@ -179,3 +179,13 @@ def require_same_labels(runs: Sequence[TrainedRun]) -> None:
                 got=listing(other.labels, 12),
                 remedy="average only runs of the same competition",
             )
+
+
+def require_models(runs: Sequence[TrainedRun]) -> None:
+    """Raise RunError where one of the runs is a blend, which has no models."""
+    for run in runs:
+        if not run.models:
+            raise RunError(
+                f"{run.folder.path} is a blend: it has no models",
+                remedy="name its members that are runs; a bundle of several runs averages them with equal weights",
+            )

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from pipeline.export import bundle as module
-from pipeline.export.targets import TRAINING_ONLY
+from pipeline.export.targets import ENGINE_PACKAGES, TARGETS, TRAINING_ONLY
 from tests.e2e.commands import cv, submission, verb
 
 BLOCKED = "albumentations accelerate iterstrat matplotlib optuna"
@@ -79,6 +79,25 @@ def test_the_zip_has_its_parts_at_the_root_and_lists_what_the_target_lacks(place
     assert {name.split("/")[0] for name in names} == {"model", "script.py", "requirements.txt"}
     assert not {line.split("==")[0] for line in requirements.splitlines()} & {"torch", *TRAINING_ONLY}
     assert "model/runs/0-tiny/fold1/weights.safetensors" in manifest
+
+
+def test_kaggle_lacks_two_decoders_and_the_engines() -> None:
+    lacking = module._lacking(TARGETS["kaggle"], ENGINE_PACKAGES["openvino"])
+    names = {each.split("==")[0] for each in lacking}
+    assert names == {"imagecodecs", "openvino", "openvino-telemetry", "simplejpeg"}
+
+
+def test_a_blend_has_no_networks_to_pack(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("runs/tiny", "runs/second")
+    for run in ("runs/tiny", "runs/second"):
+        assert submission(monkeypatch, run) == 0
+    assert verb("blend", "runs/tiny", "runs/second", "--out", "runs/blend") == 0
+    for words in (("bundle", "runs/blend", "runs/tiny", "--out", "kit"), ("export", "runs/blend")):
+        assert verb(*words) == 2
+        assert "runs/blend is a blend: it has no models" in capsys.readouterr().err
+    assert not Path("kit").exists()
 
 
 def test_an_engine_that_is_not_exported_is_refused(

@@ -30,10 +30,7 @@ NETWORKS: dict[str, dict[str, object]] = {
 
 
 def _facts(images: ImagesConfig, *, half: bool) -> ExportFacts:
-    thresholds = dict.fromkeys(LABELS, 0.5)
-    return ExportFacts(
-        labels=LABELS, images=images, calibration=None, thresholds=thresholds, half=half, weights_sha256=()
-    )
+    return ExportFacts(labels=LABELS, images=images, half=half, weights_sha256=())
 
 
 def _whole(images: ImagesConfig, models: int = 1, **keys: object) -> _Whole:

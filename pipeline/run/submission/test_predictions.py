@@ -11,13 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.test_set import TestTable
+from pipeline.config import Config
 from pipeline.device import explained_memory_errors
 from pipeline.errors import ImageError, RunError, listing
 from pipeline.events import Listener
 from pipeline.files import read_predictions, write_csv
 from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
+from pipeline.images.geometry import ImageForm
 from pipeline.prediction.ensemble import sigmoid
-from pipeline.prediction.predict import needed_forms, predict
+from pipeline.prediction.predict import Runtime, needed_forms, predict
 from pipeline.run.trained_run import TrainedRun
 from pipeline.training.build_prediction import build_runtime, load_ensemble
 
@@ -73,11 +75,6 @@ def predict_test(
     problems: dict[int, str] = {}
     done = 0
 
-    def noting_problems(batches: Iterator[EvalBatch]) -> Iterator[EvalBatch]:
-        for batch in batches:
-            problems.update(batch.problems)
-            yield batch
-
     def count(images: int) -> None:
         nonlocal done
         done += images
@@ -95,18 +92,31 @@ def predict_test(
             )
             for run in trained
         ]
-        loader = eval_loader(
-            EvalImages(test.paths, forms=needed_forms(ensembles), tolerant=config.predict.broken == "fallback"),
-            range(len(test.ids)),
-            batch_size=runtime.batch_size,
-            workers=runtime.workers,
-            pin_memory=runtime.device.type == "cuda",
-        )
-        batches = noting_problems(iter(loader))
+        batches = read_images(test, needed_forms(ensembles), config, runtime, problems)
         logits = predict(ensembles, batches, device=runtime.device, precision=runtime.precision, on_batch=count)
     means = [sigmoid(each)[:, in_order_of_first(runs, run)] for each, run in zip(logits, trained, strict=True)]
     averaged = sum(len(each.models) * len(each.views) for each in ensembles) + len(stored)
     yield TestPredictions(fill_broken(np.mean([*means, *stored], axis=0), problems, runs), problems, averaged)
+
+
+def read_images(
+    test: TestTable, forms: Sequence[ImageForm], config: Config, runtime: Runtime, problems: dict[int, str]
+) -> Iterator[EvalBatch]:
+    """Load the test images in batches, each in all `forms`; adds to `problems`, by row, why one cannot be read.
+
+    Raises:
+        ImageError: an image cannot be read, and `predict.broken` is error.
+    """
+    loader = eval_loader(
+        EvalImages(test.paths, forms=forms, tolerant=config.predict.broken == "fallback"),
+        range(len(test.ids)),
+        batch_size=runtime.batch_size,
+        workers=runtime.workers,
+        pin_memory=runtime.device.type == "cuda",
+    )
+    for batch in loader:
+        problems.update(batch.problems)
+        yield batch
 
 
 def stored_predictions(

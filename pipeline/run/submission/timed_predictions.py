@@ -16,12 +16,18 @@ from pipeline.config import seconds_of
 from pipeline.device import explained_memory_errors
 from pipeline.errors import listing
 from pipeline.events import Listener
-from pipeline.images.dataset import EvalBatch, EvalImages, eval_loader
+from pipeline.images.dataset import EvalBatch
 from pipeline.images.geometry import ImageForm
 from pipeline.prediction.ensemble import combine_logits, sigmoid
 from pipeline.prediction.predict import predict
 from pipeline.run.records import Scores
-from pipeline.run.submission.test_predictions import TestPredictions, fill_broken, in_order_of_first, stored_predictions
+from pipeline.run.submission.test_predictions import (
+    TestPredictions,
+    fill_broken,
+    in_order_of_first,
+    read_images,
+    stored_predictions,
+)
 from pipeline.run.trained_run import TrainedRun
 from pipeline.training.build_prediction import build_runtime, load_ensemble
 
@@ -149,16 +155,8 @@ class _Images:
             yield from self._kept[form]
             return
         fits = len(self._test.ids) * math.prod(form.shape) < _SHARE * psutil.virtual_memory().available
-        dataset = EvalImages(self._test.paths, forms=[form], tolerant=self._config.predict.broken == "fallback")
         loaded = []
-        for batch in eval_loader(
-            dataset,
-            range(len(self._test.ids)),
-            batch_size=self._runtime.batch_size,
-            workers=self._runtime.workers,
-            pin_memory=self._runtime.device.type == "cuda",
-        ):
-            self.problems.update(batch.problems)
+        for batch in read_images(self._test, [form], self._config, self._runtime, self.problems):
             if fits:
                 loaded.append(batch)
             yield batch
