@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import model_validator
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig
+from pipeline.config.autopilot import AutopilotConfig
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
@@ -34,6 +35,7 @@ class Config(Section):
     predict: Annotated[PredictConfig, After] = PredictConfig()
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
     search: Annotated[SearchConfig, After] = SearchConfig()
+    autopilot: Annotated[AutopilotConfig, After] = AutopilotConfig()
 
     @model_validator(mode="after")
     def _known_search_keys(self) -> Self:

@@ -37,7 +37,7 @@ _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
-    | {"submission.broken.csv", "blend.json", "blend.parquet"}
+    | {"submission.broken.csv", "blend.json", "blend.parquet", "autopilot.json"}
     | EXPORT_FILES
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
@@ -68,6 +68,7 @@ class RunFolder:
     submitted = FileName("submission.json")  # see `SubmissionRecord`; written last of the four
     blend = FileName("blend.json")  # see `BlendRecord`; written last of a blend
     blended = FileName("blend.parquet")  # the id and one probability per label of each test row; marks a blend
+    autopilot = FileName("autopilot.json")  # see `Autopilot`; the folder then holds no run, but the best submission
 
     @classmethod
     def named(cls, name: str, *, debug: bool = False) -> Self:
