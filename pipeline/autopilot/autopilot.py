@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pipeline.files import read_predictions
 from pipeline.run.folder import RunFolder
 from pipeline.search.trial_score import build_trial_score
 
-_MEASURE, _MEASURE_SECONDS = 0.03, 20.0  # of the budget, for all arms; for each arm of a budget of 0
+_MEASURE, _MEASURE_SECONDS = 0.05, 20.0  # of the budget, for all arms; for each arm of a budget of 0
 _SHOWN = {"30m": 1800.0, "2h": 7200.0, "9h": 32400.0}  # budgets that a budget of 0 plans for
 _LEAST = 0.5  # of an arm's epochs, for another seed in what time is left
 _SPARE = 0.01  # of the budget, between the last step and the end
@@ -64,7 +65,7 @@ def autopilot(
         arms = {arm: [*overrides, *words] for arm, words in arms_of(config).items()}
         steps = Steps(path, arms, name, budget, begun - state.spent, fresh, console, listen, state)
         try:
-            _measure(steps)
+            _measure(steps, startup=time.monotonic() - begun)
             if budget == 0:
                 for text, seconds in _SHOWN.items():
                     print_schedule(console, make_schedule(steps.state.costs, steps.task, budget=seconds, spent=0), text)
@@ -78,15 +79,18 @@ def autopilot(
         steps.say(f"{folder.submission} is that of {steps.state.best}: {number(best.score)} ({mark})")
 
 
-def _measure(steps: Steps) -> None:
+def _measure(steps: Steps, *, startup: float) -> None:
     errors = []
     for arm in steps.arms:
         if arm in steps.state.costs:
             continue
-        limit = _MEASURE * steps.budget / len(steps.arms) if steps.budget else _MEASURE_SECONDS
+        if steps.budget and steps.state.costs and steps.budget - steps.left() > _MEASURE * steps.budget:
+            steps.say(f"arm {arm} is left out: no time to measure it")
+            continue
+        limit = max(_MEASURE * steps.budget / len(steps.arms), 5.0) if steps.budget else _MEASURE_SECONDS
         try:
             folder = RunFolder.named(f"{steps.name}-autopilot", debug=True)
-            costs = measure(steps.plan(arm), folder, seconds=limit, listen=steps.listen)
+            costs = measure(steps.plan(arm), folder, seconds=limit, startup=startup, listen=steps.listen)
         except PipelineError as error:
             errors.append(error)
             steps.say(f"arm {arm} is left out: {error}")
@@ -118,6 +122,8 @@ class _Course:
         if math.isfinite(self._fold(run, arm, epochs, self._predicting(arm, 1), "an early submission")):
             self._steps.submit(f"{run}@0")
         finals, members = self._finals(self._ranked()), list[str]()
+        if finals and self._steps.state.done[f"{finals[0]}@0"].score is not None:
+            self._steps.submit(f"{finals[0]}@0")
         for turn in itertools.count() if finals else ():
             arm, seed = finals[turn % len(finals)], turn // len(finals)
             run = f"{arm}-seed{seed}" if seed else arm
@@ -191,9 +197,9 @@ class _Course:
         return self._steps.pace * self._task.rest(self._costs[arm], epochs, done)
 
     def _predicting(self, arm: str, models: int | None = None) -> float:
-        """The seconds to keep for predictions of the test images, and for the end."""
-        count = self._task.folds if models is None else models
-        return self._steps.pace * count * self._costs[arm].predict + _SPARE * self._steps.budget + 1.0
+        """The seconds to keep for a training that is just starting, scores, predictions of the test images, the end."""
+        count, costs = self._task.folds if models is None else models, self._costs[arm]
+        return self._steps.pace * (costs.start + self._task.blend + count * costs.predict) + _SPARE * self._steps.budget
 
 
 def print_schedule(console: Console, schedule: Schedule, budget: str) -> None:

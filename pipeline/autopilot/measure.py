@@ -13,7 +13,7 @@ from pipeline.competition.folds.rows import rows_of
 from pipeline.competition.submission import submission_form
 from pipeline.competition.test_set import read_test_set
 from pipeline.events import EpochFinished, Event, ImageProgress, Listener, StepFinished, ignore
-from pipeline.run.cv import run_cv
+from pipeline.run.cv import run_fold
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, few_rows
 
@@ -44,13 +44,14 @@ class _Watch:
             self._listen(event)
 
 
-def measure(plan: Plan, run: RunFolder, *, seconds: float, listen: Listener) -> Costs:
+def measure(plan: Plan, run: RunFolder, *, seconds: float, startup: float, listen: Listener) -> Costs:
     """The costs of a plan's training, from one of a few rows that takes about so many seconds at most.
 
     Args:
         plan: of all rows.
         run: the folder of the short training; it is begun anew.
         seconds: after these the training stops, and what it did not reach is supposed.
+        startup: seconds that a new process takes to import everything.
         listen: gets notes.
     """
     train = plan.config.train
@@ -58,7 +59,9 @@ def measure(plan: Plan, run: RunFolder, *, seconds: float, listen: Listener) -> 
     short = plan.config.model_copy(update={"train": train.model_copy(update={"epochs": _EPOCHS, "seeds": 1})})
     watch, begun = _Watch(listen), time.monotonic()
     few = replace(plan, config=short, table=table, folds=folds, deadline=begun + seconds)
-    run_cv(few, run, folds=few.fold_numbers[:1], fresh=True, listen=watch)
+    run.begin(fresh=True)
+    with run.in_use():
+        run_fold(few, run, few.fold_numbers[0], watch)
     total = time.monotonic() - begun
     rows, few_of = rows_of(plan.folds, few.fold_numbers[0]), rows_of(few.folds, few.fold_numbers[0])
     factor = len(plan.table.ids) / len(table.ids)
@@ -72,7 +75,7 @@ def measure(plan: Plan, run: RunFolder, *, seconds: float, listen: Listener) -> 
     return Costs(
         epochs=train.epoch_count,
         images=float(sum(rate * count for rate, count in rates.values())),
-        start=max(0.0, total - known),
+        start=max(0.0, total - known) + (startup if train.parallel_folds > 1 else 0.0),
         epoch=float(training * len(rows.train) + validation * len(rows.validation)),
         predict=float(_TEST * image * _test_rows(plan) * len(plan.config.predict.tta) + 0.5),
     )

@@ -99,7 +99,7 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float, spent
     begin = Step(f"first submission: {first}, {_epochs(first_epochs)} of fold 0", _alone(arms[first], first_epochs))
     left = budget * (1 - _SPARE) - spent - begin.seconds
     for epochs, short, finals in _options(arms, task, left):
-        steps = _steps(arms, task, epochs, short=short, finals=finals, read={first})
+        steps = _steps(arms, task, epochs, short=short, finals=finals, done=(first, first_epochs))
         used = sum(step.seconds for step in steps)
         if used <= left:
             dearest = max(task.rest(arms[name], epochs[name], 0) for name in epochs) + task.blend
@@ -159,11 +159,11 @@ def _options(arms: Mapping[str, Costs], task: Task, seconds: float) -> Iterator[
 
 
 def _steps(
-    arms: Mapping[str, Costs], task: Task, epochs: Mapping[str, int], *, short: bool, finals: int, read: set[str]
+    arms: Mapping[str, Costs], task: Task, epochs: Mapping[str, int], *, short: bool, finals: int, done: tuple[str, int]
 ) -> list[Step]:
-    """The steps after the first submission; the images of the arms in `read` are read already."""
-    images = {name: 0.0 if name in read else arms[name].images for name in epochs}
-    full = {name: arms[name].fold(count) for name, count in epochs.items()}
+    """The steps after the first submission, for which an arm has trained fold 0 for some epochs: they are `done`."""
+    images = {name: 0.0 if name == done[0] else arms[name].images for name in epochs}
+    full = {name: arms[name].fold(count) for name, count in epochs.items() if (name, count) != done}
     steps = []
     if short:
         rounds = {name: arms[name].fold(short_of(epochs[name])) + images[name] for name in epochs}
@@ -171,7 +171,7 @@ def _steps(
         left = halved(len(epochs))
         steps.append(Step(f"the best {left} arms: all epochs of fold 0", _dearest(full.values(), left)))
     else:
-        steps += [Step(f"{name}: {_epochs(epochs[name])} of fold 0", full[name] + images[name]) for name in epochs]
+        steps += [Step(f"{name}: {_epochs(epochs[name])} of fold 0", full[name] + images[name]) for name in full]
     rests = [task.rest(arms[name], count, 1) for name, count in epochs.items()]
     which = "the best two unlike arms" if finals == 2 else next(iter(epochs))
     steps.append(Step(f"{which}: the other folds, predictions", _dearest(rests, finals)))
