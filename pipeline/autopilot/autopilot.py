@@ -19,7 +19,7 @@ from pipeline.autopilot.steps import AutopilotState, Steps
 from pipeline.competition.folds.rows import rows_of
 from pipeline.config import load_config
 from pipeline.console import number
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RunError
 from pipeline.events import Listener
 from pipeline.files import read_predictions
 from pipeline.run.folder import RunFolder
@@ -62,6 +62,8 @@ def autopilot(
     folder.open(config, fresh=fresh)
     with folder.in_use():
         state = AutopilotState.load(folder.autopilot) if folder.autopilot.exists() else AutopilotState()
+        before, state = state, state.with_budget(budget)
+        fresh = fresh or (bool(before.done) and not state.done)  # what had no score may have had other epochs
         arms = {arm: [*overrides, *words] for arm, words in arms_of(config).items()}
         steps = Steps(path, arms, name, budget, begun - state.spent, fresh, console, listen, state)
         try:
@@ -73,7 +75,13 @@ def autopilot(
                 _Course(steps).run()
         finally:
             steps.save()
-    if steps.state.best is not None:
+    if budget:
+        if steps.state.best is None:
+            raise RunError(
+                "no training of the autopilot came to a score",
+                got=f"{steps.state.spent:.0f} s are spent",
+                remedy="read why above; give --autopilot more time, or begin anew with --fresh",
+            )
         best, tried = steps.state.done[steps.state.best], sum(", submission" in step for step in steps.state.done)
         mark = f"cross-fitted; chosen among {tried} on the same rows, which flatters a little"
         steps.say(f"{folder.submission} is that of {steps.state.best}: {number(best.score)} ({mark})")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import StrictBool, StrictFloat, StrictStr
 from rich.console import Console
@@ -47,11 +47,20 @@ class Done:
 class AutopilotState(Record):
     """autopilot.json: what an autopilot has done; `best` is the step whose run gave the submission."""
 
+    budget: StrictFloat = 0.0
     spent: StrictFloat = 0.0  # seconds, over all commands
     costs: dict[StrictStr, Costs] = field(default_factory=dict)
     schedule: Schedule | None = None
     done: dict[StrictStr, Done] = field(default_factory=dict)
     best: StrictStr | None = None
+
+    def with_budget(self, budget: float) -> Self:
+        """The state for this budget; with more time than before, steps that had too little are done again."""
+        if budget <= self.budget:
+            return self
+        kept = {name: each for name, each in self.done.items() if each.complete or ("@0" in name and each.score)}
+        best = self.best if self.best in kept else None
+        return replace(self, budget=budget, done=kept, best=best, schedule=self.schedule if kept else None)
 
 
 @dataclass

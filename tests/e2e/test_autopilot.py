@@ -53,6 +53,18 @@ def test_a_mistake_is_one_message(
     assert message in capsys.readouterr().err
 
 
+def test_without_time_for_any_training_it_is_said_what_to_do(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cv(monkeypatch, tiny_config, "--autopilot", "1s", ONE_ARM) == 2
+    assert "give --autopilot more time" in capsys.readouterr().err
+    state = AutopilotState.load(HOME / "autopilot.json")
+    assert state.done["gap-first@0"].score is None
+    assert state.with_budget(1.0) == state
+    more = state.with_budget(90.0)
+    assert (more.done, more.schedule, more.costs) == ({}, None, state.costs)
+
+
 def test_arms_follow_the_config() -> None:
     pretrained = load_config(PROJECT / "configs/base.yaml", ["model.head=gap", "model.backbone_weights=a.safetensors"])
     assert [*arms_of(pretrained)] == ["own", "frozen", "bce", "larger"]
