@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import time
@@ -27,6 +28,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="a few batches only, in runs/<name>-debug")
     parser.add_argument("--search", action="store_true", help="first search better training settings, see base.yaml")
     parser.add_argument("--quiet", action="store_true", help="print notes and scores, no progress")
+    parser.add_argument("--autopilot", metavar="6h", help="spend this time on trainings, a blend and a submission")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="trials trained side by side (default 1)")
     return parser.parse_intermixed_args(words)
 
@@ -36,8 +38,9 @@ def main(arguments: argparse.Namespace, command: str) -> None:
     if processes.count() == 1:
         train(arguments, command)
         return
-    if arguments.search:
-        processes.require_one("--search")
+    for option in ("search", "autopilot"):
+        if getattr(arguments, option):
+            processes.require_one(f"--{option}")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else torch reports in fifty lines that a process ended
     with interrupts.deferred():
         from pipeline.training.distributed import joined
@@ -49,8 +52,11 @@ def train(arguments: argparse.Namespace, command: str) -> None:
     """Read, check and build everything, then train; only then is the run folder changed."""
     from pipeline.config import load_config
 
+    begun = time.monotonic()
+    budget = None if arguments.autopilot is None else _seconds(arguments)
     config = load_config(arguments.config, [*arguments.overrides, *(DEBUG if arguments.debug else ())])
     with interrupts.deferred():  # torch and the rooms that use it, which a mistake in the config need not wait for
+        from pipeline.autopilot.autopilot import autopilot
         from pipeline.console import make_console
         from pipeline.device import keep_freed_memory
         from pipeline.report.live import LiveProgress
@@ -68,6 +74,18 @@ def train(arguments: argparse.Namespace, command: str) -> None:
     fresh, console = arguments.fresh or arguments.debug, make_console()
     with LiveProgress(console, quiet=arguments.quiet) as progress:
         explain_interruption(progress, command, debug=arguments.debug)
+        if budget is not None:
+            autopilot(
+                arguments.config,
+                arguments.overrides,
+                name,
+                budget=budget,
+                begun=begun,
+                fresh=arguments.fresh,
+                console=console,
+                listen=progress,
+            )
+            return
         folds = from_first(lambda: parse_folds(arguments.folds, config, run, fresh=fresh))
         if not fresh and not arguments.search:
             from_first(lambda: run.check(config))
@@ -92,6 +110,24 @@ def train(arguments: argparse.Namespace, command: str) -> None:
         tracking.finish(scores)
         if arguments.search and scores is not None and scores.complete:
             print_left_out(console, left_out_scores(plan, run))
+
+
+def _seconds(arguments: argparse.Namespace) -> float:
+    """The seconds of `--autopilot`."""
+    from pipeline.config import seconds_of
+    from pipeline.errors import ConfigError
+
+    if arguments.search or arguments.debug or arguments.folds:
+        raise ConfigError(
+            "--autopilot chooses trainings and folds itself", remedy="leave --search, --debug and --folds away"
+        )
+    if not re.fullmatch(r"0|(?=.)(\d+h)?(\d+m)?(\d+s)?", arguments.autopilot):
+        raise ConfigError(
+            f"--autopilot {arguments.autopilot}",
+            expected="a time such as 6h, 1h30m or 90s; or 0 for the plan only",
+            remedy="correct --autopilot",
+        )
+    return seconds_of(arguments.autopilot)
 
 
 def command(words: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import model_validator
 
 from pipeline.config.after import PredictConfig, SubmissionConfig, ThresholdsConfig, TrackingConfig
+from pipeline.config.autopilot import AutopilotConfig
 from pipeline.config.competition import CompetitionConfig
 from pipeline.config.folds import FoldsConfig
 from pipeline.config.images import ImagesConfig
@@ -35,6 +36,7 @@ class Config(Section):
     submission: Annotated[SubmissionConfig, After] = SubmissionConfig()
     search: Annotated[SearchConfig, After] = SearchConfig()
     tracking: Annotated[TrackingConfig, After] = TrackingConfig()
+    autopilot: Annotated[AutopilotConfig, After] = AutopilotConfig()
 
     @model_validator(mode="after")
     def _known_search_keys(self) -> Self:

@@ -37,7 +37,7 @@ _MARK = {"made_by": "q2l-pipeline"}
 _RUN_FILES = frozenset(
     {"config.yaml", "environment.json", "folds.csv", "data.json", "audit.json", "oof.parquet"}
     | {"thresholds.json", "scores.json", "test.parquet", "submission.csv", "decided.parquet", "submission.json"}
-    | {"submission.broken.csv", "blend.json", "blend.parquet", "report.html", "tracking.json"}
+    | {"submission.broken.csv", "blend.json", "blend.parquet", "report.html", "tracking.json", "autopilot.json"}
     | EXPORT_FILES
 )
 _FILES = _RUN_FILES | SEARCH_FILES | FOLD_FILES | RESUME_FILES | {"run.json", "run.lock"}
@@ -70,6 +70,7 @@ class RunFolder:
     blended = FileName("blend.parquet")  # the id and one probability per label of each test row; marks a blend
     tracking = FileName("tracking.json")  # see `Tracked`
     report = FileName("report.html")  # a page for a person to read
+    autopilot = FileName("autopilot.json")  # see `Autopilot`; the folder then holds no run, but the best submission
 
     @classmethod
     def named(cls, name: str, *, debug: bool = False) -> Self:
