@@ -48,7 +48,7 @@ def autopilot(
     Args:
         path: of the config.
         overrides: of its keys.
-        name: of the run: its arms are the runs NAME-autopilot-ARM; the best submission, and the state, are in NAME-autopilot.
+        name: of the run: NAME-autopilot holds the state and the best submission, NAME-autopilot-ARM are the runs.
         budget: seconds, over all commands; 0 measures and prints plans only.
         begun: the start of the command, on the clock of `time.monotonic`.
         fresh: begin anew.

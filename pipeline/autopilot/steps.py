@@ -65,7 +65,7 @@ class AutopilotState(Record):
 
 @dataclass
 class Steps:
-    """The steps of the autopilot `name` with a budget in seconds; its folder is NAME-autopilot, its runs NAME-autopilot-ARM.
+    """The steps of the autopilot `name`; its folder is NAME-autopilot, its runs are NAME-autopilot-ARM.
 
     Attributes:
         path: of the config.

@@ -14,7 +14,7 @@ def _with_plain_names(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [arm.get("name") for arm in arms]
     if not all(isinstance(name, str) and name.isidentifier() and name not in ("autopilot", "debug") for name in names):
         raise ValueError("each arm needs a name of letters, digits and _, as in {name: wide, model.hidden_dim: 512}")
-    if repeated := repeated_names(names):
+    if repeated := repeated_names(map(str, names)):
         raise ValueError(f"'{repeated[0]}' occurs twice")
     return arms
 
