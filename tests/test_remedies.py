@@ -42,7 +42,10 @@ def _texts() -> Iterator[tuple[str, str]]:
         for node in ast.walk(tree):
             place = f"{path.relative_to(PROJECT)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.JoinedStr):
-                yield place, "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                yield (
+                    place,
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values),
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
                 yield place, node.value
 
