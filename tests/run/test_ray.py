@@ -43,10 +43,10 @@ def cluster() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(PROJECT))  # of the machines
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args=MACHINE)
+        made: Any = Cluster(initialize_head=True, head_node_args=MACHINE)
         patch.setenv("RAY_ADDRESS", made.address)
         yield made
-        made.shutdown()  # type: ignore[no-untyped-call]
+        made.shutdown()
 
 
 @pytest.fixture
