@@ -35,5 +35,7 @@ TARGETS = {
     "dacon": Target(None, "data", "output/submission.csv", frozenset(("torch", "torchvision"))),
     "folder": Target(None, ".", "submission.csv", frozenset()),
 }
-TRAINING_ONLY = frozenset(("accelerate", "albumentations", "iterative-stratification", "matplotlib", "optuna"))
+TRAINING_ONLY = frozenset(
+    ("accelerate", "albumentations", "iterative-stratification", "jinja2", "matplotlib", "optuna")
+)
 ENGINE_PACKAGES = {"torch": (), "onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}

@@ -33,7 +33,7 @@ def opened_storage(
         RunError: it fails later, for example on a full disk.
     """
     url = _checked_url(asked, sqlite)
-    _refuse_other_database(url)
+    _refuse_other_database(url, own=asked is None)
     is_sqlite = url.get_backend_name() == "sqlite"
     options = {"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else {"pool_pre_ping": True}
     try:
@@ -81,8 +81,11 @@ def _begin_immediate(connection: sqlalchemy.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _refuse_other_database(url: sqlalchemy.URL) -> None:
-    """Refuse an SQLite file that is not a database of Optuna: its tables would be added to it."""
+def _refuse_other_database(url: sqlalchemy.URL, *, own: bool) -> None:
+    """Refuse an SQLite file that is not a database of Optuna: its tables would be added to it.
+
+    The run's `own` database may be half-made, by a killed command.
+    """
     path = Path(url.database or "")
     if url.get_backend_name() != "sqlite" or not path.is_file() or path.stat().st_size == 0:
         return
@@ -93,7 +96,7 @@ def _refuse_other_database(url: sqlalchemy.URL) -> None:
         return  # Optuna's own error follows
     finally:
         engine.dispose()
-    half_made = all(name.startswith(("stud", "trial", "version_info")) for name in tables)  # by a killed command
+    half_made = own and all(name.startswith(("stud", "trial", "version_info")) for name in tables)
     if "alembic_version" not in tables and not half_made:
         raise ConfigError(
             f"search.storage: {path} is the database of another program",

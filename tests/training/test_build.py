@@ -212,7 +212,7 @@ class TestParametersPerLabel:
         for value in (-1, {"a": -1}, {}, "many", [1, 2]):
             with pytest.raises(ConfigError, match="1 mistake") as caught:
                 make_config(loss={"gamma_neg": value})
-            assert "loss.gamma_neg: expected a number of at least 0, or a mapping" in str(caught.value)
+            assert "loss.gamma_neg: expected a number from 0 to 1000, or a mapping" in str(caught.value)
 
     def test_it_survives_being_written_down(self) -> None:
         config = make_config(loss={"gamma_neg": {"a": 1.5, "b": 2.0, "c": 3.0}})
@@ -241,7 +241,7 @@ def test_a_compiled_training_step_moves_the_weights_as_a_plain_one() -> None:
 def test_a_small_shared_memory_is_noted(
     free: float, workers: int, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.training.build.free_shared_memory", lambda: free)
+    monkeypatch.setattr("pipeline.training.build_prediction.free_shared_memory", lambda: free)
     config = check_config({"train": {"workers": 2}, "images": {"size": 512}, "model": {"pretrained": False}}, source="")
     notes: list[str] = []
     runtime = build_runtime(config, listen=notes_into(notes))
