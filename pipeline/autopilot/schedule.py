@@ -112,7 +112,7 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float, spent
 
 
 def halved(count: int) -> int:
-    """How many of `count` arms a round of short trainings leaves."""
+    """The number of arms, out of `count`, that a round of short trainings leaves."""
     return max(2, math.ceil(count / 2))
 
 

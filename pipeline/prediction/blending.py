@@ -30,7 +30,7 @@ MEANS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 """Scales that are averaged: from logits, and back to probabilities."""
 METHODS: tuple[Method, ...] = tuple((mean, kind) for kind in WEIGHTS for mean in MEANS)
-"""What is chosen from, the simplest first: from no fitted number to M weights per label."""
+"""All methods, the simplest first: from no fitted number to M weights per label."""
 
 _RESAMPLES, _MOST_CELLS = 100, 500_000  # for standard errors: cells in one resample
 _CLIP = 1e-12  # smallest distance of a probability from 0 and 1, where its logit is infinite
@@ -162,7 +162,7 @@ class _Contest:
         )
 
     def shown(self, table: Floats) -> Bits | Floats:
-        """What the metric takes: probabilities (N, K), or decisions as often as labels are positive."""
+        """The input of the metric: probabilities (N, K), or decisions as often as labels are positive."""
         if self._metric.takes == "probabilities":
             return table
         problem = threshold_problem(self._metric, self._targets, table, self._rules)

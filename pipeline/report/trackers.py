@@ -97,7 +97,7 @@ class MLflow:
 
 
 class _Runs:
-    """What wandb and trackio share: run objects by id, in a group that is named by the parent's id."""
+    """The part that wandb and trackio share: run objects by id, in a group that is named by the parent's id."""
 
     def __init__(self, project: str, _: Path) -> None:
         self._project, self._runs = project, dict[str, Any]()
