@@ -138,5 +138,6 @@ def test_a_trial_whose_process_died_is_repeated_once_with_its_values(database: s
     studies.check_that_dead_trials_are_retried_once(database)
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # two threads cannot both switch a warning off
 def test_two_workers_never_take_the_same_waiting_trial(database: str) -> None:
     studies.check_that_each_waiting_trial_is_taken_once(database)
