@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import cv2
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,8 @@ import torch
 
 PROJECT = Path(__file__).parent.parent
 LABELS = ("red", "green", "blue")
+hypothesis.settings.register_profile("no deadline", deadline=None)  # the first call of a test also imports
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")
