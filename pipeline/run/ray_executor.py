@@ -145,18 +145,18 @@ def _check_machines(ray: Any, shared: _Shared) -> None:
     """Raise RunError if a machine of the cluster does not see the files, or cannot import the pipeline."""
     look = ray.remote(num_cpus=0, max_retries=0)(_Shared.fault)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    try:
-        faults = ray.get(
-            [look.options(scheduling_strategy=_on(node)).remote(shared) for node in nodes], timeout=_ANSWER_SECONDS
-        )
-    except ray.exceptions.RayError as error:
-        raise RunError(
-            "a machine of the Ray cluster cannot run the pipeline",
-            got=str(error).strip().splitlines()[-1],
-            remedy="install the same versions of Python, Ray and this project on every machine",
-        ) from None
-    for fault in faults:
-        _refuse(fault)
+    looks = [look.options(scheduling_strategy=_on(node)).remote(shared) for node in nodes]
+    for answer in looks:
+        try:
+            _refuse(ray.get(answer, timeout=_ANSWER_SECONDS))
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            continue  # this machine has just left the cluster
+        except ray.exceptions.RayError as error:
+            raise RunError(
+                "a machine of the Ray cluster cannot run the pipeline",
+                got=str(error).strip().splitlines()[-1],
+                remedy="install the same versions of Python, Ray and this project on every machine",
+            ) from None
 
 
 def _refuse(fault: str | None) -> None:

@@ -179,6 +179,14 @@ def test_a_failing_task_ends_the_command(
 
 
 @pytest.mark.ray
+def test_a_machine_that_has_just_left_the_cluster_is_no_fault(second: Callable[[], None], tiny_config: Path) -> None:
+    events: list[Event] = []
+    second()
+    run_on_ray(_task, "fine", RunFolder(Path("runs/x")), [1], plan=make_plan(tiny_config, *RAY), listen=events.append)
+    assert FoldFinished(1, resumed=False) in events
+
+
+@pytest.mark.ray
 def test_without_room_the_command_ends(cluster: Any, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_executor, "_PLACE_SECONDS", 3.0)
     monkeypatch.setattr(ray_executor, "_room", lambda *_: (9, 0))
