@@ -26,15 +26,20 @@ WORDS: tuple[str, ...] = (
 WORDS += ("train.parallel_folds=1", "model.freeze=[batch_norm]")  # live batch norms exchange nothing on CPUs
 
 
-def images_per_second(checkout: Path, config: Path, folder: Path, *, processes: int = 2) -> float:
+def images_per_second(checkout: Path, config: Path, *, processes: int) -> float:
     """Of the fastest epoch of fold 0 of `config`: other work on the machine only slows epochs down."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _in_folder(checkout, config, Path(folder), processes)
+
+
+def _in_folder(checkout: Path, config: Path, folder: Path, processes: int) -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
         common |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, str(checkout / "run_cv.py"), str(config), *WORDS, "--fresh"]
+    command = [sys.executable, str(checkout / "run_cv.py"), str(config), *WORDS]
     started = [
         subprocess.Popen(
             command,
@@ -54,16 +59,11 @@ def main() -> None:
     other, rounds = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 3
     for processes in (1, 2):
         ratios = []
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(rounds):
-                config = HERE / "configs/demo.yaml"
-                before, after = (
-                    images_per_second(each, config, Path(folder), processes=processes) for each in (other, HERE)
-                )
-                ratios.append(after / before)
-                print(
-                    f"{processes} processes: {before:.1f} before, {after:.1f} after, ratio {ratios[-1]:.2f}", flush=True
-                )
+        for _ in range(rounds):
+            config = HERE / "configs/demo.yaml"
+            before, after = (images_per_second(each, config, processes=processes) for each in (other, HERE))
+            ratios.append(after / before)
+            print(f"{processes} processes: {before:.1f} before, {after:.1f} after, ratio {ratios[-1]:.2f}", flush=True)
         print(f"{processes} processes: median ratio {statistics.median(ratios):.2f}")
 
 
