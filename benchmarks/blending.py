@@ -150,6 +150,9 @@ def report_competitions(count: int) -> None:
         worst = np.min(np.divide(gains, errors, out=np.zeros_like(gains), where=errors > 0))
         biases = [spread([each.bias for each in some]), spread([each.in_sample_bias for each in some])]
         print(f"| {name} | {spread(gains)} | {worst:+.2f} | {biases[0]} | {biases[1]} |")
+    for seed, each in enumerate(outcomes):
+        if each.gain < -each.error:
+            print(f"competition {seed}: {each.metric} {each.gain:+.4f}, standard error {each.error:.4f}, {each.method}")
     for method, times in Counter(each.method for each in outcomes).most_common():
         print(f"{times:4d}  {method}")
 
