@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Literal, cast
 
 import cv2
+import joblib
 import torch
 
 from pipeline.errors import ConfigError, PipelineError
@@ -38,7 +39,8 @@ def loading_workers(asked: int | Literal["auto"], device: torch.device, *, besid
         return asked
     if device.type == "cpu":
         return 0
-    return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside - 1))
+    cores: int = joblib.cpu_count()
+    return min(_MOST_WORKERS, max(1, cores // beside - 1))
 
 
 def free_shared_memory() -> float:
@@ -114,6 +116,6 @@ def share_cores(beside: int) -> None:
     if "OMP_NUM_THREADS" in os.environ:
         use_threads(torch.get_num_threads())  # torch read the variable at its import, OpenCV does not read it
         return
-    threads = max(1, (os.cpu_count() or 1) // beside)
+    threads = max(1, joblib.cpu_count() // beside)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # otherwise Accelerate sets a number of its own
     use_threads(threads)

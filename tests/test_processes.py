@@ -42,7 +42,7 @@ def test_an_environment_that_no_launcher_made_is_refused(monkeypatch: pytest.Mon
 
 def test_each_process_computes_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads(), cv2.getNumThreads()
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 6)
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "7")
         share_cores(2)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -103,7 +103,7 @@ def _read_stats(doing: str, paths: Sequence[ImagePaths], config: Config, listen:
     return read_image_stats(
         paths,
         image_form(config.images).reading,
-        threads=os.cpu_count() or 1,
+        threads=joblib.cpu_count(),
         progress=lambda done: listen(ImageProgress(doing, done, len(paths))),
     )
 

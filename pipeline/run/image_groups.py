@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+import joblib
 import numpy as np
 
 from pipeline.competition.groups import connect, describe_groups, join_groups
@@ -29,7 +29,7 @@ def with_image_groups(config: Config, table: TrainTable, listen: Listener) -> Tr
         stats = read_image_stats(
             table.paths,
             image_form(config.images).reading,
-            threads=os.cpu_count() or 1,
+            threads=joblib.cpu_count(),
             progress=lambda done: listen(ImageProgress("comparing images", done, len(table.paths))),
         )
     return group_table(config.competition, table, stats, listen)

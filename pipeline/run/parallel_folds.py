@@ -12,6 +12,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
+import joblib
 import torch
 
 from pipeline import interrupts
@@ -78,7 +79,7 @@ def run_side_by_side(
     """
     context = multiprocessing.get_context(_START_METHOD)
     waiting, running = list(folds), dict[int, _Running]()
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, joblib.cpu_count() // processes)
     free = list(range(processes))
     dead: list[str] = []
     try:

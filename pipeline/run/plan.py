@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ def prepare(config: Config, *, debug: bool, listen: Listener) -> Plan:
         require_images(
             table.paths,
             image_form(config.images),
-            threads=os.cpu_count() or 1,
+            threads=joblib.cpu_count(),
             progress=lambda done: listen(ImageProgress("checking images", done, len(table.paths))),
         )
     return Plan(config, table, folds, metric, rules, deadline)
@@ -138,7 +138,7 @@ def _without_broken_images(config: Config, table: TrainTable, listen: Listener) 
     problems = check_images(
         table.paths,
         image_form(config.images),
-        threads=os.cpu_count() or 1,
+        threads=joblib.cpu_count(),
         decode=True,
         progress=lambda done: listen(ImageProgress("decoding images", done, len(table.paths))),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import joblib
 
 from pipeline.competition.paths import ImagePaths
 from pipeline.config import Config
@@ -86,7 +87,7 @@ def _cached(
 
     kept_as: CacheFormat = "jpeg" if images.cache_format == "jpeg" else "raw"
     try:
-        return cache.open(forms, kept_as=kept_as, threads=os.cpu_count() or 1, progress=report, listen=listen)
+        return cache.open(forms, kept_as=kept_as, threads=joblib.cpu_count(), progress=report, listen=listen)
     except OSError as error:
         if optional:
             listen(Note(f"images are decoded anew in every epoch: {cache.folder} cannot be written: {error}"))

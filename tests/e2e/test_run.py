@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,7 +92,7 @@ def test_folds_alone_and_side_by_side_give_the_same_bytes(tiny_config: Path, mon
     assert cv(monkeypatch, tiny_config, "--folds", "1") == 0
     run = RunFolder(Path("runs/tiny"))
     assert cv(monkeypatch, tiny_config) == 0
-    one_thread = [f"train.parallel_folds={max(2, os.cpu_count() or 1)}", "train.workers=1", "--run", "together"]
+    one_thread = [f"train.parallel_folds={max(2, joblib.cpu_count())}", "train.workers=1", "--run", "together"]
     assert cv(monkeypatch, tiny_config, *one_thread) == 0
     together = RunFolder(Path("runs/together"))
     assert together.oof.read_bytes() == run.oof.read_bytes()
@@ -121,7 +121,7 @@ def test_neither_row_order_nor_worker_count_changes_a_byte(tiny_config: Path, mo
 def test_parallel_folds_killed_in_fold_1_end_with_the_same_bytes(
     tiny_config: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parallel = max(2, os.cpu_count() or 1)  # each with one thread, like this process
+    parallel = max(2, joblib.cpu_count())  # each with one thread, like this process
     settings = ("train.epochs=5", "model.dropout=0.3", "train.select=best")
     assert cv(monkeypatch, tiny_config, *settings, "--run", "whole") == 0
     whole, killed = (RunFolder(workplace / "runs" / name) for name in ("whole", "killed"))

@@ -41,7 +41,7 @@ def test_every_fold_runs_and_its_events_arrive() -> None:
 
 
 def test_folds_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 7)
     seen: list[Event] = []
     run_side_by_side(_task, "threads", None, [0], processes=2, listen=seen.append)
     assert seen[0] == Note("3 3")

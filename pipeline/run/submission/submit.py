@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ def submit(
     if out is not None:
         _require_replaceable(out)
     if first.config.predict.broken == "error" and any(run.models for run in runs):
-        require_images(test_set.table.paths, image_form(first.config.images), threads=os.cpu_count() or 1)
+        require_images(test_set.table.paths, image_form(first.config.images), threads=joblib.cpu_count())
     rules = row_rules(first.config.submission, first.config.competition, first.labels)
     fitted = fitted or choose_decision_rule(runs, rules)
     notes += [*(note for run in runs for note in run.notes), *fitted.notes]
