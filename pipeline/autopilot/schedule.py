@@ -105,9 +105,7 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Sc
         folds = min(task.folds, waves * task.beside)
         chosen, more = (name,), [(f"{name}, folds: {folds}, epochs: {fits}", images + waves * wave)]
     end = left + task.end - sum(seconds for _, seconds in more)
-    return Schedule(
-        first, chosen, [*steps, *more, ("other arms, seeds, blends, a full fit, as they fit; report", end)]
-    )
+    return Schedule(first, chosen, [*steps, *more, ("other arms, seeds, blends, a full fit, as they fit; report", end)])
 
 
 def halved(count: int) -> int:

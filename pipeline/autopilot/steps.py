@@ -186,13 +186,14 @@ class Steps:
             return
         if not done:
             submit([open_run(folder)], views=None, out=None, images=None, sample=None, on_image=lambda *_: self.tick())
-        best, why = self.state.best or run, "the first submission"
+        best, replaces, why = self.state.best or run, True, "its submission is written"
         if best != run:
             replaces, why = self._weighed(best, run)
-        if best == run or replaces:
+        if replaces:
             write_atomically(self.folder().submission, partial(shutil.copyfile, folder.submission))
             self.save(best=run)
-        self._report(f"{run}, submission", run, begun, why)
+        if replaces or not done:
+            self._report(f"{run}, submission", run, begun, why)
 
     def blend(self, members: Sequence[str]) -> None:
         """Blend runs whose submissions are written, unless that is done, and submit the blend."""

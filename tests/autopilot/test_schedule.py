@@ -35,7 +35,9 @@ def test_a_plan_keeps_the_budget_and_begins_with_a_submission_within_a_tenth(
 
 
 @given(_ARMS, _TASKS, st.floats(60, 200_000))
-def test_the_two_best_of_several_arms_always_get_all_their_folds(arms: dict[str, Costs], task: Task, budget: float) -> None:
+def test_the_two_best_of_several_arms_always_get_all_their_folds(
+    arms: dict[str, Costs], task: Task, budget: float
+) -> None:
     plan = make_schedule(arms, task, budget=budget)
     assume(len(plan.arms) > 1)
     used = sum(min(short_of(arms[arm].epochs), arms[arm].epochs) * arms[arm].epoch for arm in plan.arms[2:])

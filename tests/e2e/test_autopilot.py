@@ -72,9 +72,7 @@ def test_arms_follow_the_config() -> None:
     assert [*arms_of(load_config(PROJECT / "configs/demo.yaml"))] == ["own", "longer", "larger", "gap", "bce"]
 
 
-FROZEN = (
-    "autopilot.arms=[{name: own}, {name: frozen, train.frozen_backbone: true, model.backbone_weights: own.safetensors}]"
-)
+FROZEN = "autopilot.arms=[{name: frozen, train.frozen_backbone: true, model.backbone_weights: own.safetensors}]"
 
 
 @pytest.mark.slow
