@@ -29,7 +29,6 @@ from pipeline.search.trial_score import build_trial_score
 _SHOWN = {"30m": 1800.0, "2h": 7200.0, "9h": 32400.0}  # budgets that a budget of 0 plans for
 _MEASURE_SECONDS = 20.0  # for each arm of a budget of 0
 _SEED_SHARES = (1.0, 0.75, 0.5)  # of the epochs, for another seed in what time is left
-_LONE_SHARES = (*_SEED_SHARES, 0.35, 0.25, 0.15, 0.1, 0.05, 0.01)  # for the only arm that the time allows
 _OTHER_PACE = 1.3  # times slower or faster than measured: another plan
 _END = 10.0, 1e-4  # seconds of a blend and of the report, and for each cell of the training table
 
@@ -112,9 +111,8 @@ def _run(steps: Steps, schedule: Schedule) -> None:
         steps.save(first_pace=steps.pace)
     if not 1 / _OTHER_PACE < steps.state.first_pace < _OTHER_PACE:
         steps.say(f"trainings take {steps.state.first_pace:.2f} times the measured seconds, so the plan is made again")
-        costs = {name: each.times(steps.state.first_pace) for name, each in steps.state.costs.items()}
-        schedule = make_schedule(costs, steps.task, budget=steps.budget)
-        print_schedule(steps.console, schedule, f"{steps.budget:.0f} s")
+        schedule = make_schedule(steps.state.costs, steps.task, budget=steps.budget / steps.state.first_pace)
+        print_schedule(steps.console, schedule, f"{steps.budget / steps.state.first_pace:.0f} measured seconds")
     full = {*_compare_arms(steps, schedule), *([first] if first.epochs == first.costs.epochs else [])}
     ranked = sorted((run for run in full if steps.key(run.name) > -math.inf), key=lambda run: -steps.key(run.name))
     finals, members = ranked[:1], list[str]()
@@ -125,7 +123,7 @@ def _run(steps: Steps, schedule: Schedule) -> None:
         if others and len(finals) == 1:
             finals.append(_unlike(steps, run, others))
     for seed in itertools.count(1):
-        seeds = [_affordable(steps, run, _SEED_SHARES, seed) for run in finals]
+        seeds = [_seed(steps, run, seed) for run in finals]
         for another in filter(None, seeds):
             _finish(steps, another, members)
         if not any(seeds):
@@ -137,10 +135,8 @@ def _run(steps: Steps, schedule: Schedule) -> None:
 
 
 def _compare_arms(steps: Steps, schedule: Schedule) -> list[Training]:
-    """The trainings of the arms on the same folds; with as many of its epochs as fit if there is only one arm."""
-    runs = [Training(arm, steps.state.costs[arm], steps.state.costs[arm].epochs) for arm in schedule.arms]
-    if len(runs) == 1:
-        runs = [run for run in [_affordable(steps, runs[0], _LONE_SHARES)] if run is not None]
+    """The trainings of the arms that are finished on the same folds."""
+    runs = [Training(arm, steps.state.costs[arm], epochs) for arm, epochs in schedule.arms.items()]
     waves = math.ceil(steps.task.folds / steps.task.beside) - 1
     spared = steps.pace * waves * max((run.costs.train(run.epochs) for run in runs), default=0.0)
     if len(runs) > 2:
@@ -158,12 +154,11 @@ def _same(steps: Steps, run: Training) -> list[list[int]]:
     return [wave for wave in steps.unfinished(run)[:1] if wave[0] == steps.plan(run.arm).fold_numbers[0]]
 
 
-def _affordable(steps: Steps, run: Training, shares: Sequence[float], seed: int = 0) -> Training | None:
-    """The training with the most of its epochs that fits: all folds with another seed, else a wave of them."""
-    for share in shares:
+def _seed(steps: Steps, run: Training, seed: int) -> Training | None:
+    """The training of all folds with another seed and the most epochs that fit; None where fewer than half fit."""
+    for share in _SEED_SHARES:
         another = run._replace(epochs=math.ceil(share * run.epochs), seed=seed)
-        waves = steps.unfinished(another)
-        if steps.fits(another, waves if seed else waves[:1]):
+        if steps.fits(another, steps.unfinished(another)):
             return another
     return None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import StrictFloat, StrictInt
 
@@ -18,7 +18,7 @@ _EARLY = 0.04  # of the budget, planned for the first submission: the machine ma
 _SPARE = 0.07  # of the budget, for later steps that take longer than measured
 _SHORT = 0.25  # of the epochs, in a first round
 _DEAREST = 0.6  # of the time that is left: an arm that takes more for all folds is not compared
-_ENOUGH = 0.5  # of the epochs: with these an arm is preferred to those after it
+_ENOUGH = 0.7  # of the epochs: with these an arm is preferred to those after it, and another fold to more epochs
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,6 @@ class Costs:
     def train(self, epochs: int) -> float:
         """The seconds of the folds that are trained side by side; the images are read already."""
         return self.start + epochs * self.epoch
-
-    def times(self, factor: float) -> Self:
-        """The costs on a machine that takes so many times as long."""
-        return replace(self, **{name: factor * getattr(self, name) for name in ("images", "start", "epoch", "predict")})
 
     def alone(self, epochs: int) -> float:
         """The seconds until the test images are predicted by one training."""
@@ -69,41 +65,45 @@ class Schedule(NamedTuple):
 
     Attributes:
         first: the arm of the first submission, and its epochs.
-        arms: those that are compared on the same folds, or the only one; none where only the first submission fits.
+        arms: those that are compared on the same folds, or the only one, with their epochs; none where only the first
+            submission fits.
         steps: with seconds, for the dearest arms where the arm is not known before.
     """
 
     first: tuple[str, int]
-    arms: tuple[str, ...]
+    arms: dict[str, int]
     steps: list[tuple[str, float]]
 
 
 def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Schedule:
     """The plan that compares the most arms, so that all folds of two of them still fit into the budget.
 
-    Where not even two arms fit, one gets all of the time: as many epochs as one training can have, up to its usual
-    ones, and then as many folds as fit. It depends on nothing but its arguments, so a later command makes it again.
+    Where not even two arms fit, one gets all of the time: as many folds as can have most of its usual epochs, or one
+    with as many as fit. It depends on nothing but its arguments, so a later command makes it again.
     """
     name, fits = _most_trained(arms, _EARLY * budget, enough=1.0)
     first = name, max(1, fits)
     steps = [(f"first submission: {name}, epochs: {first[1]}", arms[name].alone(first[1]))]
     left = budget * (1 - MEASURING - _SPARE) - steps[0][1] - task.end
     able = [name for name, costs in arms.items() if costs.images + task.rest(costs, 0) <= _DEAREST * left]
-    chosen, more = tuple[str, ...](), list[tuple[str, float]]()
+    chosen, more = dict[str, int](), list[tuple[str, float]]()
     for count in range(len(able), 1, -1):
         more = _comparison({name: arms[name] for name in able[:count]}, task, first)
         if sum(seconds for _, seconds in more) <= left:
-            chosen = tuple(able[:count])
+            chosen = {name: arms[name].epochs for name in able[:count]}
             break
     else:
         name, fits = _most_trained(arms, left, enough=_ENOUGH)
-        if not fits:
-            return Schedule(first, (), steps)
-        wave = arms[name].train(fits) + task.beside * arms[name].predict
-        images = 0.0 if name == first[0] else arms[name].images
-        waves = min(math.ceil(task.folds / task.beside), int((left - images) / wave))
-        folds = min(task.folds, waves * task.beside)
-        chosen, more = (name,), [(f"{name}, folds: {folds}, epochs: {fits}", images + waves * wave)]
+        images, predict = 0.0 if name == first[0] else arms[name].images, task.beside * arms[name].predict
+        for waves in range(math.ceil(task.folds / task.beside), 0, -1):
+            seconds = (left - images) / waves
+            fits = min(arms[name].epochs, int((seconds - predict - arms[name].start) / arms[name].epoch))
+            if fits >= _ENOUGH * arms[name].epochs:
+                break
+        if fits < 1:
+            return Schedule(first, {}, steps)
+        text = f"{name}, folds: {min(task.folds, waves * task.beside)}, epochs: {fits}"
+        chosen, more = {name: fits}, [(text, images + waves * (arms[name].train(fits) + predict))]
     end = left + task.end - sum(seconds for _, seconds in more)
     return Schedule(first, chosen, [*steps, *more, ("other arms, seeds, blends, a full fit, as they fit; report", end)])
 

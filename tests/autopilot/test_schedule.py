@@ -26,7 +26,7 @@ def test_a_plan_keeps_the_budget_and_begins_with_a_submission_within_a_tenth(
     plan = make_schedule(arms, task, budget=budget)
     name, epochs = plan.first
     assert 1 <= epochs <= arms[name].epochs
-    assert plan.arms == tuple(arm for arm in arms if arm in plan.arms)  # the most important first, each once
+    assert all(1 <= count <= arms[arm].epochs for arm, count in plan.arms.items())
     assert all(seconds >= 0 for _, seconds in plan.steps)
     assume(min(each.alone(1) for each in arms.values()) < 0.04 * budget)
     assert MEASURING * budget + plan.steps[0][1] <= FIRST * budget
@@ -40,9 +40,10 @@ def test_the_two_best_of_several_arms_always_get_all_their_folds(
 ) -> None:
     plan = make_schedule(arms, task, budget=budget)
     assume(len(plan.arms) > 1)
-    used = sum(min(short_of(arms[arm].epochs), arms[arm].epochs) * arms[arm].epoch for arm in plan.arms[2:])
+    used = sum(min(short_of(arms[arm].epochs), arms[arm].epochs) * arms[arm].epoch for arm in [*plan.arms][2:])
     rest = sum(sorted(task.rest(arms[arm], 1) for arm in plan.arms)[-2:])
     assert used + rest + task.end <= budget
+    assert [*plan.arms] == [arm for arm in arms if arm in plan.arms]  # the most important first
     assert all(task.rest(arms[arm], 0) <= 0.6 * budget for arm in plan.arms)
 
 
@@ -58,8 +59,12 @@ def test_a_short_time_goes_to_the_first_arm_in_full() -> None:
     arms = {"own": own, "frozen": frozen, "larger": Costs(20, 5.0, 6.0, 76.0, 12.0), "gap": own}
     plan = make_schedule(arms, Task(5, 1, 13.0), budget=2_400)
     assert plan.first == ("frozen", 8)
-    assert plan.arms == ("own",)
-    assert plan.steps[1] == ("own, folds: 2, epochs: 20", 5 + 2 * (6 + 20 * 38 + 6))
+    assert plan.arms == {"own": 17}
+    assert plan.steps[1] == ("own, folds: 3, epochs: 17", 5 + 3 * (6 + 17 * 38 + 6))
+    long = make_schedule(arms, Task(5, 1, 13.0), budget=3_000)
+    assert long.steps[1][0] == "own, folds: 4, epochs: 16"
+    brief = make_schedule(arms, Task(5, 1, 13.0), budget=900)
+    assert brief.steps[1][0] == "own, folds: 1, epochs: 19"
 
 
 @pytest.mark.parametrize(("budget", "arms"), [(800, 1), (1_000, 2), (1_500, 4), (6_000, 6)])
@@ -73,7 +78,7 @@ def test_arms_are_halved_after_short_trainings(budget: float, arms: int) -> None
 def test_an_arm_that_takes_too_long_is_not_compared() -> None:
     arms = {"large": Costs(20, 0.0, 2.0, 400.0, 2.0), "a": Costs(20, 0, 2.0, 5.0, 2.0), "b": Costs(9, 0, 2.0, 5.0, 2.0)}
     plan = make_schedule(arms, Task(3, 1, 5.0), budget=3_600)
-    assert plan.arms == ("a", "b")
+    assert plan.arms == {"a": 20, "b": 9}
 
 
 def test_the_documentation_shows_the_plan_for_two_gpus_and_nine_hours() -> None:
