@@ -44,17 +44,10 @@ def autopilot(
     console: Console,
     listen: Listener,
 ) -> None:
-    """Run what is left of an autopilot.
+    """Run what is left of an autopilot within `budget` seconds over all commands; 0 measures and prints plans only.
 
-    Args:
-        path: of the config.
-        overrides: of its keys.
-        name: of the run: NAME-autopilot holds the state and the best submission, NAME-autopilot-RUN are the runs.
-        budget: seconds, over all commands; 0 measures and prints plans only.
-        begun: the start of the command, on the clock of `time.monotonic`.
-        fresh: delete what an earlier autopilot wrote first.
-        console: receives plans and decisions.
-        listen: receives the events of trainings.
+    NAME-autopilot holds the state and the best submission, NAME-autopilot-RUN are the runs. `begun` is the start of the
+    command, on the clock of `time.monotonic`; `fresh` deletes what an earlier autopilot wrote first.
 
     Raises:
         PipelineError: no arm can be trained, or no submission can be written.
@@ -129,7 +122,8 @@ def _run(steps: Steps, schedule: Schedule) -> None:
         if not any(seeds):
             break
     for run in finals:
-        if not steps.unfinished(run) and steps.fits(run, [[FULL_FIT]]):
+        done = steps.folder(run.name).fold(FULL_FIT).done.exists()
+        if not done and not steps.unfinished(run) and steps.fits(run, [[FULL_FIT]]):
             steps.train(run, [[FULL_FIT]], "there is time for a training on all rows")
             _finish(steps, run, members)
 

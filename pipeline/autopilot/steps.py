@@ -104,7 +104,8 @@ class Steps:
     def save(self, **changes: Any) -> None:
         """Change the state, and write it."""
         self._saved = time.monotonic()
-        self.state = replace(self.state, spent=self._saved - self.begun, **changes)
+        spent = self._saved - self.begun if self.budget else 0.0  # to print plans costs nothing
+        self.state = replace(self.state, spent=spent, **changes)
         self.state.save(self.folder().autopilot)
 
     def tick(self, event: Event | None = None) -> None:
@@ -208,8 +209,8 @@ class Steps:
     def _weighed(self, best: str, run: str) -> tuple[bool, str]:
         """Whether the submission of a run replaces the best one, and why.
 
-        It must be better on the rows that both have validated; a blend, than one run, by more than the standard error
-        of the difference. With more folds, or a blend of more members, it may be worse by as much: the mean of more
+        It must not be worse on the rows that both have validated; a blend must beat one run by the standard error of
+        the difference. With more folds, or a blend of more members, it may be worse by as much: the mean of more
         models is better.
         """
         gain, error = self.key(run) - self.key(best), 0.0
@@ -222,7 +223,7 @@ class Steps:
         wanted = -error if more and run.startswith("blend-") >= best.startswith("blend-") else 0.0
         wanted = error if run.startswith("blend-") > best.startswith("blend-") else wanted
         text = f"the gain is {gain:.4f}, with a standard error of {error:.4f}"
-        return gain > wanted, f"it replaces {best}: {text}" if gain > wanted else f"{best} stays: {text}"
+        return gain >= wanted, f"it replaces {best}: {text}" if gain >= wanted else f"{best} stays: {text}"
 
     def _planned(self, run: Training, folds: Sequence[Fold]) -> float:
         """The seconds to train these folds side by side, as measured; epochs before a kill are not trained again."""
