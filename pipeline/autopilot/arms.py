@@ -12,23 +12,26 @@ from pipeline.config import Config
 from pipeline.config.recipes import RECIPES
 
 _LARGER = 1.4  # times the image size
+_LONGER = 3  # times the epochs, from scratch
 _OTHER_BACKBONES = 2  # out of the model hub's cache
 
 
 def arms_of(config: Config) -> dict[str, list[str]]:
     """The overrides of each arm by its name, the most important one first.
 
-    They are those of `autopilot.arms`, or else: the config itself (`own`); with trained weights, its frozen backbone;
-    average pooling; another loss; other backbones in the cache of the model hub; larger images.
+    They are those of `autopilot.arms`, or else: the config itself (`own`); with trained weights its frozen backbone,
+    without them more epochs; larger images; other backbones in the cache of the model hub; average pooling; another
+    loss.
     """
-    given = [{**arm} for arm in config.autopilot.arms]
+    given, trained, epochs = [{**arm} for arm in config.autopilot.arms], _is_trained(config), config.train.epochs
     arms = {str(arm.pop("name")): arm for arm in given} or {
         "own": {},
-        **({"frozen": _FROZEN} if _is_trained(config) and not config.train.frozen_backbone else {}),
+        **({"frozen": _FROZEN} if trained and not config.train.frozen_backbone else {}),
+        **({"longer": {"train.epochs": _LONGER * epochs}} if not trained and epochs != "auto" else {}),
+        "larger": {"images.size": [_larger(side, config.model.feature_stride) for side in config.images.height_width]},
+        **_other_backbones(config),
         **({"gap": {"model.head": "gap"}} if config.model.head != "gap" else {}),
         **_other_loss(config),
-        **_other_backbones(config),
-        "larger": {"images.size": [_larger(side, config.model.feature_stride) for side in config.images.height_width]},
     }
     return {name: [f"{key}={json.dumps(value)}" for key, value in keys.items()] for name, keys in arms.items()}
 

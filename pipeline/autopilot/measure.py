@@ -2,96 +2,100 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from pipeline.autopilot.schedule import Costs
 from pipeline.competition.folds.rows import rows_of
 from pipeline.competition.submission import submission_form
 from pipeline.competition.test_set import read_test_set
-from pipeline.events import EpochFinished, Event, ImageProgress, Listener, StepFinished, ignore
-from pipeline.run.cv import run_fold
+from pipeline.events import Event, ImageProgress, StepFinished, ignore
+from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, few_rows
 
-_EPOCHS = 2
-_VALIDATION = 0.4  # of the seconds of a training step, where no epoch ends in time
-_TEST = 1.5  # times the seconds of validation: test images are decoded, and a model is loaded
+_STEPS = 5  # of each fold; the first one is slow
+_FORWARD = 0.4  # of the seconds of an image in training: it is only predicted
+_MAPS = "computing feature maps"
+
+
+class _EnoughError(Exception):
+    """Ends the training: all is measured."""
 
 
 class _Watch:
-    """A listener that adds the time since the last event to the kind of the event."""
+    """A listener that notes when images are read and how fast folds train; it ends the training."""
 
-    def __init__(self, listen: Listener) -> None:
-        self._listen, self._last = listen, time.monotonic()
-        self.images: dict[str, list[tuple[float, int, int]]] = defaultdict(list)  # seconds, images done, all
-        self.steps: list[float] = []
-        self.validations: list[float] = []
+    def __init__(self, folds: Sequence[int], seconds: float) -> None:
+        self._begun = self._last = time.monotonic()
+        self._seconds, self._steps = seconds, dict.fromkeys(folds, 0)
+        self.start = 0.0  # seconds until the first step
+        self.rates = dict.fromkeys(folds, 0.0)  # images per second
+        self.images: dict[str, list[tuple[float, int, int]]] = {}  # the time, images done, all
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
-        seconds, self._last = now - self._last, now
         if isinstance(event, ImageProgress):
-            self.images[event.doing].append((seconds, event.done, event.total))
-        elif isinstance(event, StepFinished):
-            self.steps.append(seconds)
-        elif isinstance(event, EpochFinished):
-            self.validations.append(seconds)
-        else:
-            self._listen(event)
+            self.images.setdefault(event.doing, [(self._last, 0, event.total)]).append((now, event.done, event.total))
+        elif isinstance(event, StepFinished) and isinstance(event.fold, int):
+            self.start = self.start or now - self._begun
+            self._steps[event.fold] += 1
+            self.rates[event.fold] = max(self.rates[event.fold], event.images_per_second)
+            fewest = min(self._steps.values())
+            if fewest >= _STEPS or (fewest and now - self._begun > self._seconds):
+                raise _EnoughError
+        self._last = now
+
+    def reading(self) -> dict[str, tuple[float, int]]:
+        """The seconds per image of each kind of reading, and its number of images."""
+        found = {}
+        for doing, seen in self.images.items():
+            some = seen[1:] if len(seen) > 2 else seen  # networks are built before the first images are counted
+            found[doing] = (some[-1][0] - some[0][0]) / max(1, some[-1][1] - some[0][1]), seen[-1][2]
+        return found
 
 
-def measure(plan: Plan, run: RunFolder, *, seconds: float, startup: float, listen: Listener) -> Costs:
-    """The costs of a plan's training, from one of a few rows that takes about so many seconds at most.
+def measure(plan: Plan, run: RunFolder, *, seconds: float) -> Costs:
+    """The costs of a plan's training, from one of a few rows.
 
     Args:
         plan: of all rows.
         run: the folder of the short training; it is begun anew.
-        seconds: after these the training stops, and what it did not reach is supposed.
-        startup: seconds that a new process takes to import everything.
-        listen: gets notes.
+        seconds: after these it ends with the next step of each fold.
     """
-    train = plan.config.train
-    table, folds = few_rows(plan.table, plan.folds, per_fold=2 * train.batch_size, seed=plan.config.folds.seed)
-    short = plan.config.model_copy(update={"train": train.model_copy(update={"epochs": _EPOCHS, "seeds": 1})})
-    watch, begun = _Watch(listen), time.monotonic()
-    few = replace(plan, config=short, table=table, folds=folds, deadline=begun + seconds)
-    run.begin(fresh=True)
-    with run.in_use():
-        run_fold(few, run, few.fold_numbers[0], watch)
-    total = time.monotonic() - begun
-    rows, few_of = rows_of(plan.folds, few.fold_numbers[0]), rows_of(few.folds, few.fold_numbers[0])
+    train, features = plan.config.train, plan.config.features
+    table, folds = few_rows(plan.table, plan.folds, per_fold=train.batch_size, seed=plan.config.folds.seed)
+    update = {
+        "train": train.model_copy(update={"epochs": 100 * _STEPS, "seeds": 1}),
+        "features": features.model_copy(update={"copies": 1}),
+    }
+    few = replace(plan, config=plan.config.model_copy(update=update), table=table, folds=folds)
+    first = few.fold_numbers[: train.parallel_folds]
+    watch = _Watch(first, seconds)
+    with contextlib.suppress(_EnoughError):
+        run_cv(few, run, folds=first, fresh=True, listen=watch)
+    rows, reading = rows_of(plan.folds, plan.fold_numbers[0]), watch.reading()
+    image = 1 / max(min(watch.rates.values()), 1e-3)
     factor = len(plan.table.ids) / len(table.ids)
-    rates = {doing: (_rate(seen), seen[-1][2] * factor) for doing, seen in watch.images.items()}
-    step = fmean(watch.steps[1:] or watch.steps or [seconds])
-    training = step / min(train.batch_size * train.accumulate, len(few_of.train))
-    validation = min(watch.validations) / len(few_of.validation) if watch.validations else _VALIDATION * training
-    known = sum(each[0] for seen in watch.images.values() for each in seen[1:])
-    known += (len(watch.steps) - 1) * step + sum(watch.validations)
-    image = max([validation, *(rate for rate, _ in rates.values())])
+    copies = {_MAPS: (features.copies + 1) / 2}
+    validation = _FORWARD * image * len(rows.validation)
+    start = max(0.0, watch.start - sum(rate * count for rate, count in reading.values()))
+    slowest = max([_FORWARD * image, *(rate for rate, _ in reading.values())])
     return Costs(
         epochs=train.epoch_count,
-        images=float(sum(rate * count for rate, count in rates.values())),
-        start=max(0.0, total - known) + (startup if train.parallel_folds > 1 else 0.0),
-        epoch=float(training * len(rows.train) + validation * len(rows.validation)),
-        predict=float(_TEST * image * _test_rows(plan) * len(plan.config.predict.tta) + 0.5),
+        images=float(sum(rate * count * factor * copies.get(doing, 1) for doing, (rate, count) in reading.items())),
+        start=train.seeds * (start + validation) + 1.0,  # each model predicts its fold once more; scores
+        epoch=train.seeds * (image * len(rows.train) + validation),
+        predict=train.seeds * slowest * _test_rows(plan) * len(plan.config.predict.tta) + 0.5,
     )
-
-
-def _rate(seen: Sequence[tuple[float, int, int]]) -> float:
-    """Seconds per image. The first event follows the building of the network, which is not counted if others follow."""
-    seconds = sum(each[0] for each in seen[1:]) or seen[0][0]
-    return seconds / max(1, seen[-1][1] - (seen[0][1] if len(seen) > 1 else 0))
 
 
 def _test_rows(plan: Plan) -> int:
     config = plan.config
     form = submission_form(config.submission, config.competition, plan.table.labels)
-    return len(
-        read_test_set(
-            config.competition, config.submission, form, images=None, train_ids=plan.table.ids, listen=ignore
-        ).table.ids
+    found = read_test_set(
+        config.competition, config.submission, form, images=None, train_ids=plan.table.ids, listen=ignore
     )
+    return len(found.table.ids)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import StrictFloat, StrictInt
 
 FIRST = 0.1
 """The share of the budget within which the first submission is written."""
+MEASURING = 0.03
+"""The share of the budget after which no further arm is measured."""
 
-_SPARE = 0.1  # of the budget, for steps that take longer than measured
-_SHARES = (1.0, 0.7, 0.5)  # of the epochs of an arm, where several are compared
-_LONE_SHARES = (*_SHARES, 0.35, 0.25, 0.15, 0.1, 0.05, 0.0)  # where the budget is enough for one arm; 0: one epoch
+_EARLY = 0.04  # of the budget, planned for the first submission: the machine may be slower than measured
+_SPARE = 0.07  # of the budget, for later steps that take longer than measured
 _SHORT = 0.25  # of the epochs, in a first round
+_DEAREST = 0.6  # of the time that is left: an arm that takes more for all folds is not compared
+_ENOUGH = 0.7  # of the epochs: with these an arm is preferred to those after it, and another fold to more epochs
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Costs:
 
     Attributes:
         images: to read the images, or compute the feature maps, once.
-        start: of each training of a fold, beside its epochs.
-        epoch: of a fold.
+        start: of each training, beside its epochs.
+        epoch: of as many folds as are trained side by side.
         predict: to predict the test images with one model.
     """
 
@@ -35,80 +38,74 @@ class Costs:
     epoch: StrictFloat
     predict: StrictFloat
 
-    def fold(self, epochs: int) -> float:
-        """The seconds of a fold; the images are read already."""
+    def train(self, epochs: int) -> float:
+        """The seconds of the folds that are trained side by side; the images are read already."""
         return self.start + epochs * self.epoch
 
-    def share(self, share: float) -> int:
-        """That share of the epochs, at least 1."""
-        return max(1, round(share * self.epochs))
+    def alone(self, epochs: int) -> float:
+        """The seconds until the test images are predicted by one training."""
+        return self.images + self.train(epochs) + self.predict
 
 
 class Task(NamedTuple):
     """The sizes that costs depend on beside the arm."""
 
     folds: int
-    beside: int  # folds that are trained at the same time
-    blend: float  # seconds to fit and write a blend
+    beside: int  # folds that are trained side by side: a wave
+    end: float  # seconds of a blend and of the report
 
-    def rest(self, costs: Costs, epochs: int, done: int) -> float:
-        """The seconds of all folds of an arm after `done` ones, and of their predictions."""
-        waves = math.ceil((self.folds - done) / self.beside)
-        return waves * costs.fold(epochs) + self.folds * costs.predict
-
-
-class Step(NamedTuple):
-    """A step of a plan."""
-
-    name: str
-    seconds: float
+    def rest(self, costs: Costs, done: int) -> float:
+        """The seconds of all folds after `done` waves, and of the predictions."""
+        waves = math.ceil(self.folds / self.beside) - done
+        return waves * costs.train(costs.epochs) + self.folds * costs.predict
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(NamedTuple):
     """The plan of an autopilot.
 
     Attributes:
-        first: the arm of the first submission; it trains `first_epochs` epochs of fold 0.
-        epochs: of each arm that is trained; arms that the budget cannot afford are left out.
-        short: whether a first round of short trainings halves the arms.
-        finals: arms that train all folds: 2, which are blended, or 1, or 0 where only the first submission fits.
-        seeds: further trainings of all folds of the best arm that fit, each with another seed.
+        first: the arm of the first submission, and its epochs.
+        arms: those that are compared on the same folds, or the only one, with their epochs; none where only the first
+            submission fits.
         steps: with seconds, for the dearest arms where the arm is not known before.
     """
 
-    first: StrictStr
-    first_epochs: StrictInt
-    epochs: dict[StrictStr, StrictInt]
-    short: StrictBool
-    finals: StrictInt
-    seeds: StrictInt
-    steps: tuple[Step, ...]
+    first: tuple[str, int]
+    arms: dict[str, int]
+    steps: list[tuple[str, float]]
 
 
-def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float, spent: float) -> Schedule:
-    """The plan with the most epochs and arms that fits into the budget.
+def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Schedule:
+    """The plan that compares the most arms, so that all folds of two of them still fit into the budget.
 
-    Args:
-        arms: by name, the most important one first.
-        task: the number of folds, and so on.
-        budget: seconds in total.
-        spent: of these, before the first step.
+    Where not even two arms fit, one gets all of the time: as many folds as can have most of its usual epochs, or one
+    with as many as fit. It depends on nothing but its arguments, so a later command makes it again.
     """
-    first, first_epochs = _first(arms, FIRST * budget - spent)
-    begin = Step(f"first submission: {first}, {_epochs(first_epochs)} of fold 0", _alone(arms[first], first_epochs))
-    left = budget * (1 - _SPARE) - spent - begin.seconds
-    for epochs, short, finals in _options(arms, task, left):
-        steps = _steps(arms, task, epochs, short=short, finals=finals, done=(first, first_epochs))
-        used = sum(step.seconds for step in steps)
-        if used <= left:
-            dearest = max(task.rest(arms[name], epochs[name], 0) for name in epochs) + task.blend
-            seeds = int((left - used) / dearest)
-            more = [
-                Step(f"all folds of the best arm with seed {number + 1}; blend", dearest) for number in range(seeds)
-            ]
-            return Schedule(first, first_epochs, epochs, short, finals, seeds, (begin, *steps, *more))
-    return Schedule(first, first_epochs, {}, short=False, finals=0, seeds=0, steps=(begin,))
+    name, fits = _most_trained(arms, _EARLY * budget, enough=1.0)
+    first = name, max(1, fits)
+    steps = [(f"first submission: {name}, epochs: {first[1]}", arms[name].alone(first[1]))]
+    left = budget * (1 - MEASURING - _SPARE) - steps[0][1] - task.end
+    able = [name for name, costs in arms.items() if costs.images + task.rest(costs, 0) <= _DEAREST * left]
+    chosen, more = dict[str, int](), list[tuple[str, float]]()
+    for count in range(len(able), 1, -1):
+        more = _comparison({name: arms[name] for name in able[:count]}, task, first)
+        if sum(seconds for _, seconds in more) <= left:
+            chosen = {name: arms[name].epochs for name in able[:count]}
+            break
+    else:
+        name, fits = _most_trained(arms, left, enough=_ENOUGH)
+        images, predict = 0.0 if name == first[0] else arms[name].images, task.beside * arms[name].predict
+        for waves in range(math.ceil(task.folds / task.beside), 0, -1):
+            seconds = (left - images) / waves
+            fits = min(arms[name].epochs, int((seconds - predict - arms[name].start) / arms[name].epoch))
+            if fits >= _ENOUGH * arms[name].epochs:
+                break
+        if fits < 1:
+            return Schedule(first, {}, steps)
+        text = f"{name}, folds: {min(task.folds, waves * task.beside)}, epochs: {fits}"
+        chosen, more = {name: fits}, [(text, images + waves * (arms[name].train(fits) + predict))]
+    end = left + task.end - sum(seconds for _, seconds in more)
+    return Schedule(first, chosen, [*steps, *more, ("other arms, seeds, blends, a full fit, as they fit; report", end)])
 
 
 def halved(count: int) -> int:
@@ -121,66 +118,30 @@ def short_of(epochs: int) -> int:
     return max(1, round(_SHORT * epochs))
 
 
-def _first(arms: Mapping[str, Costs], seconds: float) -> tuple[str, int]:
-    """The arm that trains the largest share of its epochs in so many seconds; the cheapest where none trains one."""
+def _most_trained(arms: Mapping[str, Costs], seconds: float, *, enough: float) -> tuple[str, int]:
+    """The first arm that trains `enough` of its epochs in so many seconds, or the largest share, with its epochs.
 
-    def affords(costs: Costs) -> int:
-        return min(costs.epochs, int((seconds - _alone(costs, 0)) / costs.epoch))
-
-    name = max(arms, key=lambda name: (affords(arms[name]) / arms[name].epochs, -_alone(arms[name], 1)))
-    if affords(arms[name]) < 1:
-        name = min(arms, key=lambda name: _alone(arms[name], 1))
-    return name, max(1, affords(arms[name]))
-
-
-def _alone(costs: Costs, epochs: int) -> float:
-    return costs.images + costs.fold(epochs) + costs.predict
-
-
-def _options(arms: Mapping[str, Costs], task: Task, seconds: float) -> Iterator[tuple[dict[str, int], bool, int]]:
-    """Epochs of arms, whether there is a short round, and the number of finals: the best first.
-
-    An arm that would take more than half of the time alone, with half of its epochs, is not compared with others.
+    Where none trains a whole epoch it is the cheapest, with 0 epochs.
     """
-    able = [
-        name
-        for name, costs in arms.items()
-        if costs.images + task.rest(costs, costs.share(min(_SHARES)), 0) <= 0.5 * seconds
-    ]
-    for share in _SHARES:
-        for count in range(len(able), 1, -1):
-            epochs = {name: arms[name].share(share) for name in able[:count]}
-            yield epochs, False, 2
-            if count > 2:
-                yield epochs, True, 2
-    for name, costs in arms.items():
-        for share in _LONE_SHARES:
-            yield {name: costs.share(share)}, False, 1
+    fits = {name: max(0, min(each.epochs, int((seconds - each.alone(0)) / each.epoch))) for name, each in arms.items()}
+    name = max(arms, key=lambda name: min(enough, fits[name] / arms[name].epochs))
+    return (name, fits[name]) if fits[name] else (min(arms, key=lambda name: arms[name].alone(1)), 0)
 
 
-def _steps(
-    arms: Mapping[str, Costs], task: Task, epochs: Mapping[str, int], *, short: bool, finals: int, done: tuple[str, int]
-) -> list[Step]:
-    """The steps after the first submission, for which an arm has trained fold 0 for some epochs: they are `done`."""
-    images = {name: 0.0 if name == done[0] else arms[name].images for name in epochs}
-    full = {name: arms[name].fold(count) for name, count in epochs.items() if (name, count) != done}
-    steps = []
-    if short:
-        rounds = {name: arms[name].fold(short_of(epochs[name])) + images[name] for name in epochs}
-        steps += [Step(f"{name}: {_epochs(short_of(epochs[name]))} of fold 0", rounds[name]) for name in epochs]
-        left = halved(len(epochs))
-        steps.append(Step(f"the best {left} arms: all epochs of fold 0", _dearest(full.values(), left)))
+def _comparison(arms: Mapping[str, Costs], task: Task, first: tuple[str, int]) -> list[tuple[str, float]]:
+    """The steps until all folds of two arms are trained."""
+    images = {name: 0.0 if name == first[0] else costs.images for name, costs in arms.items()}
+    full = {name: 0.0 if (name, each.epochs) == first else each.train(each.epochs) for name, each in arms.items()}
+    where = f"folds: {task.beside}"
+    if len(arms) == 2:
+        steps = [(f"{name}, {where}, epochs: {arms[name].epochs}", full[name] + images[name]) for name in arms]
     else:
-        steps += [Step(f"{name}: {_epochs(epochs[name])} of fold 0", full[name] + images[name]) for name in full]
-    rests = [task.rest(arms[name], count, 1) for name, count in epochs.items()]
-    which = "the best two unlike arms" if finals == 2 else next(iter(epochs))
-    steps.append(Step(f"{which}: the other folds, predictions", _dearest(rests, finals)))
-    return [*steps, *([Step("blend of both", task.blend)] if finals == 2 else [])]
-
-
-def _dearest(seconds: Iterable[float], count: int) -> float:
-    return sum(sorted(seconds, reverse=True)[:count])
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count} epochs"
+        short = {name: short_of(costs.epochs) for name, costs in arms.items()}
+        steps = [
+            (f"{name}, {where}, epochs: {short[name]}", costs.train(short[name]) + images[name])
+            for name, costs in arms.items()
+        ]
+        left = halved(len(arms))
+        steps.append((f"the best {left} arms, {where}, all epochs", sum(sorted(full.values())[-left:])))
+    finals = sorted(task.rest(costs, 1) for costs in arms.values())[-2:]
+    return [*steps, ("the best arm and an unlike one, all folds; blend", sum(finals) + task.end)]

@@ -1,77 +1,77 @@
-"""The steps of an autopilot: each is done once, also over several commands, and prints score, cost and reason."""
+"""The steps of an autopilot: each leaves an ordinary run folder, prints score, cost and reason, and is done once."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
-from pydantic import StrictBool, StrictFloat, StrictStr
+from pydantic import StrictFloat, StrictStr
 from rich.console import Console
 
-from pipeline.autopilot.schedule import Costs, Schedule, Task
+from pipeline.autopilot.schedule import Costs, Task
+from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import as_metric_config, load_config
 from pipeline.console import number
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.events import Event, Listener
-from pipeline.files import write_atomically
+from pipeline.errors import PipelineError
+from pipeline.events import Event, Fold, Listener
+from pipeline.files import read_text, write_atomically
 from pipeline.report.compare import compare
 from pipeline.run.blend import blend
 from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, prepare
-from pipeline.run.records import Record, Score, Scores
+from pipeline.run.records import Record, Scores
 from pipeline.run.submission.submit import submit
 from pipeline.run.trained_run import open_run
 
-_LATE = 2.0, 10.0  # a training may take so many times its planned seconds, and seconds more
+_SPARE = 0.01  # of the budget, between the last step and the end
 _SAVE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that is over; the score, with its 95 % interval, is cross-fitted, and None where no fold is finished."""
-
-    seconds: StrictFloat
-    planned: StrictFloat
-    score: Score = None
-    interval: tuple[Score, Score] = (None, None)
-    complete: StrictBool = False  # all folds are scored
+_FASTEST = 0.2  # trainings take at least this share of the planned seconds
 
 
 @dataclass(frozen=True)
 class AutopilotState(Record):
-    """autopilot.json: what an autopilot has done; `best` is the step whose run gave the submission."""
+    """autopilot.json: beside the run folders, all that a later command needs to go on."""
 
-    budget: StrictFloat = 0.0
     spent: StrictFloat = 0.0  # seconds, over all commands
     costs: dict[StrictStr, Costs] = field(default_factory=dict)
-    schedule: Schedule | None = None
-    done: dict[StrictStr, Done] = field(default_factory=dict)
-    best: StrictStr | None = None
+    trained: StrictFloat = 0.0  # seconds of finished trainings
+    planned: StrictFloat = 0.0  # seconds that were planned for these
+    read: tuple[StrictStr, ...] = ()  # arms whose images are read
+    first_pace: StrictFloat = 1.0  # see `Steps.pace`, after the first submission
+    best: StrictStr | None = None  # the run that gave the submission
 
-    def with_budget(self, budget: float) -> Self:
-        """The state for this budget; with more time than before, steps that had too little are done again."""
-        if budget <= self.budget:
-            return self
-        kept = {name: each for name, each in self.done.items() if each.complete or ("@0" in name and each.score)}
-        best = self.best if self.best in kept else None
-        return replace(self, budget=budget, done=kept, best=best, schedule=self.schedule if kept else None)
+
+class Training(NamedTuple):
+    """A training of an arm on each fold; its run is NAME-autopilot- and `name`."""
+
+    arm: str
+    costs: Costs
+    epochs: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The arm; with its epochs where these are not the usual ones, and with its seed."""
+        epochs = "" if self.epochs == self.costs.epochs else f"-{self.epochs}ep"
+        return self.arm + epochs + (f"-seed{self.seed}" if self.seed else "")
 
 
 @dataclass
 class Steps:
-    """The steps of the autopilot `name`; its folder is NAME-autopilot, its runs are NAME-autopilot-ARM.
+    """The steps of the autopilot `name`; its folder is NAME-autopilot.
 
     Attributes:
         path: of the config.
         arms: the overrides of each arm.
         begun: when the time began, on the clock of `time.monotonic`.
-        fresh: whether a run that an earlier autopilot left is begun anew.
         listen: receives the events of trainings.
     """
 
@@ -80,18 +80,16 @@ class Steps:
     name: str
     budget: float
     begun: float
-    fresh: bool
     console: Console
     listen: Listener
     state: AutopilotState
     task: Task = field(default_factory=lambda: Task(1, 1, 0.0))
     _plans: dict[str, Plan] = field(default_factory=dict)
-    _opened: set[str] = field(default_factory=set)
     _saved: float = 0.0
 
-    def folder(self, run: str) -> RunFolder:
+    def folder(self, run: str = "") -> RunFolder:
         """The folder of one of the runs, or of the autopilot itself."""
-        return RunFolder.named(f"{self.name}-{run}" if run == "autopilot" else f"{self.name}-autopilot-{run}")
+        return RunFolder.named(f"{self.name}-autopilot" + (f"-{run}" if run else ""))
 
     def plan(self, arm: str) -> Plan:
         """The checked plan of an arm."""
@@ -106,8 +104,9 @@ class Steps:
     def save(self, **changes: Any) -> None:
         """Change the state, and write it."""
         self._saved = time.monotonic()
-        self.state = replace(self.state, spent=self._saved - self.begun, **changes)
-        self.state.save(self.folder("autopilot").autopilot)
+        spent = self._saved - self.begun if self.budget else 0.0  # to print plans costs nothing
+        self.state = replace(self.state, spent=spent, **changes)
+        self.state.save(self.folder().autopilot)
 
     def tick(self, event: Event | None = None) -> None:
         """A listener that also keeps the spent time on disk."""
@@ -119,105 +118,137 @@ class Steps:
     def say(self, text: str) -> None:
         """Print a line, with the time."""
         spent = int(self.budget - self.left())
-        self.console.print(f"[{spent // 3600}:{spent // 60 % 60:02}:{spent % 60:02}] {text}")
+        time_ = f"[{spent // 3600}:{spent // 60 % 60:02}:{spent % 60:02}]"
+        self.console.print(f"{time_} {text}", markup=False, highlight=False, soft_wrap=True)
 
     @property
     def pace(self) -> float:
-        """The seconds of the trainings so far per planned second, at least 1."""
-        done = [each for each in self.state.done.values() if each.planned]
-        return max(1.0, sum(each.seconds for each in done) / sum(each.planned for each in done)) if done else 1.0
+        """The seconds of the trainings so far per planned second."""
+        return max(_FASTEST, self.state.trained / self.state.planned) if self.state.planned else 1.0
 
-    def is_complete(self, run: str) -> bool:
-        """Whether all folds of a run are trained and its submission is written."""
-        return all(each in self.state.done and self.state.done[each].complete for each in (run, f"{run}, submission"))
+    def key(self, run: str) -> float:
+        """The cross-fitted score of a run, higher is better; -inf where no fold is scored."""
+        scores = self._scores(run)
+        score = None if scores is None else scores.cross_fitted.pooled
+        return -math.inf if scores is None or score is None else score if scores.greater_is_better else -score
 
-    def key(self, done: Done) -> float:
-        """The score of a step, higher is better."""
-        metric = next(iter(self._plans.values())).metric
-        return float("-inf") if done.score is None else done.score * (1 if metric.greater_is_better else -1)
+    def unfinished(self, run: Training) -> list[list[int]]:
+        """The folds of a run that are not trained, in waves that are trained side by side."""
+        plan = self.plan(run.arm)
+        finished = self.folder(run.name).finished_folds(plan.config.train)
+        left = [fold for fold in plan.fold_numbers if fold not in finished]
+        return [left[start : start + self.task.beside] for start in range(0, len(left), self.task.beside)]
 
-    def train(
-        self, run: str, arm: str, *, epochs: int, planned: float, reserve: float, why: str, seed: int = 0
-    ) -> Done:
-        """Train all folds of a run, or fold 0 if its name ends with "@0"; keeps `reserve` seconds for what must follow.
+    def fits(self, run: Training, waves: Sequence[Sequence[Fold]]) -> bool:
+        """Whether there is time for these waves, predictions, a blend and the report; or the first one has begun."""
+        begun = any(self.folder(run.name).fold(fold).is_begun() for wave in waves[:1] for fold in wave)
+        seconds = self.pace * sum(self._planned(run, wave) for wave in waves)
+        return begun or seconds <= self.left() - self._closing(run)
 
-        A training that fails, or takes more than twice its time, has no score.
+    def train(self, run: Training, waves: Sequence[Sequence[Fold]], why: str, *, reserve: float = 0.0) -> bool:
+        """Train one wave after the other; returns whether all are finished. The full fit is a wave of its own.
+
+        Each stops where its time is over: `reserve` seconds are kept beside those for predictions and the end. After
+        the first, a wave begins only where it fits. Where one fails the reason is printed.
         """
-        if run in self.state.done:
-            return self.state.done[run]
-        begun, plan, name = time.monotonic(), self.plan(arm), run.removesuffix("@0")
-        limit = min(self.left() - reserve, _LATE[0] * self.pace * planned + _LATE[1])
-        changed = {"epochs": epochs, "seed": plan.config.train.seed + seed, "full_fit": False}
-        config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update=changed)})
-        timed, scores = replace(plan, config=config, deadline=begun + limit), None
-        folds = plan.fold_numbers[:1] if run != name else None
-        fresh = self.fresh and name not in self._opened
-        self._opened.add(name)
-        try:
-            scores = run_cv(timed, self.folder(name), folds=folds, fresh=fresh, listen=self.tick)
-        except PipelineError as error:
-            why = str(error)
-        return self._close(run, scores, begun, planned, why if scores or self.left() < 0 else f"{why}; not finished")
+        plan, folder = self.plan(run.arm), self.folder(run.name)
+        for place, wave in enumerate(waves):
+            if place and not self.fits(run, [wave]):
+                self.say(f"{run.name}: no time for folds {wave}, {max(0.0, self.left()):.0f} s are left")
+                return False
+            planned, full = self._planned(run, wave), wave == [FULL_FIT]
+            changed = {"epochs": run.epochs, "seed": plan.config.train.seed + run.seed, "full_fit": full}
+            config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update=changed)})
+            begun = time.monotonic()
+            timed = replace(plan, config=config, deadline=begun + self.left() - self._closing(run) - reserve)
+            try:
+                run_cv(
+                    timed, folder, folds=None if full else [int(fold) for fold in wave], fresh=False, listen=self.tick
+                )
+            except PipelineError as error:
+                self.say(f"{run.name}: {error}")
+                return False
+            finished = all(folder.fold(fold).done.exists() for fold in wave)
+            if finished:
+                seconds = self.state.trained + time.monotonic() - begun
+                read = (*self.state.read, run.arm)
+                self.save(trained=seconds, planned=self.state.planned + planned, read=tuple({*read}))
+            what = f"{run.name}, folds {', '.join(map(str, wave))}"
+            self._report(what, run.name, begun, why if finished else "unfinished: its time is over")
+            if not finished:
+                return False
+        return True
 
     def submit(self, run: str) -> None:
-        """Predict the test images with a run; take its submission where its score is better than the best so far."""
-        step = f"{run}, submission"
-        if step in self.state.done:
+        """Predict the test images with a scored run, unless that is done; take its submission where it is the best."""
+        begun, folder = time.monotonic(), self.folder(run)
+        done = _is_newer(folder.submitted, [folder.blend, *folder.path.glob("*/done.json")])
+        if self._scores(run) is None or (done and run == self.state.best):
             return
-        begun, name = time.monotonic(), run.removesuffix("@0")
-        folder, of_run = self.folder(name), self.state.done[run]
-        submit([open_run(folder)], views=None, out=None, images=None, sample=None, on_image=lambda *_: self.tick())
-        best, why = self.state.best, "it replaces the submission: "
-        before = None if best is None else self.state.done[best]
-        if before is None:
-            why += "the first"
-        elif of_run.complete and not before.complete:
-            why += "all folds predict"
-        elif self.key(of_run) <= self.key(before):
-            why = f"the submission stays: {best} has {number(before.score)}"
-        elif run.startswith("blend") and not str(best).startswith("blend") and (doubt := self._doubt(str(best), name)):
-            why = f"the submission stays: {doubt}"
-        else:
-            why += f"{best} has {number(before.score)}"
-        changed = {}
-        if why.startswith("it"):
-            write_atomically(self.folder("autopilot").submission, partial(shutil.copyfile, folder.submission))
-            changed["best"] = run
-        done = replace(of_run, seconds=time.monotonic() - begun, planned=0.0)
-        self.save(done={**self.state.done, step: done}, **changed)
-        self._print(step, done, why)
+        if not done:
+            submit([open_run(folder)], views=None, out=None, images=None, sample=None, on_image=lambda *_: self.tick())
+        best, replaces, why = self.state.best or run, True, "its submission is written"
+        if best != run:
+            replaces, why = self._weighed(best, run)
+        if replaces:
+            write_atomically(self.folder().submission, partial(shutil.copyfile, folder.submission))
+            self.save(best=run)
+        if replaces or not done:
+            self._report(f"{run}, submission", run, begun, why)
 
     def blend(self, members: Sequence[str]) -> None:
-        """Blend runs and submit the blend."""
+        """Blend runs whose submissions are written, unless that is done, and submit the blend."""
         run, begun = f"blend-{len(members)}", time.monotonic()
-        if run not in self.state.done:
-            custom = as_metric_config(self.plan(next(iter(self._plans))).config.competition.metric).function
-            paths = [self.folder(member).path for member in members]
-            config, out = self.path if custom else None, self.folder(run).path
-            record, scores = blend(paths, [], config=config, out=out, listen=self.tick)
-            self._close(run, scores, begun, 0.0, f"{record.mean}, {record.kind} of {', '.join(members)}")
+        if not _is_newer(self.folder(run).blend, [self.folder(member).submitted for member in members]):
+            custom = as_metric_config(next(iter(self._plans.values())).config.competition.metric).function
+            paths, config = [self.folder(member).path for member in members], self.path if custom else None
+            record, _ = blend(paths, [], config=config, out=self.folder(run).path, listen=self.tick)
+            self._report(run, run, begun, f"{record.mean}, {record.kind} of {len(members)} runs")
         self.submit(run)
 
-    def _doubt(self, best: str, name: str) -> str | None:
-        """A reason not to prefer a blend to a single run: its gain is within the standard error of the difference."""
-        try:
-            found = compare(self.folder(best.removesuffix("@0")), self.folder(name))
-        except ConfigError:  # a custom metric is not run from a run folder
-            return None
-        error = (found.spread.high - found.spread.low) / 3.92
-        gain = f"the blend gains {abs(found.difference):.4f}, the standard error is {error:.4f}"
-        return gain if abs(found.difference) <= error else None
+    def _weighed(self, best: str, run: str) -> tuple[bool, str]:
+        """Whether the submission of a run replaces the best one, and why.
 
-    def _close(self, run: str, scores: Scores | None, begun: float, planned: float, why: str) -> Done:
-        done = Done(time.monotonic() - begun, planned)
+        It must not be worse on the rows that both have validated; a blend must beat one run by the standard error of
+        the difference. With more folds, or a blend of more members, it may be worse by as much: the mean of more
+        models is better.
+        """
+        gain, error = self.key(run) - self.key(best), 0.0
+        before, now = (Scores.load(self.folder(each).scores) for each in (best, run))
+        with contextlib.suppress(PipelineError):  # a custom metric is not run from a run folder
+            found = compare(self.folder(best), self.folder(run))
+            gain = found.difference if now.greater_is_better else -found.difference
+            error = (found.spread.high - found.spread.low) / 3.92
+        more = len(now.folds) > len(before.folds) or best.startswith("blend-")
+        wanted = -error if more and run.startswith("blend-") >= best.startswith("blend-") else 0.0
+        wanted = error if run.startswith("blend-") > best.startswith("blend-") else wanted
+        text = f"the gain is {gain:.4f}, with a standard error of {error:.4f}"
+        return gain >= wanted, f"it replaces {best}: {text}" if gain >= wanted else f"{best} stays: {text}"
+
+    def _planned(self, run: Training, folds: Sequence[Fold]) -> float:
+        """The seconds to train these folds side by side, as measured; epochs before a kill are not trained again."""
+        files = [self.folder(run.name).fold(fold).epochs for fold in folds]
+        done = min(len(read_text(file).splitlines()) if file.exists() else 0 for file in files)
+        known = run.arm in self.state.read and not (run.seed and self.plan(run.arm).config.train.frozen_backbone)
+        rows = self.task.folds / (self.task.folds - 1) if folds == [FULL_FIT] else 1.0  # times those of a fold
+        return (0.0 if known or done else run.costs.images) + rows * run.costs.train(run.epochs - done)
+
+    def _closing(self, run: Training) -> float:
+        """The seconds to keep for the predictions of all folds, a blend, the report and the end."""
+        return self.pace * self.task.folds * run.costs.predict + self.task.end + _SPARE * self.budget
+
+    def _scores(self, run: str) -> Scores | None:
+        file = self.folder(run).scores
+        return Scores.load(file) if file.exists() else None
+
+    def _report(self, step: str, run: str, begun: float, why: str) -> None:
+        score, scores = "no score", self._scores(run)
         if scores is not None:
-            found = scores.cross_fitted
-            done = replace(done, score=found.pooled, interval=found.interval, complete=scores.complete)
-        self.save(done={**self.state.done, run: done})
-        self._print(run, done, why)
-        return done
+            low, high = map(number, scores.cross_fitted.interval)
+            score = f"{number(scores.cross_fitted.pooled)} (95 % {low} to {high})"
+        self.say(f"{step}: {score}, {time.monotonic() - begun:.0f} s; {why}")
 
-    def _print(self, step: str, done: Done, why: str) -> None:
-        low, high = map(number, done.interval)
-        score = "no score" if done.score is None else f"{number(done.score)} (95 % {low} to {high})"
-        self.say(f"{step}: {score}, {done.seconds:.0f} s; {why}")
+
+def _is_newer(file: Path, sources: Sequence[Path]) -> bool:
+    times = [source.stat().st_mtime for source in sources if source.exists()]
+    return file.exists() and file.stat().st_mtime >= max(times, default=0.0)

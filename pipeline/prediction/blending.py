@@ -132,7 +132,8 @@ def fit_blend(
     members, without, scaled = range(logits.shape[1]), [], _all_scaled(chosen[0], logits)
     for out in members if len(members) > 1 else ():
         rest = np.delete(np.delete(sums[chosen[0]], out + 2, axis=2), out + 2, axis=3)
-        without.append(contest.score(_cross_fitted(chosen, np.delete(scaled, out, axis=1), rest, part_of, logits)))
+        kept = np.delete(members, out)
+        without.append(contest.score(_cross_fitted(chosen, scaled, rest, part_of, logits, kept)))
     return BlendFit(
         Blend(*chosen, fit_weights(chosen[1], sums[chosen[0]].sum(axis=1))),
         probabilities,
@@ -226,15 +227,17 @@ def _all_scaled(mean: str, logits: Logits) -> Logits:
     return scaled
 
 
-def _cross_fitted(method: Method, scaled: NDArray[Any], sums: Sums, part_of: Ints, logits: Logits) -> Floats:
-    """The blend (N, K) whose weights have not seen a row's part."""
+def _cross_fitted(
+    method: Method, scaled: NDArray[Any], sums: Sums, part_of: Ints, logits: Logits, kept: Ints | slice = slice(None)
+) -> Floats:
+    """The blend (N, K) of the `kept` members, whose weights have not seen a row's part; `sums` are of these members."""
     mean, kind = method
     whole, rows = sums.sum(axis=1), np.arange(part_of.size)
     weights = np.stack([fit_weights(kind, whole - sums[:, part]) for part in range(sums.shape[1])])  # (P, K, M)
     blended = np.empty((rows.size, len(scaled)), np.float32, order="F")
     for label, values in enumerate(scaled):
-        means = (weights[:, label].astype(np.float32) @ values)[part_of, rows]
-        blended[:, label] = _unscaled(mean, means, logits[label])
+        means = (weights[:, label].astype(np.float32) @ values[kept])[part_of, rows]
+        blended[:, label] = _unscaled(mean, means, logits[label][kept])
     return np.clip(blended, 0.0, 1.0)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from pydantic import StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from pipeline.errors import RunError, SubmissionError
@@ -24,6 +25,7 @@ from pipeline.run.records import Scores, SubmissionRecord
 LEDGER = Path("ledger/ledger.jsonl")
 USUAL_SHARE = 0.3  # of the test rows that are public, where it is not known
 _WORDS = r"[\s,;|\[\]'\"]+"
+_LOCK_SECONDS = 10
 _WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 
 
@@ -74,8 +76,8 @@ def add(path: Path, *, public: float | None, public_share: float | None, note: s
         note: any text.
 
     Raises:
-        PipelineError: there is no submission, a number is impossible, the ledger is about another metric, or the first
-            submission has no cross-fitted score.
+        PipelineError: there is no submission, a number is impossible, the ledger is in use or about another metric, or
+            the first submission has no cross-fitted score.
     """
     if not 0 < (0.5 if public_share is None else public_share) < 1 or not math.isfinite(public or 0.0):
         raise SubmissionError(
@@ -95,24 +97,30 @@ def add(path: Path, *, public: float | None, public_share: float | None, note: s
     _table(file)
     data = file.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    lines = _read_lines()
-    entry = next((each for each in lines[::-1] if each.sha256 == digest), Entry(str(file), digest, ""))
-    given: dict[str, Any] = {"note": note, "public": public, "public_share": public_share}
-    given = {key: value for key, value in given.items() if value is not None}
-    entry = replace(entry, added=datetime.now(UTC).isoformat(timespec="seconds"), **given)
-    if file != path:
-        entry = replace(_with_scores(entry, run), file=str(file))
-    _with_interval([*lines, entry])
-    others = {each.metric for each in lines} - {None}
-    if entry.metric and others - {entry.metric}:
-        raise SubmissionError(
-            f"{LEDGER} is about another metric",
-            expected=str(*others),
-            got=entry.metric,
-            remedy="move the folder ledger away, which begins another",
-        )
-    write_atomically(entry.copy, lambda temporary: temporary.write_bytes(data))
-    write_json_lines(LEDGER, map(asdict, [*lines, entry]))
+    LEDGER.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(LEDGER.with_suffix(".lock"), timeout=_LOCK_SECONDS).acquire()
+    except Timeout:
+        raise RunError(f"{LEDGER} is in use by another command", remedy="wait for it or stop it") from None
+    with lock:  # of two commands at once, the second reads what the first wrote
+        lines = _read_lines()
+        entry = next((each for each in lines[::-1] if each.sha256 == digest), Entry(str(file), digest, ""))
+        given: dict[str, Any] = {"note": note, "public": public, "public_share": public_share}
+        given = {key: value for key, value in given.items() if value is not None}
+        entry = replace(entry, added=datetime.now(UTC).isoformat(timespec="seconds"), **given)
+        if file != path:
+            entry = replace(_with_scores(entry, run), file=str(file))
+        _with_interval([*lines, entry])
+        others = {each.metric for each in lines} - {None}
+        if entry.metric and others - {entry.metric}:
+            raise SubmissionError(
+                f"{LEDGER} is about another metric",
+                expected=str(*others),
+                got=entry.metric,
+                remedy="move the folder ledger away, which begins another",
+            )
+        write_atomically(entry.copy, lambda temporary: temporary.write_bytes(data))
+        write_json_lines(LEDGER, map(asdict, [*lines, entry]))
 
 
 def read_ledger() -> list[Entry]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.run.ledger import similarities
+from pipeline.run.ledger import add, similarities
 from tests.e2e.commands import printed, verb
 from tests.e2e.test_blend import member
 
@@ -38,6 +40,17 @@ def test_submissions_are_noted_shown_and_picked(member: Path, capsys: pytest.Cap
     picks = printed(capsys)
     assert "1. " in picks
     assert "correlation 1.00 with those above" in picks  # the same rows in another order
+
+
+def test_two_commands_at_once_lose_no_line(member: Path) -> None:
+    Path("tables").mkdir()
+    files = [Path(f"tables/{number}.csv") for number in range(8)]
+    for number, file in enumerate(files):
+        pd.DataFrame({"id": ["a", "b"], "cat": [number, 1]}).to_csv(file, index=False)
+    add(member, public=None, public_share=None, note=None)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(add, public=0.5, public_share=None, note=None), files))
+    assert len(LEDGER.read_text().splitlines()) == 9
 
 
 def test_text_submissions_are_compared_by_their_words(workplace: Path) -> None:
