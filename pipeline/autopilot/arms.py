@@ -12,27 +12,28 @@ from pipeline.config import Config
 from pipeline.config.recipes import RECIPES
 
 _LARGER = 1.4  # times the image size
-_LONGER = 3  # times the epochs, from scratch
+_LONGER = 5  # times the epochs, at most, from scratch: there more epochs are the surest gain
 _OTHER_BACKBONES = 2  # out of the model hub's cache
 
 
 def arms_of(config: Config) -> dict[str, list[str]]:
     """The overrides of each arm by its name, the most important one first.
 
-    They are those of `autopilot.arms`, or else: the config itself (`own`); with trained weights its frozen backbone,
-    without them more epochs; larger images; other backbones in the cache of the model hub; average pooling; another
-    loss.
+    They are those of `autopilot.arms`, or else: the config itself (`own`); with trained weights its frozen backbone;
+    larger images; other backbones in the cache of the model hub; average pooling; another loss. From scratch all of
+    these may train for more epochs than the config has.
     """
     given, trained, epochs = [{**arm} for arm in config.autopilot.arms], _is_trained(config), config.train.epochs
     arms = {str(arm.pop("name")): arm for arm in given} or {
         "own": {},
         **({"frozen": _FROZEN} if trained and not config.train.frozen_backbone else {}),
-        **({"longer": {"train.epochs": _LONGER * epochs}} if not trained and epochs != "auto" else {}),
         "larger": {"images.size": [_larger(side, config.model.feature_stride) for side in config.images.height_width]},
         **_other_backbones(config),
         **({"gap": {"model.head": "gap"}} if config.model.head != "gap" else {}),
         **_other_loss(config),
     }
+    if not (given or trained or epochs == "auto"):
+        arms = {name: {"train.epochs": _LONGER * epochs, **keys} for name, keys in arms.items()}
     return {name: [f"{key}={json.dumps(value)}" for key, value in keys.items()] for name, keys in arms.items()}
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -62,7 +63,7 @@ def autopilot(
         arms = {arm: [*overrides, *words] for arm, words in arms_of(config).items()}
         steps = Steps(path, arms, name, budget, begun - state.spent, console, listen, state)
         try:
-            _measure(steps)
+            _measure(steps, config.train.epochs)
             for text, seconds in ({f"{budget:.0f} s": budget} if budget else _SHOWN).items():
                 schedule = make_schedule(steps.state.costs, steps.task, budget=seconds)
                 print_schedule(console, schedule, text)
@@ -73,7 +74,7 @@ def autopilot(
             steps.save()
 
 
-def _measure(steps: Steps) -> None:
+def _measure(steps: Steps, epochs: int | Literal["auto"]) -> None:
     errors = []
     for arm in [arm for arm in steps.arms if arm not in steps.state.costs]:
         if steps.budget and steps.state.costs and steps.budget - steps.left() > MEASURING * steps.budget:
@@ -90,8 +91,9 @@ def _measure(steps: Steps) -> None:
     if not steps.state.costs:
         raise errors[0]
     plan = steps.plan(next(iter(steps.state.costs)))
-    folds, cells = len(plan.fold_numbers), plan.table.targets.size
-    steps.task = Task(folds, min(plan.config.train.parallel_folds, folds), _END[0] + _END[1] * cells)
+    folds, beside, cells = len(plan.fold_numbers), plan.config.train.parallel_folds, plan.table.targets.size
+    usual = plan.config.train.epoch_count if epochs == "auto" else epochs
+    steps.task = Task(folds, min(beside, folds), usual, _END[0] + _END[1] * cells)
 
 
 def _run(steps: Steps, schedule: Schedule) -> None:

@@ -18,12 +18,12 @@ _EARLY = 0.04  # of the budget, planned for the first submission: the machine ma
 _SPARE = 0.07  # of the budget, for later steps that take longer than measured
 _SHORT = 0.25  # of the epochs, in a first round
 _DEAREST = 0.6  # of the time that is left: an arm that takes more for all folds is not compared
-_ENOUGH = 0.7  # of the epochs: with these an arm is preferred to those after it, and another fold to more epochs
+_ENOUGH = 0.7  # of the usual epochs
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The seconds of an arm on this machine, in its usual setting of `epochs`.
+    """The seconds of an arm on this machine, with at most `epochs`.
 
     Attributes:
         images: to read the images, or compute the feature maps, once.
@@ -52,7 +52,12 @@ class Task(NamedTuple):
 
     folds: int
     beside: int  # folds that are trained side by side: a wave
+    usual: int  # epochs of the user's config; arms from scratch may train more
     end: float  # seconds of a blend and of the report
+
+    def enough(self, costs: Costs) -> int:
+        """The epochs with which an arm is preferred to those after it, and another fold to more epochs."""
+        return math.ceil(_ENOUGH * min(self.usual, costs.epochs))
 
     def rest(self, costs: Costs, done: int) -> float:
         """The seconds of all folds after `done` waves, and of the predictions."""
@@ -81,7 +86,8 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Sc
     Where not even two arms fit, one gets all of the time: as many folds as can have most of its usual epochs, or one
     with as many as fit. It depends on nothing but its arguments, so a later command makes it again.
     """
-    name, fits = _most_trained(arms, _EARLY * budget, enough=1.0)
+    usual = {name: min(task.usual, costs.epochs) for name, costs in arms.items()}
+    name, fits = _most_trained(arms, _EARLY * budget, usual)
     first = name, max(1, fits)
     steps = [(f"first submission: {name}, epochs: {first[1]}", arms[name].alone(first[1]))]
     left = budget * (1 - MEASURING - _SPARE) - steps[0][1] - task.end
@@ -93,12 +99,12 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Sc
             chosen = {name: arms[name].epochs for name in able[:count]}
             break
     else:
-        name, fits = _most_trained(arms, left, enough=_ENOUGH)
+        name, fits = _most_trained(arms, left, {name: task.enough(costs) for name, costs in arms.items()})
         images, predict = 0.0 if name == first[0] else arms[name].images, task.beside * arms[name].predict
         for waves in range(math.ceil(task.folds / task.beside), 0, -1):
             seconds = (left - images) / waves
             fits = min(arms[name].epochs, int((seconds - predict - arms[name].start) / arms[name].epoch))
-            if fits >= _ENOUGH * arms[name].epochs:
+            if fits >= task.enough(arms[name]):
                 break
         if fits < 1:
             return Schedule(first, {}, steps)
@@ -118,13 +124,13 @@ def short_of(epochs: int) -> int:
     return max(1, round(_SHORT * epochs))
 
 
-def _most_trained(arms: Mapping[str, Costs], seconds: float, *, enough: float) -> tuple[str, int]:
-    """The first arm that trains `enough` of its epochs in so many seconds, or the largest share, with its epochs.
+def _most_trained(arms: Mapping[str, Costs], seconds: float, enough: Mapping[str, int]) -> tuple[str, int]:
+    """The first arm that trains `enough` epochs in so many seconds, or the largest share of them, with its epochs.
 
     Where none trains a whole epoch it is the cheapest, with 0 epochs.
     """
     fits = {name: max(0, min(each.epochs, int((seconds - each.alone(0)) / each.epoch))) for name, each in arms.items()}
-    name = max(arms, key=lambda name: min(enough, fits[name] / arms[name].epochs))
+    name = max(arms, key=lambda name: min(1.0, fits[name] / enough[name]))
     return (name, fits[name]) if fits[name] else (min(arms, key=lambda name: arms[name].alone(1)), 0)
 
 

@@ -83,7 +83,7 @@ class Steps:
     console: Console
     listen: Listener
     state: AutopilotState
-    task: Task = field(default_factory=lambda: Task(1, 1, 0.0))
+    task: Task = field(default_factory=lambda: Task(1, 1, 1, 0.0))
     _plans: dict[str, Plan] = field(default_factory=dict)
     _saved: float = 0.0
 

@@ -16,7 +16,7 @@ from tests.conftest import PROJECT
 _SECONDS = st.floats(0.01, 500.0)
 _COSTS = st.builds(Costs, st.integers(1, 60), _SECONDS, _SECONDS, _SECONDS, _SECONDS)
 _ARMS = st.lists(_COSTS, min_size=1, max_size=6).map(lambda costs: {f"arm{n}": each for n, each in enumerate(costs)})
-_TASKS = st.builds(Task, st.integers(2, 10), st.integers(1, 4), st.floats(0, 300))
+_TASKS = st.builds(Task, st.integers(2, 10), st.integers(1, 4), st.integers(1, 60), st.floats(0, 300))
 
 
 @given(_ARMS, _TASKS, st.floats(60, 200_000))
@@ -57,27 +57,37 @@ def test_a_short_time_goes_to_the_first_arm_in_full() -> None:
     """UC Merced on two cores for 40 minutes: one fold takes 13 minutes, so nothing is spent on a comparison."""
     own, frozen = Costs(20, 5.0, 6.0, 38.0, 6.0), Costs(8, 60.0, 6.0, 2.0, 6.0)
     arms = {"own": own, "frozen": frozen, "larger": Costs(20, 5.0, 6.0, 76.0, 12.0), "gap": own}
-    plan = make_schedule(arms, Task(5, 1, 13.0), budget=2_400)
+    plan = make_schedule(arms, Task(5, 1, 20, 13.0), budget=2_400)
     assert plan.first == ("frozen", 8)
     assert plan.arms == {"own": 17}
     assert plan.steps[1] == ("own, folds: 3, epochs: 17", 5 + 3 * (6 + 17 * 38 + 6))
-    long = make_schedule(arms, Task(5, 1, 13.0), budget=3_000)
+    long = make_schedule(arms, Task(5, 1, 20, 13.0), budget=3_000)
     assert long.steps[1][0] == "own, folds: 4, epochs: 16"
-    brief = make_schedule(arms, Task(5, 1, 13.0), budget=900)
+    brief = make_schedule(arms, Task(5, 1, 20, 13.0), budget=900)
     assert brief.steps[1][0] == "own, folds: 1, epochs: 19"
+
+
+def test_from_scratch_the_first_arm_gets_more_epochs_than_usual_before_others_are_compared() -> None:
+    """Digit scenes on one core: all folds side by side, 50 epochs in the config, at most 250."""
+    own = Costs(250, 1.0, 5.0, 7.5, 1.0)
+    arms = {"own": own, "larger": Costs(250, 1.0, 5.0, 14.0, 2.0), "gap": Costs(250, 1.0, 5.0, 6.0, 1.0)}
+    for budget, epochs in ((400, 43), (1_200, 135), (2_400, 250)):
+        plan = make_schedule(arms, Task(3, 3, 50, 11.0), budget=budget)
+        assert plan.arms == {"own": epochs}
+    assert len(make_schedule(arms, Task(3, 3, 50, 11.0), budget=8_000).arms) == 2
 
 
 @pytest.mark.parametrize(("budget", "arms"), [(800, 1), (1_000, 2), (1_500, 4), (6_000, 6)])
 def test_arms_are_halved_after_short_trainings(budget: float, arms: int) -> None:
     costs = {name: Costs(20, 5.0, 2.0, 10.0, 2.0) for name in "abcdef"}
-    plan = make_schedule(costs, Task(2, 1, 5.0), budget=budget)
+    plan = make_schedule(costs, Task(2, 1, 20, 5.0), budget=budget)
     assert len(plan.arms) == arms
     assert any(step.startswith(f"the best {halved(arms)} arms") for step, _ in plan.steps) == (arms > 2)
 
 
 def test_an_arm_that_takes_too_long_is_not_compared() -> None:
     arms = {"large": Costs(20, 0.0, 2.0, 400.0, 2.0), "a": Costs(20, 0, 2.0, 5.0, 2.0), "b": Costs(9, 0, 2.0, 5.0, 2.0)}
-    plan = make_schedule(arms, Task(3, 1, 5.0), budget=3_600)
+    plan = make_schedule(arms, Task(3, 1, 20, 5.0), budget=3_600)
     assert plan.arms == {"a": 20, "b": 9}
 
 
@@ -89,7 +99,7 @@ def test_the_documentation_shows_the_plan_for_two_gpus_and_nine_hours() -> None:
         "gap": Costs(12, 0.0, 30.0, 320.0, 60.0),
         "asl": Costs(12, 0.0, 30.0, 330.0, 60.0),
     }
-    plan = make_schedule(arms, Task(5, 2, 310.0), budget=32_400)
+    plan = make_schedule(arms, Task(5, 2, 12, 310.0), budget=32_400)
     console = Console(width=100, record=True, quiet=False, file=StringIO())
     print_schedule(console, plan, "9h")
     shown = [line.rstrip() for line in console.export_text().splitlines()]
