@@ -123,6 +123,12 @@ def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[s
     start: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
     if config.weights is not None:  # first: the remedy for a wrong file avoids the download
         path = Path(config.weights)
+        if not path.is_file():
+            raise ConfigError(
+                f"model.weights: there is no file {path}",
+                got=f"working folder {Path.cwd()}",
+                remedy="correct model.weights; a relative path starts from the working folder",
+            )
         start = load_tensors(path) if path.suffix == ".safetensors" else (read_official_checkpoint(path), None)
     if config.query_init is not None:
         if config.head != "q2l":
