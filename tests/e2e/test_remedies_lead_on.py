@@ -238,8 +238,8 @@ class Command(NamedTuple):
     act: Spoil = lambda: None
 
 
-def remove(*names: str) -> Spoil:
-    return lambda: [Path(RUN, name).unlink() for name in names]
+def remove(name: str) -> Spoil:
+    return Path(RUN, name).unlink
 
 
 def write(name: str, text: str = "x") -> Spoil:
@@ -248,6 +248,11 @@ def write(name: str, text: str = "x") -> Spoil:
 
 def second() -> None:
     shutil.copytree(RUN, "runs/second")
+
+
+def second_alone() -> None:
+    second()
+    Path(RUN, "run.json").unlink()
 
 
 def blended() -> None:
@@ -291,7 +296,7 @@ COMMANDS = [
     Command("submit runs/tiny --out runs/tiny/x.csv", "the folder of a run", "--out a place elsewhere",
         "submit runs/tiny --out x.csv"),
     Command("submit runs/tiny --out o.csv", "there already", "move the old one away",
-        "submit runs/tiny --out o.csv", write("o.csv"), lambda: Path("o.csv").unlink()),
+        "submit runs/tiny --out o.csv", write("o.csv"), Path("o.csv").unlink),
     Command("submit runs/tiny --out data", "cannot be written", "a writable --out FILE",
         "submit runs/tiny --out x.csv"),
     Command("submit runs/tiny --folds 7", "is not finished", "name other folds", "submit runs/tiny --folds 0"),
