@@ -272,8 +272,7 @@ COMMANDS = [
     Command("cv tiny.yaml train.lr=0.5", "other training settings", "go back to the old values", "cv tiny.yaml"),
     Command("cv tiny.yaml", "no run.json", f"write {MARK} into that file", "cv tiny.yaml", remove("run.json"),
         write(f"{RUN}/run.json", MARK)),
-    Command("cv tiny.yaml", "no run.json", "--run NAME", "cv tiny.yaml --run second", lambda: (second(), remove(
-        "run.json")())),
+    Command("cv tiny.yaml", "no run.json", "--run NAME", "cv tiny.yaml --run second", second_alone),
     Command("cv tiny.yaml", "does not hold", "delete it and run the same command again", "cv tiny.yaml",
         write(f"{RUN}/data.json", "{}"), remove("data.json")),
     Command("submit runs/tiny", "not finished", "the same run_cv.py command goes on", "cv tiny.yaml", remove(
