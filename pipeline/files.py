@@ -162,9 +162,12 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
-def write_marked_parquet(path: Path, frame: pd.DataFrame, written_with: Collection[Path]) -> None:
-    """As `write_parquet`, with the digests of the files that were written together with it in the metadata."""
-    digests = json.dumps({file.name: _digest(file) for file in written_with})
+def write_marked_parquet(path: Path, frame: pd.DataFrame, written_with: Collection[Path], *, written: bool) -> None:
+    """As `write_parquet`, with the digests of the files that were written together with it in the metadata.
+
+    Before these are `written`, any content of theirs is an output: a kill may leave the old one or the new one.
+    """
+    digests = json.dumps({file.name: _digest(file) if written else "" for file in written_with})
     table = pa.Table.from_pandas(frame, preserve_index=False)
     marked = table.replace_schema_metadata({**(table.schema.metadata or {}), _OUTPUT_MARK: digests})
     write_atomically(path, lambda temporary: parquet.write_table(marked, temporary))

@@ -131,6 +131,11 @@ def test_all_mistakes_are_reported_at_once_with_the_nearest_key(tmp_path: Path) 
         ),
         ("competition: {metric: {name: map, function: 'a.py:b'}}", "and not both"),
         ("competition: {metric: {function: a.py}}", "expected FILE.py:FUNCTION"),
+        (
+            "competition: {labels: {missing:ignore}}",
+            "missing:ignore: a key without a value; write a blank after the colon",
+        ),
+        ("submission: {constants: {osd:0.5}}", "osd:0.5: a key without a value; write a blank after the colon"),
         ("competition: {metric: {name: fbeta, beta: 0}}", "competition.metric.beta"),
         ("competition: {metric: 3}", "competition.metric"),
         ("competition: {labels: {format: wid}}", "unknown format 'wid'"),
@@ -202,5 +207,6 @@ def test_automatic_epochs_fall_with_the_rows() -> None:
 
 
 def test_a_key_of_another_loss_is_named_as_unused() -> None:
-    config = check_config({"loss": {"name": "bce", "gamma_neg": 4}}, source="x")
-    assert unused_keys(config) == ["loss.gamma_neg is set but loss.name=bce does not use it"]
+    for name in ("bce", "db", "focal"):
+        config = check_config({"loss": {"name": name, "gamma_neg": 4}}, source="x")
+        assert unused_keys(config) == [f"loss.gamma_neg is set but loss.name={name} does not use it"]

@@ -109,7 +109,7 @@ def read_cells(
             f"{path}: the header repeats {listing(repeated)}", remedy="give each column its own name"
         )
     frame = pd.DataFrame(rows, columns=header, dtype=str)
-    ids = [id_.strip() for id_ in column_of(frame, id_column, path=path, key="competition.id")]
+    ids = [id_.strip() for id_ in column_of(frame, id_column, path=path, key="competition.id, sample_id or join.on")]
     refuse_unwritable(ids, path=path, kind="ids")
     refuse_blank(ids, [f"row {row}" for row in range(1, len(ids) + 1)], path=path, column=id_column)
     if not ids:
@@ -139,9 +139,8 @@ def read_text(path: Path, *, key: str, encoding: str | None, listen: Listener, e
     try:
         data = regular(path).read_bytes()
     except FileNotFoundError:
-        raise CompetitionError(
-            f"{path}: no such file", remedy=f"put the file there, or correct competition.root or {key}"
-        ) from None
+        root = "competition.root or " if key.startswith("competition.") else ""
+        raise CompetitionError(f"{path}: no such file", remedy=f"put the file there, or correct {root}{key}") from None
     except OSError as error:
         raise CompetitionError(
             f"{path}: not readable: {error.strerror}", remedy=f"check the file or correct {key}"

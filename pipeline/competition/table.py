@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.competition.csvs import column_of, dialect_of, read_cells
@@ -89,6 +90,7 @@ def read_train(competition: CompetitionConfig, listen: Listener) -> TrainTable:
     rows = _exclude(_correct(rows, competition, listen), competition, listen)
     _note_contradictions(rows, competition, listen)
     _note_labels_without_negatives(rows, path, listen)
+    _note_no_header(rows, competition, path, listen)
     return TrainTable(
         ids=tuple(rows.frame[competition.id]),
         paths=image_paths(competition, rows.frame, path, test=False),
@@ -96,6 +98,25 @@ def read_train(competition: CompetitionConfig, listen: Listener) -> TrainTable:
         labels=rows.labels,
         groups=read_groups(competition, rows.frame, path),
     )
+
+
+def _note_no_header(rows: LabelledRows, competition: CompetitionConfig, path: Path, listen: Listener) -> None:
+    """Note a header whose cells lead to an image: it is the first row, and its image would not be trained."""
+    names = list(rows.frame.columns)
+    try:
+        files = image_paths(competition, pd.DataFrame([names], columns=names), path, test=False)[0]
+    except CompetitionError:  # the template needs a number, which the header does not hold
+        return
+    if all(file.is_file() for file in files):
+        header = ["id" if name == competition.id else f"column_{number}" for number, name in enumerate(names, start=1)]
+        listen(
+            Note(
+                f"{path}: the header leads to the image {listing(files)}, so the table has no header, and that image "
+                "is left out",
+                kind="no_header",
+                remedy=f"set competition.header: [{', '.join(header)}] and competition.id: id, and use these names",
+            )
+        )
 
 
 def _note_labels_without_negatives(rows: LabelledRows, path: Path, listen: Listener) -> None:

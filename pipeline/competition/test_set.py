@@ -108,7 +108,7 @@ def read_test(competition: CompetitionConfig, ids: Sequence[str], path: Path) ->
             raise CompetitionError(
                 "the test images cannot be found: there is no test CSV to read "
                 f"the column '{competition.images.column}' from",
-                remedy="set competition.test, or a competition.images.template such as 'test/{id}.jpg'",
+                remedy="set competition.test, or competition.images.template in place of competition.images.column",
             )
         frame = pd.DataFrame({competition.id: list(ids)})
         return TestTable(tuple(ids), image_paths(competition, frame, path, test=True))

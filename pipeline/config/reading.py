@@ -155,6 +155,8 @@ def _sentence(details: Mapping[str, Any]) -> str:
     ]
     location = [part for part in location if not str(part).startswith("groups by ")]
     key = ".".join(str(part) for part in location)
+    if ":" in str(location[-1:]) and details.get("input") is None:  # YAML reads {a:1} as a key without a value
+        return f"{key}: a key without a value; write a blank after the colon"
     if details["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         hint = nearest(str(location[-1]), known) or f"; known here: {listing(known, 12)}"

@@ -42,7 +42,7 @@ def check_images(
             if decode or not _seem_whole(image, form.max_pixels):
                 read_image(image, form.reading)
         except ImageError as error:
-            return error.problem
+            return f"{error.problem}: {error.remedy}" if "images." in error.remedy else error.problem
         return None
 
     problems = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -19,7 +19,7 @@ from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.backbone_weights import load_backbone_weights
 from pipeline.model.loading import LoadReport, load_for_labels
 from pipeline.model.normalize import PixelNormalizer, read_statistics, statistics_for
-from pipeline.model.official.checkpoint import load_official_checkpoint
+from pipeline.model.official.checkpoint import load_official_checkpoint, read_official_checkpoint
 from pipeline.model.query2label import PooledClassifier, Query2Label
 from pipeline.model.timm_registry import current_name
 from pipeline.model.weights import load_tensors
@@ -120,6 +120,16 @@ def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[s
         ConfigError, RunError: the network cannot be built, or a file it starts from is missing or does not fit.
     """
     queries = None
+    start: tuple[Mapping[str, Any], Mapping[str, Any] | None] | None = None
+    if config.weights is not None:  # first: the remedy for a wrong file avoids the download
+        path = Path(config.weights)
+        if not path.is_file():
+            raise ConfigError(
+                f"model.weights: there is no file {path}",
+                got=f"working folder {Path.cwd()}",
+                remedy="correct model.weights; a relative path starts from the working folder",
+            )
+        start = load_tensors(path) if path.suffix == ".safetensors" else (read_official_checkpoint(path), None)
     if config.query_init is not None:
         if config.head != "q2l":
             raise ConfigError(
@@ -134,8 +144,8 @@ def start_model(config: ModelConfig, images: ImagesConfig, *, labels: Sequence[s
         listen(Note(f"model.backbone={config.backbone} is an old name in timm; the network is called {name} today"))
     if config.backbone_weights is not None:
         load_backbone_weights(backbone_of(model), config.backbone_weights, listen=listen)
-    if config.weights is not None:
-        report = _start_from(model, Path(config.weights), labels)
+    if start is not None:
+        report = _start_from(model, start, labels)
         for line in str(report).splitlines():
             listen(Note(f"model.weights={config.weights}: {line}"))
     return model
@@ -213,13 +223,15 @@ def _load_queries(path: Path) -> Tensor:
     return embeddings
 
 
-def _start_from(model: nn.Module, path: Path, labels: Sequence[str]) -> LoadReport:
-    """Load weights of this pipeline (`.safetensors`), or an official checkpoint (any other name), into `model`.
+def _start_from(
+    model: nn.Module, start: tuple[Mapping[str, Any], Mapping[str, Any] | None], labels: Sequence[str]
+) -> LoadReport:
+    """Load weights of this pipeline with their facts, or the content of an official checkpoint and None, into `model`.
 
     An official checkpoint does not name its labels, so queries and classifier rows stay fresh.
     """
-    if path.suffix == ".safetensors":
-        tensors, facts = load_tensors(path)
-        return load_for_labels(model, tensors, labels=labels, source_labels=facts.get("labels"))
-    official = load_official_checkpoint(path)
+    content, facts = start
+    if facts is not None:
+        return load_for_labels(model, content, labels=labels, source_labels=facts.get("labels"))
+    official = load_official_checkpoint(content)
     return load_for_labels(model, official.state_dict(), labels=labels, source_labels=official.label_names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 import timm
@@ -10,6 +12,8 @@ from huggingface_hub import constants
 from timm.models import _registry, split_model_name_tag
 
 from pipeline.errors import ConfigError, listing, nearest
+from pipeline.files import parse_json
+from pipeline.machine import regular
 
 
 def current_name(name: str) -> str:
@@ -37,7 +41,7 @@ def check_name(name: str) -> None:
         raise ConfigError(
             f"unknown model.backbone '{name}'{nearest(architecture, known)}",
             expected="the name of a network in timm",
-            remedy="set model.backbone to the architecture, and model.backbone_weights to the file or folder"
+            remedy=_remedy_for_place(name, known)
             if ":" in name
             else 'list them with python -c "import timm; print(timm.list_models())"',
         )
@@ -48,6 +52,19 @@ def check_name(name: str) -> None:
             expected=listing(tagged, limit=8) or f"{architecture} without a tag",
             remedy="choose a tag from the list, or leave it out for timm's default",
         )
+
+
+def _remedy_for_place(name: str, known: Collection[str]) -> str:
+    """The keys that mean the same as timm's name of a folder or a hub, such as local-dir:FOLDER or hf-hub:timm/X."""
+    place = name.partition(":")[2]
+    architecture = place.rpartition("/")[2]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        architecture = str(parse_json(regular(Path(place) / "config.json").read_text(encoding="utf-8"))["architecture"])
+    if split_model_name_tag(architecture)[0] not in known:
+        return "set model.backbone to the architecture, and model.backbone_weights to the file or folder"
+    return f"set model.backbone={architecture}" + (
+        f" and model.backbone_weights={place}" if Path(place).exists() else ""
+    )
 
 
 def remedy_without_network(name: str) -> str:

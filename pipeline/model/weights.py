@@ -46,8 +46,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except KeyError:
         raise RunError(
             f"{path} holds no weights of this pipeline",
-            remedy="restore the file, or train again with --fresh; other weights of a backbone belong in "
-            "model.backbone_weights",
+            remedy="restore the file, or train again with --fresh; for the weights of a backbone alone leave "
+            f"model.weights out and set model.backbone_weights={path}",
         ) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(

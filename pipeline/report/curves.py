@@ -27,6 +27,8 @@ def read_epochs(run: RunFolder) -> dict[str, Records]:
     Raises:
         RunError: no training has finished an epoch, or a file is not readable.
     """
+    if run.blended.exists():
+        raise RunError(f"{run.path} is a blend, which has no training", remedy="give one of its members")
     found: dict[str, Records] = {}
     for path in sorted(run.path.glob("**/epochs.jsonl"), key=_by_number):
         if run.search.path in path.parents:

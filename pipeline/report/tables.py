@@ -104,8 +104,8 @@ def print_submitted(console: Console, written: Submitted) -> None:
         drawn.add_row(label, str(count), _percent(count / written.images), _percent(written.out_of_fold_rates[label]))
     drawn.caption = _left_out(rows, "the rarest and the most frequent ones")
     console.print(drawn)
-    averaged = f"{written.predictions} predictions averaged per image"
-    console.print(f"{written.path}: {written.rows} rows, valid; {averaged}", markup=False)
+    averaged = f"; {written.predictions} predictions averaged per image" if written.predictions > 1 else ""
+    console.print(f"{written.path}: {written.rows} rows, valid{averaged}", markup=False)
     console.print(
         f"cross-validated {written.metric}: {number(written.cross_fitted)} (cross-fitted; "
         f"in-sample {number(written.in_sample)})",

@@ -49,10 +49,12 @@ class Tracking:
                 send(name)
             except Exception as error:  # noqa: BLE001 (a foreign library and a network: nothing of it may end a training)
                 self._trackers.pop(name, None)
+                absent = isinstance(error, ImportError)
+                act = f"install the extra {name}" if absent else "check its server and its account here"
                 self._listen(
                     Note(
                         f"tracking.to: {name} failed and gets nothing more from this command: {error}",
-                        remedy=f"install the extra {name} or check its server; the training goes on without it",
+                        remedy=f"{act}; the training goes on without it",
                     )
                 )
 

@@ -176,7 +176,7 @@ def _notes(folds: int, models: int, groups: Ints | None, effective: float, used:
     if used < _ALL_USED:
         notes.append("the forecast takes account of label rates that differ between training and test")
     if models > 1:
-        notes.append(f"the forecast supposes that the mean of {models} models gains as in simulated competitions")
+        notes.append(f"the forecast supposes that the mean over {models} folds gains as in simulated competitions")
     return tuple(notes)
 
 

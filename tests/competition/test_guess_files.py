@@ -58,52 +58,11 @@ TRAIN = _table("id,x,y,z", lambda row: f"a{row},{_bits(row)}")
 SAMPLE = "id,x,y,z\n" + "".join(f"b{row},0.5,0.5,0.5\n" for row in range(3))
 
 
-@pytest.mark.parametrize("name", ["sample_labels.csv", "submission_train.csv", "my_sample.csv"])
-def test_the_training_table_is_never_the_sample(root: Path, name: str) -> None:
-    config, written = _new(root, {name: TRAIN, "copy_sample.csv": TRAIN}, name, "train")
-    assert config["competition"]["sample_submission"] is None
-    assert written.problem is None
-
-
-@pytest.mark.parametrize("other", ["a_submission.csv", "my_submission.csv", "best_submit.csv"])
-@pytest.mark.parametrize("folder", ["test", "eval", "valid", "testing", "images/holdout", "test_features"])
-def test_sample_comes_before_submission_and_the_test_images_are_sought_outside_the_training_images(
-    root: Path, other: str, folder: str
-) -> None:
-    _images(root, *(f"{folder}/b{row}.png" for row in range(3)))
-    files = {"train.csv": TRAIN, "sample_submission.csv": SAMPLE, other: SAMPLE.replace("0.5", "1")}
-    config, written = _new(root, files, "train.csv", "train")
-    assert config["competition"]["sample_submission"] == "sample_submission.csv"
-    assert (
-        config["competition"]["images"]
-        == {
-            "template": "train/{id}.png",
-            "test_template": f"{folder}/{{id}}.png",
-            "column": None,
-        }
-        or config["competition"]["images"]["test_template"] == f"{folder}/{{id}}.png"
-    )
-    assert written.problem is None
-
-
 def test_test_images_may_have_the_names_of_training_images(root: Path) -> None:
     _images(root, *(f"holdout/a{row}.png" for row in range(20, 23)), "train/a20.png", "train/a21.png", "train/a22.png")
     sample = SAMPLE.replace("b0", "a20").replace("b1", "a21").replace("b2", "a22")
     config, _ = _new(root, {"train.csv": TRAIN, "sample.csv": sample}, "train.csv", "train")
     assert config["competition"]["images"]["test_template"] == "holdout/{id}.png"
-
-
-def test_a_path_column_of_both_tables_is_preferred(root: Path) -> None:
-    _images(root, *(f"test/b{row}.png" for row in range(3)))
-    files = {
-        "train.csv": _table("id,file,x,y,z", lambda row: f"a{row},train/a{row}.png,{_bits(row)}"),
-        "test.csv": "id,file\n" + "".join(f"b{row},test/b{row}.png\n" for row in range(3)),
-        "sample_submission.csv": SAMPLE,
-    }
-    config, written = _new(root, files, "train.csv", "train")
-    assert config["competition"]["images"] == {"column": "file"}
-    assert (config["competition"]["test"], config["competition"]["id"]) == ("test.csv", "id")
-    assert written.problem is None
 
 
 @pytest.mark.parametrize(
@@ -131,59 +90,10 @@ def test_groups_are_called_so_in_whole_words(
     assert written.problem is None
 
 
-def test_a_column_of_the_sample_is_no_group(root: Path) -> None:
-    _images(root, *(f"test/b{row}.png" for row in range(3)))
-    files = {"train.csv": TRAIN.replace("x,y,z", "x,site,z"), "sample.csv": SAMPLE.replace("x,y,z", "x,site,z")}
-    assert "groups" not in _new(root, files, "train.csv", "train")[0]["competition"]
-
-
-@pytest.mark.parametrize("word", ["patient", "video", "case"])
-def test_groups_are_a_recurring_part_of_the_path(root: Path, word: str) -> None:
-    names = [f"set/train/{word}{row // 2:03d}/view{row % 2}.png" for row in ROWS]
-    _images(root, *names)
-    files = {"set/train.csv": _table("Path,x,y,z", lambda row: f"{names[row]},{_bits(row)}")}
-    config, written = _new(root, files, "set/train.csv", "set")
-    assert written.problem is None
-    assert config["competition"]["groups"][0]["regex"].startswith(f"({word}")
-
-
-def test_colour_photographs_are_not_the_channels_of_one_image(root: Path) -> None:
-    names = [f"{row}_{side}.png" for row in ROWS for side in ("left", "right")]
-    _images(root, *(f"eyes/{name}" for name in names))
-    files = {
-        "train.csv": _table("ID,left,right,x,y,z", lambda row: f"{row},{row}_left.png,{row}_right.png,{_bits(row)}")
-    }
-    config, written = _new(root, files, "train.csv", "eyes")
-    assert (config["competition"]["id"], config["competition"]["images"]["template"]) == ("left", "eyes/{id}")
-    assert "images: right lead to other images, which are not used" in written.path.read_text()
-    assert "channel_files" not in config["competition"]["images"]
-
-
-def test_four_grey_files_have_an_augmentation_that_works(root: Path) -> None:
-    colours = ("red", "green", "blue", "yellow")
-    _images(root, *(f"cells/a{row}_{colour}.png" for row in ROWS for colour in colours), channels=1)
-    config, written = _new(root, {"train.csv": TRAIN}, "train.csv", "cells")
-    assert config["images"]["channels"] == 4
-    assert written.problem is None
-
-
-@pytest.mark.parametrize("cells", [("-1", "1"), ("-1.0", "1.0")])
-def test_minus_one_without_a_zero_means_no(root: Path, cells: tuple[str, str]) -> None:
-    text = _table("id,x,y", lambda row: f"a{row},{cells[row % 2]},{cells[row // 2 % 2]}")
-    assert _new(root, {"train.csv": text}, "train.csv", "train")[0]["competition"]["labels"]["uncertain"] == "zeros"
-    (root / "mine.yaml").unlink()
-    labels = _new(root, {"train.csv": text + "a0.png,0,1\n"}, "train.csv", "train")[0]["competition"]["labels"]
-    assert labels["uncertain"] == "ignore"
-
-
 @pytest.mark.parametrize(
     ("column", "cell", "labels", "submission"),
     [
         ("y", "['cat', 'dog']|['dog']", {"cells": "list"}, {"cells": "list"}),
-        ("y", "[0, 1]|[1, 1]", {"cells": "vector", "classes": ["class_0", "class_1"]}, {"cells": "vector"}),
-        ("y", "0 1 1|1 1 0", {"cells": "vector"}, {"cells": "vector"}),
-        ("tags", "cat dog|nan", {"empty_tokens": ["nan"]}, {}),
-        ("tags", "cat dog|None", {"empty_tokens": ["None"]}, {}),
         ("tags", "cat;dog|dog", {"separator": ";"}, {}),
     ],
 )
@@ -211,47 +121,6 @@ def test_several_label_columns_and_columns_of_0_and_1(root: Path) -> None:
     text = _table("id,labels,sex,x,y,z", lambda row: f"a{row},['N'],{row % 2},{_bits(row)}")
     labels = _new(root, {"train.csv": text}, "train.csv", "train")[0]["competition"]["labels"]
     assert labels == {"columns": ["x", "y", "z"]}
-
-
-def test_further_columns_of_the_sample_are_constants(root: Path) -> None:
-    _images(root, "test/b0.png")
-    files = {"train.csv": _table("id,tags", lambda row: f"a{row},{'cat dog' if row % 2 else 'dog'}")}
-    files["sample_submission.csv"] = "id,tags,osd\nb0,cat,0.25\n"
-    config, written = _new(root, files, "train.csv", "train")
-    assert config["submission"]["constants"] == {"osd": "0.25"}
-    assert written.problem is None
-
-
-def test_a_table_without_a_header_is_noticed(root: Path) -> None:
-    text = _table("", lambda row: f"a{row},{'/m/1 /m/2' if row % 2 else '/m/2'}").removeprefix("\n")
-    config, written = _new(root, {"train.csv": text}, "train.csv", "train")
-    assert config["competition"]["header"] == ["id", "column_2"]
-    assert written.problem is None
-    assert "the table has no header" in written.path.read_text()
-
-
-def test_labels_of_bags_are_named_and_the_remedy_reads_them(root: Path) -> None:
-    files = {
-        "train.csv": "shop,labels\ns0,1 2\ns1,3\ns2,2\ns3,1\ns4,1\ns5,3\n",
-        "photos.csv": _table("photo,shop", lambda row: f"a{row},s{row // 2}"),
-    }
-    with pytest.raises(CompetitionError, match="labels are of bags of images") as caught:
-        _new(root, files, "train.csv", "train")
-    for part in ("competition.train: photos.csv", "competition.join: {file: train.csv, on: shop}"):
-        assert part in caught.value.remedy
-    competition = {
-        "train": "photos.csv",
-        "join": "{file: train.csv, on: shop}",
-        "groups": "{column: shop}",
-        "id": "photo",
-    }
-    (root / "bags.yaml").write_text(
-        "competition:\n  root: .\n  images: {template: 'train/{id}.png'}\n  sample_submission: null\n"
-        "  labels: {format: delimited, column: labels}\n"
-        + "".join(f"  {key}: {text}\n" for key, text in competition.items())
-    )
-    table = read_train(load_config(root / "bags.yaml").competition, ignore)
-    assert (len(table.ids), table.labels, table.groups and table.groups[2]) == (12, ("1", "2", "3"), "s1")
 
 
 def test_annotations_that_are_no_table(root: Path) -> None:
@@ -342,31 +211,11 @@ def test_the_recipe_has_its_reason_and_the_turns_can_be_switched_on(root: Path) 
     try_config(turned, ignore)
 
 
-@pytest.mark.parametrize("cell", ["14 1 0 0 1 1", "0.5 10 20 30 40"])
-def test_a_sample_of_boxes_gives_only_its_ids_and_header(root: Path, cell: str) -> None:
-    _images(root, "test/t0.png", "test/t1.png")
-    table = "image_id,class_name,x\n" + "".join(f"a{row},{'Mass' if row % 2 else 'Nodule'},{row}\n" for row in ROWS)
-    sample = f"image_id,PredictionString\nt0,{cell}\nt1,{cell}\n"
-    config, written = _new(root, {"train.csv": table, "sample_submission.csv": sample}, "train.csv", "train")
-    assert written.problem is None
-    assert config["competition"]["test"] == "sample_submission.csv"
-    assert config["competition"]["sample_submission"] is None
-    assert config["submission"]["columns"] == ["image_id", "PredictionString"]
-    assert "is it of another task?" in written.path.read_text()
-
-
 def test_new_says_ready_only_for_what_works(root: Path) -> None:
     (root / "train/a0.png").write_bytes(b"broken")
     problem = _new(root, {"train.csv": TRAIN}, "train.csv", "train")[1].problem
     assert problem is not None
     assert "a0.png" in str(problem)
-
-
-def test_files_of_16_bits_get_their_window(root: Path) -> None:
-    for row in ROWS:
-        deep = np.random.default_rng(row).integers(0, 4096, (24, 24)).astype(np.uint16)
-        assert cv2.imwrite(str(root / f"train/a{row}.png"), deep)
-    assert _new(root, {"train.csv": TRAIN}, "train.csv", "train")[0]["images"]["window"] == [0, 4095]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from pipeline.files import read_json, write_json
 from pipeline.report.figures import save_figure
 from pipeline.run.folder import RunFolder
 from tests.conftest import PROJECT
-from tests.e2e.commands import cv, submission, verb
+from tests.e2e.commands import Killed, cv, submission, verb
 
 COMMANDS = (
     (),
@@ -340,6 +340,28 @@ def test_out_replaces_an_earlier_submission_unless_it_was_edited(
     with (workplace / "first.csv").open("a") as file:
         file.write("my.own.row,1,1,1\n")
     assert submission(monkeypatch, "runs/tiny", "--out", workplace / "first.csv") == 2
+
+
+@pytest.mark.parametrize("killed_in", ["write_submission", "write_broken"])
+def test_out_goes_on_after_a_kill_between_its_files(
+    killed_in: str, finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, workplace / "runs/tiny")
+    words = ("runs/tiny", "--out", workplace / "first.csv")
+    assert submission(monkeypatch, *words) == 0
+    header, *rows = (workplace / "data/sample_submission.csv").read_text().splitlines()
+    (workplace / "data/sample_submission.csv").write_text("\n".join([header, *reversed(rows)]) + "\n")
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pipeline.run.submission.submit.{killed_in}", kill)
+        with pytest.raises(Killed):
+            submission(patch, *words)
+    assert submission(monkeypatch, *words) == 0
+    (workplace / "first.csv").write_text("mine")
+    assert submission(monkeypatch, *words) == 2
 
 
 @pytest.mark.parametrize(

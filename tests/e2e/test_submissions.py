@@ -125,13 +125,14 @@ def test_validate_takes_the_rows_of_a_hidden_test_set(
     assert verb("validate", run / "config.yaml", run / "submission.csv", "--images", hidden) == 0
 
 
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
 def test_runs_are_averaged_by_the_names_of_their_labels(
-    run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    order: tuple[int, ...], run: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert submission(monkeypatch, run, run, "--out", "same.csv") == 0
     turned = workplace / "runs/turned"
-    order = list(reversed(LABELS))
-    words = ["tiny.yaml", f"competition.labels.columns=[{','.join(order)}]", "train.epochs=1", "--run", "turned"]
+    columns = ",".join(LABELS[place] for place in order)
+    words = ["tiny.yaml", f"competition.labels.columns=[{columns}]", "train.epochs=1", "--run", "turned"]
     assert cv(monkeypatch, *words) == 0
     assert submission(monkeypatch, run, turned, "--out", "both.csv") == 0
     assert submission(monkeypatch, turned, "--out", "alone.csv") == 0

@@ -62,7 +62,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             path,
             "a CSV file in UTF-8",
             str(error).strip(),
-            "correct the path of the fold file, or its format",
+            "correct folds.file, or the format of that file",
         ) from error
     for column in ("id", "fold"):
         if column not in table.columns:

@@ -115,7 +115,7 @@ def _check_count(count: int, units: int, kind: str) -> None:
             f"{count} folds cannot be made from {units} {kind}",
             expected=f"from 2 folds to one per {kind.removesuffix('s')}, {units}",
             got=str(count),
-            remedy="change the number of folds" + (", or the group column" if kind == "groups" else ""),
+            remedy="set folds.count to one of these" + (", or the group column" if kind == "groups" else ""),
         )
 
 

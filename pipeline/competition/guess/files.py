@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from PIL import Image
 
@@ -68,6 +69,7 @@ def guess_file_rule(
         root: the competition's root.
         in_test: the columns of the test table.
     """
+    files = [PurePosixPath(normalize("NFC", str(file))) for file in files]  # as the cells are read
     rules = [rule for name, cells in columns.items() for rule in _rules(name, cells, files, csv_folder)]
     rules = [rule for rule in rules if rule.share > _MOST and (rule.channels == 1 or _are_grey(rule, columns, root))]
 

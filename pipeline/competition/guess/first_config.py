@@ -59,7 +59,7 @@ def guess_config(train: Path, images: Path) -> Guess:
     sample = guess_submission(sample_table, tables, root, id_column, rule, known)
     others = {name: cells for name, cells in columns.items() if name not in {id_column, rule.column, group_column}}
     others = {name: cells for name, cells in others.items() if not _are_paths(cells)}
-    labels = _labels(others, columns[id_column], sample, train) if long is None else long.labels
+    labels = _labels(others, columns[id_column], sample, train, tables) if long is None else long.labels
     submission, why = sample.section_for(labels)
     reasons += [*labels.reasons, *sample.reasons, why]
     of_test = sample.competition
@@ -173,7 +173,9 @@ def _note_more_images(
     columns: dict[str, list[str]], rule: FileRule, files: Sequence[PurePosixPath], root: Path, reasons: list[str]
 ) -> None:
     """Note columns that lead to other images, such as a second view of each row."""
-    stems = {name: {split_extension(PurePosixPath(cell).name)[0] for cell in columns[name]} for name in columns}
+    stems = {  # without zeros in front, which the names of files may have and numbers in a table may lack
+        name: {split_extension(PurePosixPath(cell).name)[0].lstrip("0") for cell in columns[name]} for name in columns
+    }
     taken = stems.get(rule.column, set())
     more = [
         name
@@ -208,15 +210,20 @@ def _refuse_bags(
             )
 
 
-def _labels(columns: dict[str, list[str]], ids: list[str], sample: SubmissionGuess, train: Path) -> LabelGuess:
+def _labels(
+    columns: dict[str, list[str]], ids: list[str], sample: SubmissionGuess, train: Path, tables: Sequence[Table]
+) -> LabelGuess:
     one_row_each = len(set(ids)) == len(ids)
     labels = guess_labels(columns, sample=sample.columns) if one_row_each else guess_rows(columns, ids)
     if labels is None:
+        same = [table.path.name for table in tables if {*table.frame[table.columns[0]]} == {*ids}]
         raise CompetitionError(
             f"{train}: no column looks like labels",
             expected="columns of 0 and 1, or one column with names joined by a separator",
-            got=f"columns {listing(columns, 12)}",
-            remedy="write the config by hand; configs/base.yaml explains all label formats",
+            got=f"beside ids, paths and groups the columns {listing(columns, 12) or '(none)'}",
+            remedy=f"give {train.with_name(same[0])}, which has the same ids"
+            if same
+            else "write the config by hand; configs/base.yaml explains all label formats",
         )
     return labels
 

@@ -73,7 +73,7 @@ class SubmissionGuess:
         if self.keys and all(key.endswith(endings) for key in self.keys):
             kind, shown = self._numbers([column])
             return {"format": f"long_{kind}", **constants}, f"submission.format: a row per label; {shown}"
-        why = f"submission.format: one column '{column}', so it holds the names of the labels"
+        why = f"submission.format: one column '{column}', so it holds all labels of an image"
         return {"format": "delimited", "empty": "argmax", **self._way(column, labels), **constants}, why
 
     def has_other_cells(self, labels: LabelGuess) -> bool:
@@ -81,6 +81,8 @@ class SubmissionGuess:
         if len(self.columns) != 1 or self.columns[0] in labels.labels or "sample_id" in self.competition:
             return False
         cells = [cell for cell in self.cells[self.columns[0]] if cell.strip()]
+        if kind_of_cells(cells) == "vector":
+            return False
         words = {word.strip() for cell in cells for mark in _SEPARATORS for word in cell.split(mark)}
         return bool(cells) and min(len(cell.split()) for cell in cells) > 2 and not words & {*labels.labels}
 

@@ -53,10 +53,10 @@ def _no_columns(frame: pd.DataFrame, asked: Sequence[str], rules: CellRules, sou
     ]
     return CompetitionError(
         f"{source.path}: the label columns are not known: "
-        + (f"the sample submission's columns {listing(asked)} are not there" if asked else "no sample submission"),
+        + (f"there are no columns {listing(asked)}" if asked else "there is no sample submission"),
         expected="the labels in competition.labels.columns, or a wide sample submission",
         got=f"columns {listing(frame.columns, 12)}",
-        remedy=f"columns that hold nothing but 0 and 1: {listing(candidates, 30)}"
+        remedy=f"set competition.labels.columns: [{listing(candidates, 30)}], which hold nothing but 0 and 1"
         if candidates
         else "set competition.labels.format to the format of the labels; no column holds nothing but 0 and 1",
     )

@@ -93,5 +93,6 @@ def require_same_ids(path: Path, asked_for: Sequence[str], ids: Sequence[str], *
         f"{path} and {other} do not hold the same ids",
         expected="the same ids in both files",
         got="; ".join(found),
-        remedy="use the sample submission that belongs to this test set, or set competition.test: null",
+        remedy="use the sample submission that belongs to this test set, or set competition.test: null, which needs "
+        "competition.images.template",
     )

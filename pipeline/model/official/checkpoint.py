@@ -68,7 +68,8 @@ def load_official_checkpoint(
         ConfigError: the file is unreadable or no official checkpoint, its backbone is not available, tensors
             are missing, or heads or label names do not fit.
     """
-    state, ignored = _state_dict(checkpoint)
+    content = checkpoint if isinstance(checkpoint, Mapping) else read_official_checkpoint(Path(checkpoint))
+    state, ignored = _state_dict(content, "FILE")
     layout = _layout(state)
     names = _checked_names(label_names, layout.num_labels)
     model = _build(layout, num_heads)
@@ -107,9 +108,15 @@ class _Layout(NamedTuple):
     pre_norm: bool
 
 
-def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_official_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The content of an official checkpoint. Raises ConfigError: the file is unreadable or no official checkpoint."""
+    content = read_checkpoint(path, remedy=_REMEDY)
+    _state_dict(content, path)
+    return content
+
+
+def _state_dict(content: Mapping[str, Any], path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by official key without prefix, and the keys that were left out, each with the reason."""
-    content = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint), remedy=_REMEDY)
     entries = content.get("state_dict", content)
     state, ignored = {}, {}
     for key, value in entries.items():
@@ -124,8 +131,8 @@ def _state_dict(checkpoint: str | Path | Mapping[str, Any]) -> tuple[dict[str, T
             "this is not a checkpoint of the official Query2Label code",
             expected="keys such as query_embed.weight, fc.W and fc.b, at the top or under state_dict",
             got=listing(content),
-            remedy="give the .pkl file as downloaded, or its state_dict; a backbone's own weights belong in "
-            "model.backbone_weights",
+            remedy="give the .pkl file as downloaded, or its state_dict; for the weights of a backbone alone leave "
+            f"model.weights out and set model.backbone_weights={path}",
         )
     return state, ignored
 

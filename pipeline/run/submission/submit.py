@@ -161,11 +161,13 @@ def _write(
         first.folder.submitted.unlink(missing_ok=True)  # of another submission
         _write_decided(first, ids, decisions=decisions, calibrated=calibrated)
         write_parquet(first.folder.test, table)
+    else:
+        write_marked_parquet(_probabilities_of(out), table, (path, _broken_of(path)), written=False)
     write_submission(path, frame, test_set.sample, form, notes_into(notes))
     notes += write_broken(_broken_of(path), ids, predicted.problems)
     if out is not None:
         together = [file for file in (path, _broken_of(path)) if file.exists()]
-        write_marked_parquet(_probabilities_of(out), table, written_with=together)
+        write_marked_parquet(_probabilities_of(out), table, together, written=True)
     return decisions, notes
 
 
