@@ -23,6 +23,7 @@ def run_command(main: Callable[[], None], command: str) -> int:
     """
     with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
         try:
+            interrupts.check()
             main()
             interrupts.check()
         except BaseException as error:
@@ -41,8 +42,8 @@ def run_command(main: Callable[[], None], command: str) -> int:
 
 
 def end_process(command: Callable[[], int]) -> NoReturn:
-    """End this process with the exit code of `command`; no signal ends it between the command and its exit."""
-    interrupts.ignore()  # `caught` brings this back at its end
+    """End this process with the exit code of `command`, which a signal before it interrupts and one after it does not."""
+    interrupts.keep()  # `caught` brings this back at its end
     sys.exit(command())
 
 

@@ -20,23 +20,25 @@ _SECOND_AFTER = 0.3  # seconds: a terminal and a wrapper may both send the first
 
 @dataclass
 class _State:
-    explain: Callable[[], str] = str
+    explain: Callable[[], str] = lambda: "the command was over"
     received: float | None = None  # when the first signal came
     deferred: int = 0
 
 
-_state = _State()
+_state = _State(deferred=1)  # outside of `caught` a signal only sets the flag
 
 
 @contextlib.contextmanager
 def caught(explain: Callable[[], str]) -> Iterator[None]:
     """In the block, the first signal raises KeyboardInterrupt, or sets a flag that `check` reads where it is lost.
 
+    One that came since `keep` is only in the flag.
+
     Args:
         explain: returns what is saved and how to continue; `explained_by` replaces it.
     """
     global _state
-    outer, _state = _state, _State(explain)
+    outer, _state = _state, _State(explain, _state.received)
     hook = sys.unraisablehook
     sys.unraisablehook = lambda fault: None if _comes_again(fault.exc_value) else hook(fault)
     before = [signal.signal(number, _handle) for number in _SIGNALS]
@@ -97,10 +99,10 @@ def hush() -> None:
         _state.received = time.monotonic()
 
 
-def ignore() -> None:
-    """Ignore both signals from now on: the command is over."""
+def keep() -> None:
+    """Outside of `caught` a signal only sets the flag from now on: before a command, and once it is over."""
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _handle)
 
 
 def end_children(*, all_of_them: bool = False) -> None:

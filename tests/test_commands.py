@@ -112,6 +112,30 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     assert err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
 
 
+EARLY_AND_LATE = """
+import signal
+from pipeline.commands import end_process, run_command
+
+def command():
+    signal.raise_signal(signal.{early})  # while the arguments are read
+    code = run_command(lambda: print("works"), "python run_cv.py x")
+    signal.raise_signal(signal.{late})
+    return code
+
+end_process(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "code"), [("SIGINT", "SIGTERM", 130), ("SIGTERM", "SIGINT", 130), ("SIGCONT", "SIGINT", 0)]
+)
+def test_a_signal_before_the_command_is_kept_and_one_after_it_changes_nothing(early: str, late: str, code: int) -> None:
+    script = EARLY_AND_LATE.format(early=early, late=late)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT)
+    assert (done.returncode, done.stdout) == (code, "" if code else "works\n")
+    assert done.stderr.count("interrupted: ") == (code == 130)
+
+
 @pytest.mark.parametrize("words", [["run_cv.py"], ["-m", "pipeline", "check"]])
 def test_a_mistake_in_a_config_does_not_wait_for_torch(words: list[str], tmp_path: Path) -> None:
     config = tmp_path / "wrong.yaml"
