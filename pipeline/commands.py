@@ -23,9 +23,8 @@ def run_command(main: Callable[[], None], command: str) -> int:
     """
     with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
         try:
-            interrupts.check()
-            main()
-            interrupts.check()
+            with interrupts.raising():
+                main()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or (interrupts.received() and processes.count() == 1):
                 interrupts.end_children()
@@ -42,7 +41,7 @@ def run_command(main: Callable[[], None], command: str) -> int:
 
 
 def end_process(command: Callable[[], int]) -> NoReturn:
-    """End this process with the exit code of `command`, which a signal before it interrupts and one after it does not."""
+    """End this process with the exit code of `command`; a signal before it interrupts it, one after it does nothing."""
     interrupts.keep()  # `caught` brings this back at its end
     sys.exit(command())
 

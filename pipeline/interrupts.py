@@ -30,15 +30,13 @@ _state = _State(deferred=1)  # outside of `caught` a signal only sets the flag
 
 @contextlib.contextmanager
 def caught(explain: Callable[[], str]) -> Iterator[None]:
-    """In the block, the first signal raises KeyboardInterrupt, or sets a flag that `check` reads where it is lost.
-
-    One that came since `keep` is only in the flag.
+    """In the block, signals are handled: they set a flag, and in a block of `raising` the first one raises.
 
     Args:
         explain: returns what is saved and how to continue; `explained_by` replaces it.
     """
     global _state
-    outer, _state = _state, _State(explain, _state.received)
+    outer, _state = _state, _State(explain, _state.received, deferred=1)
     hook = sys.unraisablehook
     sys.unraisablehook = lambda fault: None if _comes_again(fault.exc_value) else hook(fault)
     before = [signal.signal(number, _handle) for number in _SIGNALS]
@@ -73,6 +71,18 @@ def check() -> None:
 
 
 @contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """In the block a signal raises KeyboardInterrupt; one that came before, or was swallowed, at its begin or end."""
+    _state.deferred -= 1
+    try:
+        check()
+        yield
+        check()
+    finally:
+        _state.deferred += 1
+
+
+@contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """In the block a signal only sets the flag; KeyboardInterrupt is raised at its end."""
     _state.deferred += 1
@@ -100,7 +110,7 @@ def hush() -> None:
 
 
 def keep() -> None:
-    """Outside of `caught` a signal only sets the flag from now on: before a command, and once it is over."""
+    """Outside of `caught` a signal sets the flag from now on: before a command, and once it is over."""
     for number in _SIGNALS:
         signal.signal(number, _handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import re
@@ -82,6 +83,21 @@ def test_no_interruption_is_lost_or_ends_in_a_traceback(
 ) -> None:
     assert run_command(main, "python run_cv.py x") == 130
     assert capsys.readouterr().err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_message_is_printed_changes_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            signal.raise_signal(number)
+            return super().write(text)
+
+    def command() -> None:
+        raise ConfigError("a.yaml: wrong", remedy="d")
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert run_command(command, "") == 2
+    assert sys.stderr.getvalue() == "error: a.yaml: wrong\n  remedy:   d\n"  # type: ignore[attr-defined]
 
 
 STUBBORN = """
