@@ -51,6 +51,8 @@ MODULES = (
     *("pipeline.run.cv", "pipeline.search.search", "pipeline.search.table", "pipeline.report.live"),
     *("pipeline.report.compare", "pipeline.report.figures", "pipeline.report.attention", "pipeline.report.tables"),
     *("pipeline.audit.check", "pipeline.audit.first_config", "pipeline.run.submission.submit", "scipy.stats"),
+    *("pipeline.autopilot.autopilot", "pipeline.report.page.write", "pipeline.report.tracking", "iterstrat"),
+    *("pipeline.search.figures", "sklearn.cluster", "sklearn.model_selection", "alembic.command", "PIL.Image"),
 )
 LIMIT = 60.0  # seconds from the blow to the end of the command
 DONE = Path("done")  # holds when a command had returned; what follows is the end of Python
@@ -209,7 +211,7 @@ def try_signal(name: str, generator: random.Random, usual: float, whole: bytes, 
 
 def make_place(place: Path) -> None:
     """Make the small competition in `place`, and go there."""
-    make_wide_competition(place / "data", train=36, test=24)
+    make_wide_competition(place / "data", train=20, test=12)
     (place / "tiny.yaml").write_text(TINY)
     os.chdir(place)
     torch.set_num_threads(1)
