@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol
 
 from pipeline import interrupts, processes
 from pipeline.errors import PipelineError, printable
-from pipeline.machine import refusal
+from pipeline.machine import refusal, require_handles
 
 DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 
@@ -24,6 +24,7 @@ def run_command(main: Callable[[], None], command: str) -> int:
     with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
         try:
             with interrupts.raising():
+                require_handles()
                 main()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or (interrupts.received() and processes.count() == 1):
