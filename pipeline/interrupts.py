@@ -96,11 +96,12 @@ def deferred() -> Iterator[None]:
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
     """Processes that are started in the block never receive the signals: this process ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with deferred():  # another thread of this process may receive them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def hush() -> None:

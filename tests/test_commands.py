@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,24 @@ def test_a_signal_while_the_message_is_printed_changes_nothing(number: int, monk
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert run_command(command, "") == 2
     assert sys.stderr.getvalue() == "error: a.yaml: wrong\n  remedy:   d\n"  # type: ignore[attr-defined]
+
+
+def test_a_signal_to_another_thread_does_not_interrupt_the_start_of_a_process() -> None:
+    ended, steps = threading.Event(), []
+    other = threading.Thread(target=ended.wait)
+    other.start()
+
+    def command() -> None:
+        with interrupts.blocked():
+            os.kill(os.getpid(), signal.SIGTERM)  # this thread blocks it, so the other one receives it
+            time.sleep(0.1)
+            steps.append("started")
+        steps.append("not interrupted")
+
+    assert run_command(command, "") == 130
+    ended.set()
+    other.join()
+    assert steps == ["started"]
 
 
 STUBBORN = """
