@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ def caught(explain: Callable[[], str]) -> Iterator[None]:
     """
     global _state
     outer, _state = _state, _State(explain, _state.received, deferred=1)
-    hook = sys.unraisablehook
+    hook, logged = sys.unraisablehook, logging.root.manager.disable
     sys.unraisablehook = lambda fault: None if _comes_again(fault.exc_value) else hook(fault)
     before = [signal.signal(number, _handle) for number in _SIGNALS]
     try:
@@ -46,6 +47,7 @@ def caught(explain: Callable[[], str]) -> Iterator[None]:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)
         sys.unraisablehook = hook
+        logging.disable(logged)
         _state = outer
 
 
@@ -137,6 +139,7 @@ def _comes_again(error: BaseException | None) -> bool:
 def _handle(number: int, _frame: FrameType | None) -> None:
     if _state.received is None:
         _state.received = time.monotonic()
+        logging.disable()  # libraries log what this raises in them
         if not _state.deferred:
             raise KeyboardInterrupt
     # A launcher of several processes passes on what the terminal has sent to each of them already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import pickle
 import re
@@ -78,7 +79,15 @@ def wait_for_imports() -> None:
     raise AssertionError("the end of the block raises")
 
 
-@pytest.mark.parametrize("main", [swallow, turn_into_a_bug, in_a_finalizer, wait_for_imports])
+def log() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        logging.Logger("a library").exception("while a connection was closed")
+        raise
+
+
+@pytest.mark.parametrize("main", [log, swallow, turn_into_a_bug, in_a_finalizer, wait_for_imports])
 def test_no_interruption_is_lost_or_ends_in_a_traceback(
     main: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
