@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol
 
 from pipeline import interrupts, processes
 from pipeline.errors import PipelineError, printable
-from pipeline.machine import refusal
+from pipeline.machine import refusal, require_handles
 
 DONE, USERS_MISTAKE, INTERRUPTED = 0, 2, interrupts.EXIT_CODE
 
@@ -23,8 +23,9 @@ def run_command(main: Callable[[], None], command: str) -> int:
     """
     with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
         try:
-            main()
-            interrupts.check()
+            with interrupts.raising():
+                require_handles()
+                main()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or (interrupts.received() and processes.count() == 1):
                 interrupts.end_children()
@@ -41,8 +42,8 @@ def run_command(main: Callable[[], None], command: str) -> int:
 
 
 def end_process(command: Callable[[], int]) -> NoReturn:
-    """End this process with the exit code of `command`; no signal ends it between the command and its exit."""
-    interrupts.ignore()  # `caught` brings this back at its end
+    """End this process with the exit code of `command`; a signal before it interrupts it, one after it does nothing."""
+    interrupts.keep()  # `caught` brings this back at its end
     sys.exit(command())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -20,24 +21,24 @@ _SECOND_AFTER = 0.3  # seconds: a terminal and a wrapper may both send the first
 
 @dataclass
 class _State:
-    explain: Callable[[], str] = str
+    explain: Callable[[], str] = lambda: "the command was over"
     received: float | None = None  # when the first signal came
     deferred: int = 0
 
 
-_state = _State()
+_state = _State(deferred=1)  # outside of `caught` a signal only sets the flag
 
 
 @contextlib.contextmanager
 def caught(explain: Callable[[], str]) -> Iterator[None]:
-    """In the block, the first signal raises KeyboardInterrupt, or sets a flag that `check` reads where it is lost.
+    """In the block, signals are handled: they set a flag, and in a block of `raising` the first one raises.
 
     Args:
         explain: returns what is saved and how to continue; `explained_by` replaces it.
     """
     global _state
-    outer, _state = _state, _State(explain)
-    hook = sys.unraisablehook
+    outer, _state = _state, _State(explain, _state.received, deferred=1)
+    hook, logged = sys.unraisablehook, logging.root.manager.disable
     sys.unraisablehook = lambda fault: None if _comes_again(fault.exc_value) else hook(fault)
     before = [signal.signal(number, _handle) for number in _SIGNALS]
     try:
@@ -46,6 +47,7 @@ def caught(explain: Callable[[], str]) -> Iterator[None]:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)
         sys.unraisablehook = hook
+        logging.disable(logged)
         _state = outer
 
 
@@ -71,6 +73,18 @@ def check() -> None:
 
 
 @contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """In the block a signal raises KeyboardInterrupt; one that came before, or was swallowed, at its begin or end."""
+    _state.deferred -= 1
+    try:
+        check()
+        yield
+        check()
+    finally:
+        _state.deferred += 1
+
+
+@contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """In the block a signal only sets the flag; KeyboardInterrupt is raised at its end."""
     _state.deferred += 1
@@ -84,11 +98,12 @@ def deferred() -> Iterator[None]:
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
     """Processes that are started in the block never receive the signals: this process ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with deferred():  # another thread of this process may receive them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def hush() -> None:
@@ -97,10 +112,10 @@ def hush() -> None:
         _state.received = time.monotonic()
 
 
-def ignore() -> None:
-    """Ignore both signals from now on: the command is over."""
+def keep() -> None:
+    """Outside of `caught` a signal sets the flag from now on: before a command, and once it is over."""
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _handle)
 
 
 def end_children(*, all_of_them: bool = False) -> None:
@@ -124,6 +139,7 @@ def _comes_again(error: BaseException | None) -> bool:
 def _handle(number: int, _frame: FrameType | None) -> None:
     if _state.received is None:
         _state.received = time.monotonic()
+        logging.disable()  # libraries log what this raises in them
         if not _state.deferred:
             raise KeyboardInterrupt
     # A launcher of several processes passes on what the terminal has sent to each of them already.

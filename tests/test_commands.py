@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,12 +79,53 @@ def wait_for_imports() -> None:
     raise AssertionError("the end of the block raises")
 
 
-@pytest.mark.parametrize("main", [swallow, turn_into_a_bug, in_a_finalizer, wait_for_imports])
+def log() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        logging.Logger("a library").exception("while a connection was closed")
+        raise
+
+
+@pytest.mark.parametrize("main", [log, swallow, turn_into_a_bug, in_a_finalizer, wait_for_imports])
 def test_no_interruption_is_lost_or_ends_in_a_traceback(
     main: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(main, "python run_cv.py x") == 130
     assert capsys.readouterr().err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_message_is_printed_changes_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            signal.raise_signal(number)
+            return super().write(text)
+
+    def command() -> None:
+        raise ConfigError("a.yaml: wrong", remedy="d")
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert run_command(command, "") == 2
+    assert sys.stderr.getvalue() == "error: a.yaml: wrong\n  remedy:   d\n"  # type: ignore[attr-defined]
+
+
+def test_a_signal_to_another_thread_does_not_interrupt_the_start_of_a_process() -> None:
+    ended, steps = threading.Event(), []
+    other = threading.Thread(target=ended.wait)
+    other.start()
+
+    def command() -> None:
+        with interrupts.blocked():
+            os.kill(os.getpid(), signal.SIGTERM)  # this thread blocks it, so the other one receives it
+            time.sleep(0.1)
+            steps.append("started")
+        steps.append("not interrupted")
+
+    assert run_command(command, "") == 130
+    ended.set()
+    other.join()
+    assert steps == ["started"]
 
 
 STUBBORN = """
@@ -110,6 +154,30 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
     _, err = process.communicate(timeout=5)
     assert process.returncode == 130
     assert err == "\ninterrupted: nothing is finished; to start again:\n  python run_cv.py x\n"
+
+
+EARLY_AND_LATE = """
+import signal
+from pipeline.commands import end_process, run_command
+
+def command():
+    signal.raise_signal(signal.{early})  # while the arguments are read
+    code = run_command(lambda: print("works"), "python run_cv.py x")
+    signal.raise_signal(signal.{late})
+    return code
+
+end_process(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "code"), [("SIGINT", "SIGTERM", 130), ("SIGTERM", "SIGINT", 130), ("SIGCONT", "SIGINT", 0)]
+)
+def test_a_signal_before_the_command_is_kept_and_one_after_it_changes_nothing(early: str, late: str, code: int) -> None:
+    script = EARLY_AND_LATE.format(early=early, late=late)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT)
+    assert (done.returncode, done.stdout) == (code, "" if code else "works\n")
+    assert done.stderr.count("interrupted: ") == (code == 130)
 
 
 @pytest.mark.parametrize("words", [["run_cv.py"], ["-m", "pipeline", "check"]])

@@ -213,5 +213,8 @@ def _unchanged(batch: Any) -> Any:
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001
     cv2.setNumThreads(0)  # torch limits itself to one thread per worker, OpenCV does not
+    # The thread that hands over shared memory prints what it meets when this command is interrupted meanwhile.
+    hook = sys.excepthook
+    sys.excepthook = lambda kind, *more: None if issubclass(kind, (ConnectionError, EOFError)) else hook(kind, *more)
     # A batch that cannot be sent, for lack of file handles, would be lost and awaited for ever.
     queues.Queue._on_queue_feeder_error = staticmethod(lambda _error, _batch: os._exit(1))  # type: ignore[attr-defined]

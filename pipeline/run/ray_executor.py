@@ -198,7 +198,8 @@ def _work(packed: bytes, number: Any, shared: _Shared, threads: int, events: Any
     def call(*_: object) -> None:
         _refuse(shared.fault())  # this machine may have joined after the check
         task, job, run = pickle.loads(packed)  # noqa: S301 (from our own command)
-        task(job, run, number, report)
+        with interrupts.raising():
+            task(job, run, number, report)
 
     events.put.remote(number, None)
     with interrupts.caught(str):  # Ray cancels a task as Ctrl-C would

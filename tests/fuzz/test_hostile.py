@@ -1,6 +1,7 @@
 """Hostile tables, images, configs and run folders: success or the project's own error, and nothing else.
 
-A share by default; `pytest -m slow tests/fuzz` runs 2,000 tables, 500 images, 300 configs and 100 run folders.
+A share by default; `pytest -m slow tests/fuzz` runs 2,000 tables, 500 images, 300 configs and 100 run folders, from the
+seed FUZZ_SEED of the environment on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from pipeline.training.build import build_loss
 from tests.conftest import PROJECT, TINY, make_wide_competition
 from tests.fuzz.harness import attempt, damaged, findings, mutated, text, value
 
+FIRST = int(os.environ.get("FUZZ_SEED", "0"))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
@@ -60,48 +62,51 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def all_of(count: int, place: Path, make: Callable[[int], Callable[[], object]]) -> None:
-    outcomes = {seed: attempt(make(seed), place, place.parent / "outside") for seed in range(count)}
+    outcomes = {seed: attempt(make(seed), place, place.parent / "outside") for seed in range(FIRST, FIRST + count)}
     report = findings(outcomes)
     print(report.splitlines()[0])  # noqa: T201 (the counts)
     assert set(outcomes.values()) <= {"done", "refused"}, report
 
 
-LABELS: list[dict[str, Any]] = [
-    {"format": "wide", "columns": ["a", "b", "c"]},
-    {"format": "wide", "columns": ["a", "b"], "soft": True, "uncertain": "ignore", "missing": "zeros"},
-    {"format": "wide"},
-    {"format": "delimited", "column": "a"},
-    {"format": "delimited", "column": "a", "separator": "|", "empty_tokens": ["nan"]},
-    {"format": "delimited", "column": "a", "cells": "list"},
-    {"format": "delimited", "column": "a", "cells": "vector", "classes": ["x", "y"]},
-    {"format": "columns", "columns": ["a", "b"]},
-    {"format": "long", "label_column": "a", "column": "b"},
-    {"format": "long", "label_column": "a"},
-    {"format": "long", "column": "b", "separator": "_"},
-    {"format": "coco"},
-    {"format": "voc"},
-    {"format": "per_class", "files": "{label}.txt"},
+LABELS: list[tuple[dict[str, Any], str]] = [  # with the kind of the cells
+    ({"format": "wide", "columns": ["a", "b", "c"]}, "numbers"),
+    ({"format": "wide", "columns": ["a", "b"], "soft": True, "uncertain": "ignore", "missing": "zeros"}, "numbers"),
+    ({"format": "wide"}, "numbers"),
+    ({"format": "delimited", "column": "a"}, "names"),
+    ({"format": "delimited", "column": "a", "separator": "|", "empty_tokens": ["nan"]}, "names"),
+    ({"format": "delimited", "column": "a", "cells": "list"}, "lists"),
+    ({"format": "delimited", "column": "a", "cells": "vector", "classes": ["x", "y"]}, "vectors"),
+    ({"format": "columns", "columns": ["a", "b"]}, "name"),
+    ({"format": "long", "label_column": "a", "column": "b"}, "numbers"),
+    ({"format": "long", "label_column": "a"}, "name"),
+    ({"format": "long", "column": "b", "separator": "_"}, "numbers"),
+    ({"format": "coco"}, "numbers"),
+    ({"format": "voc"}, "numbers"),
+    ({"format": "per_class", "files": "{label}.txt"}, "name"),
 ]
+CELLS: dict[str, Callable[[random.Random], str]] = {
+    "numbers": lambda chance: chance.choice(["0", "1"]),
+    "names": lambda chance: chance.choice([" ", "|"]).join(chance.sample(["x", "y", "z"], chance.randrange(4))),
+    "name": lambda chance: chance.choice(["x", "y", "z"]),
+    "lists": lambda chance: str(chance.sample(["x", "y", "z"], chance.randrange(3))),
+    "vectors": lambda chance: str([chance.randrange(2), chance.randrange(2)]),
+}
 
 
-def table(chance: random.Random) -> bytes:
-    """A CSV of 1 to 40 rows, mostly sound, with some cells, or its bytes, from an enemy."""
-    kinds: dict[str, Callable[[], str]] = {
-        "numbers": lambda: chance.choice(["0", "1"]),
-        "names": lambda: " ".join(chance.sample(["x", "y", "z"], chance.randrange(4))),
-        "lists": lambda: str(chance.sample(["x", "y", 1, 0.0], chance.randrange(3))),
-    }
-    cells = kinds[chance.choice(["numbers", "numbers", "names", "lists"])]
-    header = ["id", "img_path", "a", "b", "c", *(["d"] * chance.randrange(2))]
-    rows = [[f"{number}", f"{number}.png", *(cells() for _ in header[2:])] for number in range(chance.randrange(1, 40))]
-    for _ in range(chance.choice((0, 1, 3))):
+def table(chance: random.Random, kind: str, ids: str, columns: Sequence[str], count: int) -> bytes:
+    """A CSV of `count` rows, mostly sound, with some cells, or its bytes, from an enemy."""
+    cells = CELLS[kind if chance.random() < 0.95 else chance.choice(list(CELLS))]
+    header = [*columns, *(["d"] * (chance.random() < 0.2))]
+    rows = [[ids.format(number), f"{number}.png", *(cells(chance) for _ in header[2:])] for number in range(count)]
+    for _ in range(chance.choice((0, 0, 0, 1, 3))):
         rows[chance.randrange(len(rows))][chance.randrange(len(header))] = text(chance)
-    if chance.random() < 0.1:
+    if chance.random() < 0.04:
         header[chance.randrange(len(header))] = text(chance)
     stream = io.StringIO()
     csv.writer(stream, lineterminator=chance.choice(["\n", "\r\n", "\r"])).writerows([header, *rows])
-    data = stream.getvalue().encode(chance.choice(["utf-8", "utf-8", "utf-16", "cp949", "latin-1"]), errors="replace")
-    return damaged(data, chance) if chance.random() < 0.4 else data
+    encoding = chance.choice(["utf-16", "cp949", "latin-1"]) if chance.random() < 0.06 else "utf-8"
+    data = stream.getvalue().encode(encoding, errors="replace")
+    return damaged(data, chance) if chance.random() < 0.1 else data
 
 
 def coco(chance: random.Random) -> bytes:
@@ -110,23 +115,29 @@ def coco(chance: random.Random) -> bytes:
         "annotations": [{"id": number, "image_id": number % 5, "category_id": number % 2} for number in range(9)],
         "categories": [{"id": 0, "name": "x"}, {"id": 1, "name": "y"}],
     }
-    return json.dumps(mutated(data, chance)).encode()
+    return json.dumps(mutated(data, chance) if chance.random() < 0.6 else data).encode()
 
 
 def read_competition(root: Path, seed: int) -> Callable[[], object]:
     chance = random.Random(seed)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    labels = chance.choice(LABELS)
+    labels, kind = chance.choice(LABELS)
     train = {"coco": "train.json", "voc": "."}.get(labels["format"], "train.csv")
-    (root / "train.csv").write_bytes(table(chance))
+    ids = "{:05d}_x" if labels.get("separator") == "_" else "{}"
+    (root / "train.csv").write_bytes(
+        table(chance, kind, ids, ["id", "img_path", "a", "b", "c"], chance.randrange(1, 40))
+    )
     (root / "train.json").write_bytes(coco(chance))
     for name in ("x.txt", "y_trainval.txt", "z_trainval.txt"):
-        (root / name).write_bytes(damaged(b"1 1\n2 -1\n3 0\n", chance) if chance.random() < 0.5 else b"1 1\n2 -1\n")
-    (root / "sample_submission.csv").write_bytes(table(chance))
-    images = chance.choice([{"column": "img_path"}, {"template": "{id}.png"}, {"template": "{id[:2]}/{id:05d}.jpg"}])
+        (root / name).write_bytes(damaged(b"1 1\n2 -1\n3 0\n", chance) if chance.random() < 0.3 else b"1 1\n2 -1\n")
+    rows, asked = chance.randrange(1, 9), {"wide": ["a", "b", "c"]}.get(labels["format"], ["a"])
+    (root / "sample_submission.csv").write_bytes(table(chance, kind, "t{}", ["id", "img_path", *asked], rows))
+    (root / "test.csv").write_bytes(table(chance, kind, "t{}", ["id", "img_path"], rows))
+    images = chance.choice([{"column": "img_path"}, *[{"template": "{id}.png"}] * 3, {"template": "{id[:2]}/{id:05d}"}])
     competition = {"root": str(root), "train": train, "labels": labels, "images": images}
-    competition |= chance.choice([{}, {"quoting": "none"}, {"groups": {"regex": "(.)"}}, {"encoding": "utf-8"}])
+    competition |= chance.choice([{}, {"test": "test.csv"}])
+    competition |= chance.choice([{}, {}, {"quoting": "none"}, {"groups": {"regex": "(.)"}}, {"encoding": "utf-8"}])
 
     def action() -> None:
         config = check_config({"competition": competition}, source="fuzz")

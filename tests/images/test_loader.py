@@ -5,8 +5,10 @@ import gc
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
+from multiprocessing import resource_sharer
 
 import cv2
 import numpy as np
@@ -217,3 +219,20 @@ def test_workers_are_other_processes_with_one_thread_that_leave_ctrl_c_to_the_pa
     assert len({process for process, *_ in seen} - {os.getpid()}) == 2
     assert [state for _, *state in seen] == [[1, 1, 1], [1, 1, 1]]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def share_with_a_reader_that_goes() -> None:
+    loader_module._start_worker(0)
+    shared = resource_sharer.DupFd(0)
+    for peeked in (socket.MSG_PEEK, 0):  # where bytes are left unread, the connection is reset
+        with socket.socket(socket.AF_UNIX) as reader:
+            reader.connect(shared._id[0])
+            reader.recv(1000, peeked)
+    os.close(shared.detach())  # served after the others
+
+
+def test_a_worker_whose_reader_was_interrupted_prints_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    process = multiprocessing.get_context("fork").Process(target=share_with_a_reader_that_goes)
+    process.start()
+    process.join(30)
+    assert (process.exitcode, capfd.readouterr().err) == (0, "")
