@@ -27,7 +27,9 @@ from pipeline.run.trained_run import open_run
 from pipeline.thresholds.calibration import Calibration
 from pipeline.thresholds.row_rules import RowRules
 
-_MOST = 20  # rows of labels that were not asked for by name; each takes about a second
+_MOST = 20  # rows of labels that were not asked for by name
+_MOST_NAMED = 350  # rows: matplotlib draws at most 65,536 pixels
+_TILE = 160  # pixels of the image's longer side
 
 
 class Attention(NamedTuple):
@@ -59,7 +61,7 @@ def read_attention(
 
     Raises:
         RunError: the model has no label queries, or labels share them.
-        ConfigError: an unknown label.
+        ConfigError: an unknown label, or more than 350.
     """
     if not isinstance(trained.model, Query2Label) or len(trained.model.query_embed) != len(trained.labels):
         raise RunError(
@@ -78,23 +80,33 @@ def read_attention(
 
 
 def draw_attention(attention: Attention) -> Figure:
-    """A row per label: the image, then over it the mean of the heads and each head."""
+    """A row per label: the image, then over it the mean of the heads and each head.
+
+    All are one picture in one axes: matplotlib takes seconds for hundreds of axes.
+    """
+    scale = _TILE / max(attention.image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in attention.image.shape[:2])
+    small = cv2.resize(visible(attention.image), (width, height), interpolation=cv2.INTER_AREA)
+    plain = small if small.ndim == 3 else np.dstack([small] * 3)
     count, heads = attention.maps.shape[:2]
-    figure = Figure(figsize=(1.9 * (heads + 2), 2.1 * count), layout="constrained")
-    grid = figure.subplots(count, heads + 2, squeeze=False)
-    for row, (label, probability, maps) in enumerate(
-        zip(attention.labels, attention.probabilities, attention.maps, strict=True)
-    ):
-        shown = [(f"{label} {probability:.2f}", None), ("mean of heads", maps.mean(axis=0))]
-        shown += [(f"head {number}", head) for number, head in enumerate(maps, start=1)]
-        for axes, (title, heat) in zip(grid[row], shown, strict=True):
-            axes.set_axis_off()
-            axes.set_title(title, fontsize=9, parse_math=False)
-            axes.imshow(visible(attention.image), cmap="gray", vmin=0, vmax=255)
-            if heat is not None:
-                height, width = attention.image.shape[:2]
-                smooth = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
-                axes.imshow(smooth, cmap="inferno", alpha=0.65, vmin=0, vmax=max(float(smooth.max()), 1e-6))
+    step_y, step_x = height + 26, width + 6
+    canvas = np.full((20 + count * step_y, max((heads + 2) * step_x, 400), 3), 255, np.uint8)
+    figure = Figure(figsize=(canvas.shape[1] / 90, canvas.shape[0] / 90))  # save_figure writes 90 dots per inch
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    named = zip(attention.labels, attention.probabilities, attention.maps, strict=True)
+    for top, (label, probability, maps) in zip(range(40, len(canvas), step_y), named, strict=True):
+        layers = [np.zeros(maps.shape[1:], np.float32), maps.mean(axis=0), *maps]
+        for place, heat in enumerate(layers):
+            smooth = cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC)
+            painted = mpl.colormaps["inferno"](smooth / max(float(smooth.max()), 1e-6))[..., :3]
+            left = place * step_x
+            canvas[top : top + height, left : left + width] = 0.35 * plain + 165 * painted if place else plain
+        for left, text in ((2, f"{probability:.2f}"), (36, label)):  # apart: a label may be written from right to left
+            axes.text(left, top - 6, text, fontsize=9, parse_math=False, clip_on=True)
+    for place, text in enumerate(["image", "mean of heads", *(f"head {number}" for number in range(1, heads + 1))]):
+        axes.text(2 + place * step_x, 14, text, fontsize=9, color="grey")
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
     return figure
 
 
@@ -107,6 +119,12 @@ def _chosen_rows(
     order = [int(row) for row in np.argsort(-probabilities)]
     if labels is None:
         return [row for row in order if probabilities[row] >= thresholds[row]][:_MOST] or order[:1]
+    if len(set(labels)) > _MOST_NAMED:
+        raise ConfigError(
+            f"--labels: {len(set(labels))} labels do not fit into one picture",
+            expected=f"at most {_MOST_NAMED} labels",
+            remedy="give fewer labels, or leave --labels out for the predicted ones",
+        )
     for name in labels:
         if name not in known:
             raise ConfigError(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import tracemalloc
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from unicodedata import normalize
@@ -11,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.competition.csvs import Dialect, guess_encoding, read_cells, read_table
+from pipeline.competition.csvs import Dialect, _split, guess_encoding, read_cells, read_table
 from pipeline.errors import CompetitionError
 from pipeline.events import notes_into
 
@@ -138,3 +142,27 @@ def test_what_pandas_writes_is_read_back(tmp_path_factory: pytest.TempPathFactor
     plain = table.map(partial(normalize, "NFC")).rename(columns=lambda name: normalize("NFC", name).strip())
     assume(plain.columns.is_unique)
     pd.testing.assert_frame_equal(read_table(path, id_column="id", key="k"), plain)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(alphabet='ab,"\r\n\x0b\x1c\x85\u2028'))
+def test_lines_end_as_the_csv_module_ends_them(text: str) -> None:
+    def read(rows: Iterable[list[str]]) -> list[list[str]] | str:
+        try:
+            return list(rows)
+        except csv.Error as error:
+            return str(error)
+
+    expected = read(csv.reader(io.StringIO(text, newline=""), strict=True))
+    assert read(_split(text, ",", Dialect())) == expected
+
+
+def test_a_wide_table_takes_few_bytes_per_cell(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(100)]
+    text = "\n".join([",".join(["id", *names]), *(f"r{row}," + ",".join("01" * 50) for row in range(4000))])
+    _read(tmp_path, text)  # imports
+    tracemalloc.start()
+    _read(tmp_path, text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 4000 * 100

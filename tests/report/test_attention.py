@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,10 @@ from pipeline.model.backbone import build_backbone
 from pipeline.model.build import TrainedModel
 from pipeline.model.normalize import PixelNormalizer
 from pipeline.model.query2label import PooledClassifier, Query2Label
-from pipeline.report.attention import draw_attention, read_attention
+from pipeline.report.attention import Attention, draw_attention, read_attention
 from pipeline.report.figures import save_figure
 from pipeline.thresholds.calibration import Calibration
+from tests.report.simulated import HOSTILE
 
 LABELS = ("a", "b", "c")
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
@@ -58,6 +60,25 @@ def test_an_unknown_label_or_a_model_without_queries_is_refused() -> None:
         _read(_trained(), ["d"])
     with pytest.raises(RunError, match="no query per label"):
         _read(_trained("gap"), None)
+
+
+def test_a_row_per_label_is_drawn_with_hostile_names_as_written(tmp_path: Path) -> None:
+    maps = np.zeros((len(HOSTILE), 1, 2, 2), np.float32)
+    maps[:, :, 0, 0] = 1
+    picture = draw_attention(Attention(np.zeros((32, 48, 1), np.uint8), HOSTILE, np.full(len(HOSTILE), 0.5), maps))
+    texts = picture.axes[0].texts
+    assert [text.get_text() for text in texts[1 : 2 * len(HOSTILE) : 2]] == list(HOSTILE)
+    assert not any(text.get_parse_math() for text in texts[: 2 * len(HOSTILE)])
+    save_figure(picture, tmp_path / "a.png")
+    pixels = cv2.imread(str(tmp_path / "a.png")).astype(int)
+    for row in range(len(HOSTILE)):
+        tile = pixels[40 + 133 * row : 40 + 133 * row + 107, 166:326]
+        assert tile[5:20, 5:20].mean() > tile[-20:, -20:].mean() + 50  # the peak is where the attention is
+
+
+def test_more_labels_than_a_picture_holds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="400 labels do not fit"):
+        _read(_trained(), [str(number) for number in range(400)])
 
 
 def test_thresholds_apply_to_calibrated_probabilities() -> None:

@@ -97,7 +97,7 @@ def test_the_page_of_a_trained_run_works_offline(browser: webdriver.Chrome, trai
     assert run("return document.querySelectorAll('#epochs svg').length") == 2
     run("document.getElementById('pick').selectedIndex = 1; document.getElementById('pick').onchange()")
     assert run("return new Set([...document.querySelectorAll('#gallery b')].map(e => e.textContent)).size") == 1
-    assert run("return [...document.images].every(e => e.complete && e.naturalWidth > 1 || e.loading === 'lazy')")
+    assert run("return [...document.images].every(e => e.complete && e.naturalWidth > 1)")
     assert run("return document.querySelectorAll('#gallery .picture img + img').length") > 0
     time.sleep(0.5)
     assert _requests(browser) == [trained.absolute().as_uri()]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.report.figures import captions_for, draw_sheet, save_figure
+from tests.report.simulated import HOSTILE
 
 
 def test_captions_are_found_missed_or_wrong_most_probable_first() -> None:
@@ -34,3 +35,12 @@ def test_a_sheet_of_grey_and_coloured_images_is_saved(tmp_path: Path) -> None:
     picture = cv2.imread(str(path))
     assert picture is not None
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+
+
+def test_hostile_names_in_a_sheet_are_text_and_leave_room_for_the_image(tmp_path: Path) -> None:
+    ones = np.ones(len(HOSTILE))
+    captions = [captions_for(HOSTILE, ones.astype(np.uint8), ones, ones / 2), []]
+    figure = draw_sheet([np.full((16, 16, 3), 0, dtype=np.uint8)] * 2, captions, columns=2)
+    save_figure(figure, tmp_path / "sheet.png")
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"{name} 1.00" for name in HOSTILE]
+    assert all(axes.get_window_extent().height > 80 for axes in figure.axes)

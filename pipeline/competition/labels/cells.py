@@ -96,10 +96,10 @@ def settle_codes(
     path: Path,
     listen: Listener,
 ) -> Targets:
-    """Targets (N, K) of `codes` (N, K): each uncertain or missing cell gets the value of its label's policy.
+    """Targets (N, K): `codes`, in which each uncertain or missing cell gets the value of its label's policy.
 
     Args:
-        codes: from `read_codes`.
+        codes: (N, K) from `read_codes`; they are changed.
         labels: K names.
         rules: the policies.
         name_cell: describes the cell at a row and column, for the error.
@@ -109,15 +109,14 @@ def settle_codes(
     Raises:
         CompetitionError: a cell is wrong, a cell needs a policy that is not set, or a policy names an unknown label.
     """
-    targets = codes.copy()
     for code, policy in ((UNCERTAIN, rules.uncertain), (MISSING, rules.missing)):
-        values = np.array([_policy_value(policy, label) for label in labels], dtype=np.float32)
+        values = np.array([_policy_value(policy, label, code) for label in labels], dtype=np.float32)
         _refuse_unknown_names(policy, labels, kind=_KINDS[code])
         open_cells = codes == code
         if open_cells.any():
-            np.copyto(targets, values, where=open_cells)
-            _note_counts(targets[open_cells], _KINDS[code], path, listen)
-    rows, columns = np.nonzero(targets < 0)
+            np.copyto(codes, values, where=open_cells)
+            _note_counts(codes[open_cells], _KINDS[code], path, listen)
+    rows, columns = np.nonzero(codes < 0)
     if len(rows):
         named = [name_cell(row, column) for row, column in zip(rows[:5].tolist(), columns[:5].tolist(), strict=True)]
         raise CompetitionError(
@@ -126,13 +125,14 @@ def settle_codes(
             got=f"{listing(named)}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}",
             remedy=_remedy(codes[rows, columns], rules),
         )
-    return targets
+    return codes
 
 
-def _policy_value(policy: PolicyByLabel | None, label: str) -> float:
+def _policy_value(policy: PolicyByLabel | None, label: str, code: float) -> float:
+    """The target of the cells with this code; the code itself without a policy."""
     if isinstance(policy, dict):
         policy = policy.get(label, policy.get("default"))
-    return WRONG if policy is None else _VALUES[policy]
+    return code if policy is None else _VALUES[policy]
 
 
 def _refuse_unknown_names(policy: PolicyByLabel | None, labels: Sequence[str], *, kind: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline.competition.csvs import dialect_of, read_header
@@ -34,12 +35,11 @@ def read_wide(config: WideLabels, source: Source) -> LabelledRows:
             got=f"columns {listing(frame.columns, 12)}",
             remedy="correct the CSV, or list the label columns in competition.labels.columns",
         )
-    cells = frame[list(labels)].to_numpy(dtype=object)
 
     def name_cell(row: int, column: int) -> str:
-        return f"{frame[source.competition.id].iloc[row]}/{labels[column]} = '{cells[row, column]}'"
+        return f"{frame[source.competition.id].iloc[row]}/{labels[column]} = '{frame[labels[column]].iloc[row]}'"
 
-    codes = read_codes(cells, rules)
+    codes = np.stack([read_codes(frame[name].to_numpy(dtype=object), rules) for name in labels], axis=1)
     targets = settle_codes(codes, labels, rules, name_cell=name_cell, path=source.path, listen=source.listen)
     return LabelledRows(frame, labels, targets)
 

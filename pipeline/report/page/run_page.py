@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,15 @@ from pipeline.metrics.registry import metric_input
 from pipeline.metrics.targets import Floats, Ints, blocks
 from pipeline.report.curves import read_epochs
 from pipeline.report.page.label_figures import MOST_SUSPECTS, Cell, LabelFigures, label_figures
-from pipeline.report.page.pictures import Pictures, read_pictures
 from pipeline.report.page.tables import Cells, flat_table, key_table, score_table
 from pipeline.run.folder import RunFolder
 from pipeline.run.records import BlendRecord, Scores, SubmissionRecord
 from pipeline.run.submission.test_thresholds import read_calibration
 from pipeline.run.trained_run import TrainedRun, open_run
 from pipeline.thresholds.calibration import fit_platt
+
+if TYPE_CHECKING:
+    from pipeline.report.page.pictures import Pictures
 
 _BLOCK_LABELS = 50  # that are read at once
 _GALLERY, _PER_LABEL = 160, 4  # cells in the gallery, and of one kind and label
@@ -186,6 +188,8 @@ def _add_cells(
     data: dict[str, Any], run: TrainedRun, validated: _Validated, gallery: Sequence[Cell], suspects: Sequence[Cell]
 ) -> list[str]:
     """Put the cells and their images into `data`; returns sentences on what is left out."""
+    from pipeline.report.page.pictures import read_pictures  # torch: 0.65 GB beside a large table while it is read
+
     shown = [*suspects[:_PICTURED_SUSPECTS], *gallery]
     rows = sorted({cell.row for cell in shown})
     wanted: dict[int, list[str]] = {}
