@@ -24,10 +24,11 @@ def arms_of(config: Config) -> dict[str, list[str]]:
     these may train for more epochs than the config has.
     """
     given, trained, epochs = [{**arm} for arm in config.autopilot.arms], _is_trained(config), config.train.epochs
+    stride = config.model.feature_stride
     arms = {str(arm.pop("name")): arm for arm in given} or {
         "own": {},
         **({"frozen": _FROZEN} if trained and not config.train.frozen_backbone else {}),
-        "larger": {"images.size": [_larger(side, config.model.feature_stride) for side in config.images.height_width]},
+        "larger": {"images.size": [stride * round(_LARGER * side / stride) for side in config.images.height_width]},
         **_other_backbones(config),
         **({"gap": {"model.head": "gap"}} if config.model.head != "gap" else {}),
         **_other_loss(config),
@@ -60,7 +61,3 @@ def _other_backbones(config: Config) -> dict[str, dict[str, Any]]:
     found = sorted(path.name.removeprefix("models--timm--") for path in Path(HF_HUB_CACHE).glob("models--timm--*"))
     others = [name for name in found if name.partition(".")[0] != model.backbone.partition(".")[0]]
     return {f"backbone{place}": {"model.backbone": name} for place, name in enumerate(others[:_OTHER_BACKBONES], 1)}
-
-
-def _larger(side: int, stride: int) -> int:
-    return stride * round(_LARGER * side / stride)

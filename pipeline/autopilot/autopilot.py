@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -61,9 +60,9 @@ def autopilot(
     with folder.in_use():
         state = AutopilotState.load(folder.autopilot) if folder.autopilot.exists() else AutopilotState()
         arms = {arm: [*overrides, *words] for arm, words in arms_of(config).items()}
-        steps = Steps(path, arms, name, budget, begun - state.spent, console, listen, state)
+        steps = Steps(path, arms, config.train.epochs, name, budget, begun - state.spent, console, listen, state)
         try:
-            _measure(steps, config.train.epochs)
+            _measure(steps, MEASURING)
             for text, seconds in ({f"{budget:.0f} s": budget} if budget else _SHOWN).items():
                 schedule = make_schedule(steps.state.costs, steps.task, budget=seconds)
                 print_schedule(console, schedule, text)
@@ -74,12 +73,13 @@ def autopilot(
             steps.save()
 
 
-def _measure(steps: Steps, epochs: int | Literal["auto"]) -> None:
-    errors = []
+def _measure(steps: Steps, share: float) -> None:
+    """Measure arms in order, as long as the last one's time fits into a share of the budget."""
+    errors, last = list[PipelineError](), 0.0
     for arm in [arm for arm in steps.arms if arm not in steps.state.costs]:
-        if steps.budget and steps.state.costs and steps.budget - steps.left() > MEASURING * steps.budget:
-            steps.say(f"arm {arm} is left out: no time to measure it")
-            continue
+        begun = steps.left()
+        if steps.budget and steps.state.costs and steps.budget - begun + last > share * steps.budget:
+            break
         limit = MEASURING * steps.budget / len(steps.arms) if steps.budget else _MEASURE_SECONDS
         try:
             costs = measure(steps.plan(arm), RunFolder.named(f"{steps.name}-autopilot", debug=True), seconds=limit)
@@ -88,11 +88,12 @@ def _measure(steps: Steps, epochs: int | Literal["auto"]) -> None:
             steps.say(f"arm {arm} is left out: {error}")
         else:
             steps.save(costs={**steps.state.costs, arm: costs})
+        last = begun - steps.left()
     if not steps.state.costs:
         raise errors[0]
     plan = steps.plan(next(iter(steps.state.costs)))
     folds, beside, cells = len(plan.fold_numbers), plan.config.train.parallel_folds, plan.table.targets.size
-    usual = plan.config.train.epoch_count if epochs == "auto" else epochs
+    usual = plan.config.train.epoch_count if steps.epochs == "auto" else steps.epochs
     steps.task = Task(folds, min(beside, folds), usual, _END[0] + _END[1] * cells)
 
 
@@ -101,15 +102,21 @@ def _run(steps: Steps, schedule: Schedule) -> None:
     arm, epochs = schedule.first
     first = Training(arm, steps.state.costs[arm], epochs)
     if steps.state.best is None:
-        steps.train(first, steps.unfinished(first)[:1], "an early submission")
+        steps.train(first, _same(steps, first), "an early submission")
         steps.submit(first.name)
         steps.save(first_pace=steps.pace)
-    if not 1 / _OTHER_PACE < steps.state.first_pace < _OTHER_PACE:
-        steps.say(f"trainings take {steps.state.first_pace:.2f} times the measured seconds, so the plan is made again")
-        schedule = make_schedule(steps.state.costs, steps.task, budget=steps.budget / steps.state.first_pace)
-        print_schedule(steps.console, schedule, f"{steps.budget / steps.state.first_pace:.0f} measured seconds")
-    full = {*_compare_arms(steps, schedule), *([first] if first.epochs == first.costs.epochs else [])}
-    ranked = sorted((run for run in full if steps.key(run.name) > -math.inf), key=lambda run: -steps.key(run.name))
+    _measure(steps, FIRST)
+    pace = steps.state.first_pace
+    budget = steps.budget if 1 / _OTHER_PACE < pace < _OTHER_PACE else steps.budget / pace
+    again = make_schedule(steps.state.costs, steps.task, budget=budget)
+    if again != schedule:
+        text = f"trainings take {pace:.2f} times the measured seconds, measured are {', '.join(steps.state.costs)}"
+        steps.say(f"the plan is made again: {text}")
+        print_schedule(steps.console, again, f"{budget:.0f} measured seconds")
+    compared = _compare_arms(steps, again)
+    compared += [Training(arm, costs, costs.epochs) for arm, costs in steps.state.costs.items()]
+    full = {run for run in compared if not _same(steps, run)}
+    ranked = sorted(full, key=lambda run: -steps.key(run.name))
     finals, members = ranked[:1], list[str]()
     for run in finals:
         steps.submit(run.name)
@@ -146,8 +153,10 @@ def _compare_arms(steps: Steps, schedule: Schedule) -> list[Training]:
 
 
 def _same(steps: Steps, run: Training) -> list[list[int]]:
-    """The wave of the folds on which arms are compared; none where it is finished."""
-    return [wave for wave in steps.unfinished(run)[:1] if wave[0] == steps.plan(run.arm).fold_numbers[0]]
+    """The wave of the folds on which arms are compared, as far as they are not finished."""
+    same = steps.plan(run.arm).fold_numbers[: steps.task.beside]
+    left = [fold for wave in steps.unfinished(run) for fold in wave if fold in same]
+    return [left] if left else []
 
 
 def _seed(steps: Steps, run: Training, seed: int) -> Training | None:

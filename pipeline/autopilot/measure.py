@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,14 +68,16 @@ def measure(plan: Plan, run: RunFolder, *, seconds: float) -> Costs:
     """
     train, features = plan.config.train, plan.config.features
     table, folds = few_rows(plan.table, plan.folds, per_fold=train.batch_size, seed=plan.config.folds.seed)
-    update = {
-        "train": train.model_copy(update={"epochs": 100 * _STEPS, "seeds": 1}),
-        "features": features.model_copy(update={"copies": 1}),
-    }
-    few = replace(plan, config=plan.config.model_copy(update=update), table=table, folds=folds)
-    first = few.fold_numbers[: train.parallel_folds]
+    first = plan.fold_numbers[: train.parallel_folds]
     watch = _Watch(first, seconds)
-    with contextlib.suppress(_EnoughError):
+    with tempfile.TemporaryDirectory() as cache, contextlib.suppress(_EnoughError):
+        update = {
+            "train": train.model_copy(update={"epochs": 100 * _STEPS, "seeds": 1}),
+            "features": features.model_copy(update={"copies": 1}),
+            # maps of an earlier measurement would hide the time that they take
+            **({"images": plan.config.images.model_copy(update={"cache": cache})} if train.frozen_backbone else {}),
+        }
+        few = replace(plan, config=plan.config.model_copy(update=update), table=table, folds=folds)
         run_cv(few, run, folds=first, fresh=True, listen=watch)
     rows, reading = rows_of(plan.folds, plan.fold_numbers[0]), watch.reading()
     image = 1 / max(min(watch.rates.values()), 1e-3)

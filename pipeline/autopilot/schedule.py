@@ -12,7 +12,7 @@ from pydantic import StrictFloat, StrictInt
 FIRST = 0.1
 """The share of the budget within which the first submission is written."""
 MEASURING = 0.03
-"""The share of the budget after which no further arm is measured."""
+"""The share of the budget for measuring arms before the first submission."""
 
 _EARLY = 0.04  # of the budget, planned for the first submission: the machine may be slower than measured
 _SPARE = 0.07  # of the budget, for later steps that take longer than measured

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import StrictFloat, StrictStr
 from rich.console import Console
@@ -71,12 +71,14 @@ class Steps:
     Attributes:
         path: of the config.
         arms: the overrides of each arm.
+        epochs: of the config, which arms from scratch exceed.
         begun: when the time began, on the clock of `time.monotonic`.
         listen: receives the events of trainings.
     """
 
     path: Path
     arms: dict[str, list[str]]
+    epochs: int | Literal["auto"]
     name: str
     budget: float
     begun: float
