@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from multiprocessing import resource_sharer
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +224,7 @@ def test_workers_are_other_processes_with_one_thread_that_leave_ctrl_c_to_the_pa
 
 def share_with_a_reader_that_goes() -> None:
     loader_module._start_worker(0)
-    shared = resource_sharer.DupFd(0)
+    shared: Any = resource_sharer.DupFd(0)
     for peeked in (socket.MSG_PEEK, 0):  # where bytes are left unread, the connection is reset
         with socket.socket(socket.AF_UNIX) as reader:
             reader.connect(shared._id[0])
