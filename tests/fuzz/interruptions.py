@@ -251,8 +251,5 @@ def many(what: str, count: int, seed: int = 0, *names: str) -> Counter[str]:
 
 if __name__ == "__main__":
     make_place(Path(tempfile.mkdtemp()))
-    print(
-        json.dumps(
-            many(sys.argv[1], int(sys.argv[2]), int(sys.argv[3] if sys.argv[3:] else 0), *sys.argv[4:]), indent=2
-        )
-    )  # noqa: T201
+    kind, count, seed, *only = [*sys.argv[1:], "0"] if len(sys.argv) == 3 else sys.argv[1:]
+    print(json.dumps(many(kind, int(count), int(seed), *only), indent=2))  # noqa: T201
