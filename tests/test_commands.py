@@ -105,9 +105,10 @@ def test_a_signal_while_the_message_is_printed_changes_nothing(number: int, monk
     def command() -> None:
         raise ConfigError("a.yaml: wrong", remedy="d")
 
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     assert run_command(command, "") == 2
-    assert sys.stderr.getvalue() == "error: a.yaml: wrong\n  remedy:   d\n"  # type: ignore[attr-defined]
+    assert terminal.getvalue() == "error: a.yaml: wrong\n  remedy:   d\n"
 
 
 def test_a_signal_to_another_thread_does_not_interrupt_the_start_of_a_process() -> None:

@@ -251,4 +251,5 @@ def many(what: str, count: int, seed: int = 0, *names: str) -> Counter[str]:
 
 if __name__ == "__main__":
     make_place(Path(tempfile.mkdtemp()))
-    print(json.dumps(many(sys.argv[1], *map(int, sys.argv[2:4]), *sys.argv[4:]), indent=2))  # noqa: T201
+    _, asked, tries, first, *commands = [*sys.argv, *["0"][len(sys.argv) - 3 :]]
+    print(json.dumps(many(asked, int(tries), int(first), *commands), indent=2))  # noqa: T201
