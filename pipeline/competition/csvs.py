@@ -227,8 +227,8 @@ def _read_rows(path: Path, id_column: str, key: str, dialect: Dialect, listen: L
 
 def _split(text: str, delimiter: str, dialect: Dialect) -> Iterable[list[str]]:
     if dialect.quoting == "standard":
-        lines = (line[0] for line in _LINE.finditer(text))  # io.StringIO takes four bytes for each character
-        yield from csv.reader(lines, delimiter=delimiter, strict=True)
+        whole = (line[0] for line in _LINE.finditer(text))  # io.StringIO takes four bytes for each character
+        yield from csv.reader(whole, delimiter=delimiter, strict=True)
         return
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     header = lines[0].rstrip(delimiter).split(delimiter) if lines else []
