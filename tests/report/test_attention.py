@@ -70,7 +70,8 @@ def test_a_row_per_label_is_drawn_with_hostile_names_as_written(tmp_path: Path) 
     assert [text.get_text() for text in texts[1 : 2 * len(HOSTILE) : 2]] == list(HOSTILE)
     assert not any(text.get_parse_math() for text in texts[: 2 * len(HOSTILE)])
     save_figure(picture, tmp_path / "a.png")
-    pixels = np.asarray(cv2.imread(str(tmp_path / "a.png")), int)
+    pixels = cv2.imread(str(tmp_path / "a.png"))
+    assert pixels is not None
     for row in range(len(HOSTILE)):
         tile = pixels[40 + 133 * row : 40 + 133 * row + 107, 166:326]
         assert tile[5:20, 5:20].mean() > tile[-20:, -20:].mean() + 50  # the peak is where the attention is
