@@ -6,6 +6,7 @@ import contextlib
 import math
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +21,7 @@ from pipeline.competition.folds.rows import FULL_FIT
 from pipeline.config import as_metric_config, load_config
 from pipeline.console import number
 from pipeline.errors import PipelineError
-from pipeline.events import Event, Fold, Listener
+from pipeline.events import EpochFinished, Event, Fold, Listener
 from pipeline.files import read_text, write_atomically
 from pipeline.report.compare import compare
 from pipeline.run.blend import blend
@@ -42,7 +43,7 @@ class AutopilotState(Record):
 
     spent: StrictFloat = 0.0  # seconds, over all commands
     costs: dict[StrictStr, Costs] = field(default_factory=dict)
-    trained: StrictFloat = 0.0  # seconds of finished trainings
+    trained: StrictFloat = 0.0  # seconds of epochs, but for the first one of each training
     planned: StrictFloat = 0.0  # seconds that were planned for these
     read: tuple[StrictStr, ...] = ()  # arms whose images are read
     first_pace: StrictFloat = 1.0  # see `Steps.pace`, after the first submission
@@ -125,7 +126,7 @@ class Steps:
 
     @property
     def pace(self) -> float:
-        """The seconds of the trainings so far per planned second."""
+        """The seconds of the epochs so far per planned second."""
         return max(_FASTEST, self.state.trained / self.state.planned) if self.state.planned else 1.0
 
     def key(self, run: str) -> float:
@@ -158,23 +159,27 @@ class Steps:
             if place and not self.fits(run, [wave]):
                 self.say(f"{run.name}: no time for folds {wave}, {max(0.0, self.left()):.0f} s are left")
                 return False
-            planned, full = self._planned(run, wave), wave == [FULL_FIT]
+            full, ends = wave == [FULL_FIT], defaultdict[Fold, list[float]](list)
             changed = {"epochs": run.epochs, "seed": plan.config.train.seed + run.seed, "full_fit": full}
             config = plan.config.model_copy(update={"train": plan.config.train.model_copy(update=changed)})
             begun = time.monotonic()
+
+            def listen(event: Event, ends: dict[Fold, list[float]] = ends) -> None:
+                if isinstance(event, EpochFinished):
+                    ends[event.fold].append(time.monotonic())
+                self.tick(event)
+
             timed = replace(plan, config=config, deadline=begun + self.left() - self._closing(run) - reserve)
             try:
-                run_cv(
-                    timed, folder, folds=None if full else [int(fold) for fold in wave], fresh=False, listen=self.tick
-                )
+                run_cv(timed, folder, folds=None if full else [int(fold) for fold in wave], fresh=False, listen=listen)
             except PipelineError as error:
                 self.say(f"{run.name}: {error}")
                 return False
             finished = all(folder.fold(fold).done.exists() for fold in wave)
-            if finished:
-                seconds = self.state.trained + time.monotonic() - begun
-                read = (*self.state.read, run.arm)
-                self.save(trained=seconds, planned=self.state.planned + planned, read=tuple({*read}))
+            seconds = self.state.trained + sum(times[-1] - times[0] for times in ends.values())
+            planned = sum(len(times) - 1 for times in ends.values()) * run.costs.epoch / plan.config.train.seeds
+            read = (*self.state.read, run.arm) if finished else self.state.read
+            self.save(trained=seconds, planned=self.state.planned + planned, read=tuple({*read}))
             what = f"{run.name}, folds {', '.join(map(str, wave))}"
             self._report(what, run.name, begun, why if finished else "unfinished: its time is over")
             if not finished:
