@@ -69,7 +69,9 @@ def test_arms_follow_the_config() -> None:
     assert [*arms_of(pretrained)] == ["own", "frozen", "larger", "bce"]
     frozen = load_config(PROJECT / "configs/base.yaml", arms_of(pretrained)["frozen"])
     assert (frozen.train.frozen_backbone, frozen.train.epochs, frozen.images.size) == (True, 8, 384)
-    assert [*arms_of(load_config(PROJECT / "configs/demo.yaml"))] == ["own", "longer", "larger", "gap", "bce"]
+    scratch = arms_of(load_config(PROJECT / "configs/demo.yaml"))
+    assert [*scratch] == ["own", "larger", "gap", "bce"]
+    assert load_config(PROJECT / "configs/demo.yaml", scratch["gap"]).train.epochs == 250  # five times its own
 
 
 FROZEN = "autopilot.arms=[{name: frozen, train.frozen_backbone: true, model.backbone_weights: own.safetensors}]"

@@ -227,7 +227,7 @@ def share_with_a_reader_that_goes() -> None:
     shared: Any = resource_sharer.DupFd(0)
     for peeked in (socket.MSG_PEEK, 0):  # where bytes are left unread, the connection is reset
         with socket.socket(socket.AF_UNIX) as reader:
-            reader.connect(shared._id[0])  # type: ignore[attr-defined]
+            reader.connect(shared._id[0])
             reader.recv(1000, peeked)
     os.close(shared.detach())  # served after the others
 
