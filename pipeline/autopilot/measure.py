@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from pipeline.autopilot.schedule import Costs
 from pipeline.competition.folds.rows import rows_of
@@ -17,7 +18,8 @@ from pipeline.run.cv import run_cv
 from pipeline.run.folder import RunFolder
 from pipeline.run.plan import Plan, few_rows
 
-_STEPS = 5  # of each fold; the first one is slow
+_STEPS = 5  # of each fold, after the first one of an epoch, which waits for the loader
+_ROWS = 2  # batches of each fold
 _FORWARD = 0.4  # of the seconds of an image in training: it is only predicted
 _MAPS = "computing feature maps"
 
@@ -31,9 +33,9 @@ class _Watch:
 
     def __init__(self, folds: Sequence[int], seconds: float) -> None:
         self._begun = self._last = time.monotonic()
-        self._seconds, self._steps = seconds, dict.fromkeys(folds, 0)
+        self._seconds, self._epoch = seconds, dict.fromkeys(folds, 0.0)
         self.start = 0.0  # seconds until the first step
-        self.rates = dict.fromkeys(folds, 0.0)  # images per second
+        self.steps: dict[int, list[float]] = {fold: [] for fold in folds}  # seconds per image, all folds at work
         self.images: dict[str, list[tuple[float, int, int]]] = {}  # the time, images done, all
 
     def __call__(self, event: Event) -> None:
@@ -42,9 +44,12 @@ class _Watch:
             self.images.setdefault(event.doing, [(self._last, 0, event.total)]).append((now, event.done, event.total))
         elif isinstance(event, StepFinished) and isinstance(event.fold, int):
             self.start = self.start or now - self._begun
-            self._steps[event.fold] += 1
-            self.rates[event.fold] = max(self.rates[event.fold], event.images_per_second)
-            fewest = min(self._steps.values())
+            place = (event.step - 1) % (event.steps // event.epochs) + 1
+            spent = place / event.images_per_second  # in the epoch, per image of a batch
+            if place > 1 and all(self._epoch.values()):
+                self.steps[event.fold].append(spent - self._epoch[event.fold])
+            self._epoch[event.fold] = spent
+            fewest = min(map(len, self.steps.values()))
             if fewest >= _STEPS or (fewest and now - self._begun > self._seconds):
                 raise _EnoughError
         self._last = now
@@ -67,7 +72,7 @@ def measure(plan: Plan, run: RunFolder, *, seconds: float) -> Costs:
         seconds: after these it ends with the next step of each fold.
     """
     train, features = plan.config.train, plan.config.features
-    table, folds = few_rows(plan.table, plan.folds, per_fold=train.batch_size, seed=plan.config.folds.seed)
+    table, folds = few_rows(plan.table, plan.folds, per_fold=_ROWS * train.batch_size, seed=plan.config.folds.seed)
     first = plan.fold_numbers[: train.parallel_folds]
     watch = _Watch(first, seconds)
     with tempfile.TemporaryDirectory() as cache, contextlib.suppress(_EnoughError):
@@ -80,7 +85,7 @@ def measure(plan: Plan, run: RunFolder, *, seconds: float) -> Costs:
         few = replace(plan, config=plan.config.model_copy(update=update), table=table, folds=folds)
         run_cv(few, run, folds=first, fresh=True, listen=watch)
     rows, reading = rows_of(plan.folds, plan.fold_numbers[0]), watch.reading()
-    image = 1 / max(min(watch.rates.values()), 1e-3)
+    image = max(median(steps) for steps in watch.steps.values())
     factor = len(plan.table.ids) / len(table.ids)
     copies = {_MAPS: (features.copies + 1) / 2}
     validation = _FORWARD * image * len(rows.validation)

@@ -34,7 +34,8 @@ from pipeline.run.trained_run import open_run
 
 _SPARE = 0.01  # of the budget, between the last step and the end
 _SAVE_SECONDS = 2.0
-_FASTEST = 0.2  # trainings take at least this share of the planned seconds
+_UNCOUNTED = 3  # epochs of a training that are too few for its pace
+_FASTEST = 0.5  # trainings take at least this share of the planned seconds
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class AutopilotState(Record):
 
     spent: StrictFloat = 0.0  # seconds, over all commands
     costs: dict[StrictStr, Costs] = field(default_factory=dict)
-    trained: StrictFloat = 0.0  # seconds of epochs, but for the first one of each training
+    trained: StrictFloat = 0.0  # seconds of epochs, but for the first two of each training
     planned: StrictFloat = 0.0  # seconds that were planned for these
     read: tuple[StrictStr, ...] = ()  # arms whose images are read
     first_pace: StrictFloat = 1.0  # see `Steps.pace`, after the first submission
@@ -176,8 +177,9 @@ class Steps:
                 self.say(f"{run.name}: {error}")
                 return False
             finished = all(folder.fold(fold).done.exists() for fold in wave)
-            seconds = self.state.trained + sum(times[-1] - times[0] for times in ends.values())
-            planned = sum(len(times) - 1 for times in ends.values()) * run.costs.epoch / plan.config.train.seeds
+            counted = [times[1:] for times in ends.values() if len(times) > _UNCOUNTED]
+            seconds = self.state.trained + sum(times[-1] - times[0] for times in counted)
+            planned = sum(len(times) - 1 for times in counted) * run.costs.epoch / plan.config.train.seeds
             read = (*self.state.read, run.arm) if finished else self.state.read
             self.save(trained=seconds, planned=self.state.planned + planned, read=tuple({*read}))
             what = f"{run.name}, folds {', '.join(map(str, wave))}"
