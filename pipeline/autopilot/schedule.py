@@ -19,6 +19,7 @@ _SPARE = 0.07  # of the budget, for later steps that take longer than measured
 _SHORT = 0.25  # of the epochs, in a first round
 _DEAREST = 0.6  # of the time that is left: an arm that takes more for all folds is not compared
 _ENOUGH = 0.7  # of the usual epochs
+_LONE = 0.8  # of the time that is left, for one training of all folds: if it is slower than planned, nothing remains
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Sc
         name, fits = _most_trained(arms, left, {name: task.enough(costs) for name, costs in arms.items()})
         images, predict = 0.0 if name == first[0] else arms[name].images, task.beside * arms[name].predict
         for waves in range(math.ceil(task.folds / task.beside), 0, -1):
-            seconds = (left - images) / waves
+            seconds = (left - images) / waves * (_LONE if waves == 1 else 1.0)
             fits = min(arms[name].epochs, int((seconds - predict - arms[name].start) / arms[name].epoch))
             if fits >= task.enough(arms[name]):
                 break

@@ -35,7 +35,7 @@ from pipeline.run.trained_run import open_run
 _SPARE = 0.01  # of the budget, between the last step and the end
 _SAVE_SECONDS = 2.0
 _UNCOUNTED = 3  # epochs of a training that are too few for its pace
-_FASTEST = 0.5  # trainings take at least this share of the planned seconds
+_FASTEST = 0.7  # trainings take at least this share of the planned seconds
 
 
 @dataclass(frozen=True)
