@@ -17,9 +17,9 @@ def run_command(main: Callable[[], None], command: str) -> int:
     """Call `main` and return the exit code: 0 done, 2 a mistake of the user, 130 interrupted.
 
     A mistake is printed as one message on stderr, without a traceback; so is a refusal of the machine, such as a full
-    disk. After Ctrl-C or SIGTERM the message says what is
-    saved and how to continue, or start, `command`. A bug is not caught: Python prints its traceback and exits with 1.
-    Several processes of one command return the same code, and one of them prints.
+    disk. After Ctrl-C or SIGTERM the message says what is saved and how to continue, or start, `command`. A bug is not
+    caught: Python prints its traceback and exits with 1. Several processes of one command return the same code, and one
+    of them prints.
     """
     with interrupts.caught(lambda: f"nothing is finished; to start again:\n  {command}"):
         try:
