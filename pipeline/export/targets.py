@@ -21,8 +21,8 @@ class Target(NamedTuple):
 
 
 _KAGGLE = """
-filelock flatbuffers joblib numpy onnx opencv-python-headless packaging pandas pillow protobuf psutil pyarrow pydantic pyyaml
-rich safetensors scikit-learn scipy sympy tifffile timm torch torchvision
+filelock flatbuffers joblib numpy onnx opencv-python-headless packaging pandas pillow protobuf psutil pyarrow pydantic
+pyyaml rich safetensors scikit-learn scipy sympy tifffile timm torch torchvision
 """  # of installed_cpu_packages.txt in github.com/Kaggle/docker-python, read in November 2026
 TARGETS = {
     "kaggle": Target(
