@@ -119,7 +119,7 @@ def test_a_fold_whose_machine_died_goes_on_elsewhere_with_the_same_bytes(
     second: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ("folds.count=4", "train.epochs=4", "images.size=32", "train.parallel_folds=1", "train.batch_size=8")
+    small = ("folds.count=4", "train.epochs=8", "images.size=32", "train.parallel_folds=1", "train.batch_size=8")
     events = list[Event]()
 
     def planned(*settings: str) -> Plan:
