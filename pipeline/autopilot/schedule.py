@@ -85,7 +85,8 @@ def make_schedule(arms: Mapping[str, Costs], task: Task, *, budget: float) -> Sc
     """The plan that compares the most arms, so that all folds of two of them still fit into the budget.
 
     Where not even two arms fit, one gets all of the time: as many folds as can have most of its usual epochs, or one
-    with as many as fit. It depends on nothing but its arguments, so a later command makes it again.
+    with as many as fit into four fifths of it. It depends on nothing but its arguments, so a later command makes
+    it again.
     """
     usual = {name: min(task.usual, costs.epochs) for name, costs in arms.items()}
     name, fits = _most_trained(arms, _EARLY * budget, usual)
